@@ -1,0 +1,73 @@
+"""What a program draws: from its prior, its guide, and its model given latents."""
+
+import torch
+from torch import Tensor
+
+from inference.program import Batch, Program, evaluating
+from inference.sites import Site, random_sites
+from inference.traces import Latents, Run, guide_runs, model_runs
+
+
+def sample(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
+    """Draws of all the model's sites from the prior predictive, the observations among them.
+
+    Args:
+        program: the model (its guide is not run).
+        batch: gives shapes, device and context; what the model observes of it is not used.
+        draws: how many per row of the batch.
+
+    Returns:
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site.
+    """
+    with torch.no_grad(), evaluating(program):
+        found = model_runs(program, batch, draws)
+        return _together([run.values(random_sites(run.model)) for run in found])
+
+
+def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
+    """Draws of the latent sites from the guide: `(draws, batch, ...)`, or `(draws, ...)` of shared sites."""
+    with torch.no_grad(), evaluating(program):
+        return draw(program, batch, draws)
+
+
+def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
+    """What `posterior` gives, with gradients and in the program's own mode."""
+    return _together([run.values(_drawn(run)) for run in guide_runs(program, batch, draws)])
+
+
+def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor]:
+    """The mean of each observed site's distribution given latents: `(particles, batch, ...)`.
+
+    Latent sites that are not given are drawn from the prior.
+    """
+    with torch.no_grad(), evaluating(program):
+        found = model_runs(program, batch, 1, latents)
+        return _together(
+            [
+                {
+                    name: run.in_front(site["fn"].mean, site["fn"].event_dim)
+                    for name, site in _lifted(run).items()
+                    if run.is_local(site)
+                }
+                for run in found
+            ]
+        )
+
+
+def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
+    """Draws of the observed sites given latents drawn from the guide: `(draws, batch, ...)`."""
+    with torch.no_grad(), evaluating(program):
+        found = model_runs(program, batch, draws, draw(program, batch, draws))
+        return _together([run.values(_lifted(run)) for run in found])
+
+
+def _drawn(run: Run) -> dict[str, Site]:
+    return {name: site for name, site in random_sites(run.guide).items() if not site["infer"].get("is_auxiliary")}
+
+
+def _lifted(run: Run) -> dict[str, Site]:
+    return {name: site for name, site in random_sites(run.model).items() if site["infer"].get("was_observed")}
+
+
+def _together(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}

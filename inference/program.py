@@ -1,0 +1,197 @@
+"""What a program is: a model and the guide that inverts it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol
+
+import pyro
+import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import constraints, transform_to
+
+Batch = Tensor | tuple[Tensor, ...]
+"""Tensors that share their first axis, the examples; a program is called as `model(*batch)`."""
+
+
+class ProgramError(ValueError):
+    """What is wrong with a program or its batch: the site, what was expected, what came, what to do."""
+
+
+class Program(Protocol):
+    """A generative model and the guide that inverts it; structural, so no base class is needed.
+
+    `model(*batch)` draws its sites in one plate over the batch, observes x and returns it.
+    `guide(*batch)` draws the model's latent sites by the same names; with no latents it draws nothing.
+    """
+
+    @property
+    def model(self) -> Callable[..., Any]: ...
+
+    @property
+    def guide(self) -> Callable[..., Any]: ...
+
+
+def as_batch(batch: Batch | list[Tensor]) -> tuple[Tensor, ...]:
+    """The batch as a tuple of tensors that share their first axis.
+
+    Raises:
+        ProgramError: it is not made of tensors, is empty, or its tensors disagree about the number of examples.
+    """
+    tensors = (batch,) if isinstance(batch, Tensor) else tuple(batch)
+    for position, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            raise ProgramError(
+                f"batch[{position}] is a {type(tensor).__name__}; expected a tensor whose first axis counts the "
+                "examples. Convert it with torch.as_tensor."
+            )
+    lengths = [tensor.shape[0] if tensor.dim() else 0 for tensor in tensors]
+    if not tensors or min(lengths) == 0 or len(set(lengths)) != 1:
+        raise ProgramError(
+            f"the tensors of a batch must share a first axis of at least one example; their shapes are "
+            f"{[tuple(tensor.shape) for tensor in tensors]}."
+        )
+    return tensors
+
+
+class _ParamSites(Messenger):
+    """Answers `pyro.param` statements before they reach Pyro's global store."""
+
+    def __init__(self, adopt: Callable[[str, Any, constraints.Constraint], Tensor]) -> None:
+        super().__init__()
+        self.adopt = adopt
+
+    def _pyro_param(self, message: Any) -> None:
+        # A PyroModule announces its own parameters by the same message, with a function that returns them.
+        if message["value"] is None and message["fn"] == pyro.get_param_store().get_param:
+            init = message["args"][1] if len(message["args"]) > 1 else None
+            constraint = message["kwargs"].get("constraint", constraints.real)
+            message["value"] = self.adopt(message["name"], init, constraint)
+
+
+def _refuse(name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
+    if isinstance(init, nn.Parameter):  # pyro.module: the module keeps its own parameters
+        return init
+    raise ProgramError(
+        f"pyro.param({name!r}) would write to Pyro's global store, where no optimizer here looks. "
+        "Wrap the functions as Pair(model, guide), which adopts it, or make it an nn.Parameter of the program."
+    )
+
+
+@contextmanager
+def without_store(adopt: Callable[[str, Any, constraints.Constraint], Tensor] = _refuse) -> Iterator[None]:
+    """Runs Pyro code so that its parameters stay in their modules and the global store is never touched."""
+    with pyro.settings.context(module_local_params=True), _ParamSites(adopt):
+        yield
+
+
+class Pair(nn.Module):
+    """A program made of any Pyro code: functions, bound methods, PyroModules, and AutoGuides.
+
+    Parameters live in this module: those of `modules`, of modules passed as `model` or `guide` or owning them as
+    methods, and every `pyro.param` or `pyro.module` statement met when it runs (adopted at the first call, so `fit`
+    runs the program once before it makes optimizers; after loading a state, run it once before `load_state_dict`).
+
+    Args:
+        model: draws and observes; called as `model(*batch)`.
+        guide: draws the model's latent sites, or an AutoGuide class (or a `functools.partial` of one), which is built
+            here on this model, or None where the model has no latent sites.
+        modules: networks that the functions use and that nothing else holds.
+
+    Raises:
+        ProgramError: `guide` is an AutoGuide that was built elsewhere.
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], guide: Callable[..., Any] | type[AutoGuide] | None = None, *modules: nn.Module
+    ) -> None:
+        super().__init__()
+        if isinstance(guide, AutoGuide):
+            kind = type(guide).__name__
+            raise ProgramError(
+                f"the guide is a {kind} built outside this pair, which would keep its values in Pyro's global store. "
+                f"Pass the class: Pair(model, {kind}), or functools.partial({kind}, ...) with its options."
+            )
+        self._functions = {"model": model, "guide": self._autoguide(model, guide) or guide or _draws_nothing}
+        owners = chain.from_iterable(map(_owners, self._functions.values()))
+        self.modules_used = nn.ModuleList(_distinct([*modules, *owners]))
+        self.adopted = nn.ParameterDict()
+        self._constraints: dict[str, constraints.Constraint] = {}
+
+    @staticmethod
+    def _autoguide(model: Callable[..., Any], guide: Any) -> AutoGuide | None:
+        factory = guide.func if isinstance(guide, partial) else guide
+        if not (isinstance(factory, type) and issubclass(factory, AutoGuide)):
+            return None
+        with pyro.settings.context(module_local_params=True):
+            return guide(model)
+
+    @property
+    def tiles(self) -> bool:
+        """Whether particles may be laid along the batch axis: an AutoGuide remembers the batch length it first met."""
+        return not isinstance(self._functions["guide"], AutoGuide)
+
+    def model(self, *batch: Tensor) -> Any:
+        """Runs the model; its `pyro.param` statements read this pair's parameters."""
+        with without_store(self._adopt):
+            return self._functions["model"](*batch)
+
+    def guide(self, *batch: Tensor) -> Any:
+        """Runs the guide; its `pyro.param` statements read this pair's parameters."""
+        with without_store(self._adopt):
+            return self._functions["guide"](*batch)
+
+    def _adopt(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
+        key = name.replace(".", "/")  # a dot would end a name in state_dict
+        if isinstance(init, nn.Parameter):
+            if not any(init is parameter for parameter in self.parameters()):
+                self.adopted[key] = init
+            return init
+        if key not in self.adopted:
+            if init is None:
+                raise ProgramError(f"pyro.param({name!r}) is read before any statement has given it an initial value.")
+            value = torch.as_tensor(init() if callable(init) else init)
+            with torch.no_grad():
+                self.adopted[key] = nn.Parameter(transform_to(constraint).inv(value).clone().contiguous())
+        self._constraints[key] = constraint if init is not None else self._constraints.get(key, constraint)
+        return transform_to(self._constraints[key])(self.adopted[key])
+
+
+def _draws_nothing(*batch: Tensor) -> None:
+    """The guide of a model without latent sites: its ELBO is the exact log-likelihood."""
+
+
+def _owners(function: Callable[..., Any]) -> list[nn.Module]:
+    """The modules that a function is, belongs to, or is bound to, also through Pyro's handlers."""
+    inner = inspect.unwrap(function)
+    bound = inner.args if isinstance(inner, partial) else ()
+    return [owner for owner in (inner, getattr(inner, "__self__", None), *bound) if isinstance(owner, nn.Module)]
+
+
+def _distinct(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    return list({id(module): module for module in modules}.values())
+
+
+def parameters(program: object) -> list[nn.Parameter]:
+    """The trainable parameters of a program; empty where it is not a module."""
+    if not isinstance(program, nn.Module):
+        return []
+    return [parameter for parameter in program.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def evaluating(program: object) -> Iterator[None]:
+    """A block in which the program's modules are in eval mode; each has its own mode again afterwards."""
+    modules = list(program.modules()) if isinstance(program, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode

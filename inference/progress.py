@@ -1,0 +1,76 @@
+"""What a person sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Shows how far a run has come."""
+
+    def update(self, done: int, message: str) -> None:
+        """`done` steps of the run are behind it; `message` says how it goes."""
+
+
+@contextmanager
+def shown(total: int, visible: bool = True) -> Iterator[Progress]:
+    """A progress display of `total` steps on standard error: a bar on a terminal, else plain lines."""
+    if not visible:
+        yield _Silent()
+    elif sys.stderr.isatty():
+        with _bar(total) as bar:
+            yield bar
+    else:
+        yield _Lines(total)
+
+
+class _Silent:
+    def update(self, done: int, message: str) -> None:
+        pass
+
+
+class _Lines:
+    """A line after 1, 2, 4, … steps and then every ten seconds: enough to see that a run is alive."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.start = total, time.perf_counter()
+        self.next_step, self.last = 1, self.start
+
+    def update(self, done: int, message: str) -> None:
+        now = time.perf_counter()
+        if done < self.total and now - self.last < 10.0 and (done < self.next_step or now - self.start > 10.0):
+            return
+        self.next_step, self.last = 2 * done, now
+        rate = done / max(now - self.start, 1e-9)
+        left = (self.total - done) / rate
+        print(
+            f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left", file=sys.stderr, flush=True
+        )
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as display:
+        yield _Bar(display, display.add_task("", total=total, rate=""))
+
+
+class _Bar:
+    def __init__(self, display, task) -> None:  # type: ignore[no-untyped-def]  # rich is imported only on a terminal
+        self.display, self.task, self.start = display, task, time.perf_counter()
+
+    def update(self, done: int, message: str) -> None:
+        rate = f"{done / max(time.perf_counter() - self.start, 1e-9):.1f} steps/s"
+        self.display.update(self.task, completed=done, description=message, rate=rate)

@@ -1,0 +1,15 @@
+"""Data: one resident tensor per split, batches as indices into it, and what a number was measured on.
+
+Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, features)`:
+
+    data = load("digits")                                  # embedded; the other NAMES are read from your folder
+    data = load("mnist", folder="…").binarized("dynamic")
+    batches = Shuffled(data, batch_size=128)               # batches(step) -> (x,), x float32 level values
+    for (x,) in InOrder(data, "test", 500): ...
+"""
+
+from ppmodels.data.dataset import Dataset, Split
+from ppmodels.data.feed import InOrder, Shuffled
+from ppmodels.data.sources import NAMES, load
+
+__all__ = ["NAMES", "Dataset", "InOrder", "Shuffled", "Split", "load"]

@@ -1,0 +1,118 @@
+"""From what a file held, as numpy arrays, to a dataset: levels, layout, labels and splits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppmodels.data.dataset import Dataset, Split
+from ppmodels.data.noise import PARTITION, mix
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Values and labels as a file held them; `sizes` are those of train, valid and test if the source split them."""
+
+    values: Array
+    labels: Array | None = None
+    sizes: tuple[int, int, int] | None = None
+
+
+def assemble(name: str, raw: Raw, where: str, seed: int, levels: int | None = None) -> Dataset:
+    """A dataset of `raw`: its own splits, else a seeded permutation cut into 80 % train, 10 % valid, 10 % test.
+
+    `levels` is found from uint8 images (2 if no value exceeds 1, else 256) unless given. `where` names the source in
+    errors, which are ValueErrors.
+    """
+    values = as_values(raw.values, where)
+    labels = None if raw.labels is None else _labels(raw.labels, len(values), where)
+    sizes, order = raw.sizes, torch.arange(len(values))
+    if sizes is None:
+        held_out = round(len(values) / 10)
+        if held_out < 1:
+            raise ValueError(
+                f"{where}: expected at least 6 examples to split into train, valid and test, "
+                f"got {len(values)}; give the splits yourself, in an .npz of train, valid and test"
+            )
+        sizes = (len(values) - 2 * held_out, held_out, held_out)
+        order = torch.randperm(len(values), generator=torch.Generator().manual_seed(mix(seed, PARTITION)))
+    if levels is None and values.dtype == torch.uint8:
+        levels = 2 if int(values.max()) <= 1 else 256
+    train, valid, test = (
+        Split(values[index], None if labels is None else labels[index]) for index in order.split(list(sizes))
+    )
+    return Dataset(name, train, valid, test, levels)
+
+
+def as_values(array: Array, where: str) -> torch.Tensor:
+    """uint8 images `(n, channel, height, width)` or a float32 table `(n, features)`; ValueError for anything else."""
+    if array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{where}: expected numbers, got dtype {array.dtype}; convert to uint8 (images) or float32 (table)"
+        )
+    if array.size == 0:
+        raise ValueError(f"{where}: expected at least one value, got an array of shape {array.shape}")
+    if array.ndim == 2 and array.dtype.kind == "f":
+        return _table(array, where)
+    if array.ndim not in (3, 4):
+        raise ValueError(
+            f"{where}: expected images (n, height, width), (n, height, width, channel) or (n, channel, height, width), "
+            f"or a table of floats (n, features), got {array.dtype} of shape {array.shape}; reshape or convert it"
+        )
+    return torch.from_numpy(np.ascontiguousarray(_channel_first(_levels(array, where), where)))
+
+
+def _table(array: Array, where: str) -> torch.Tensor:
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is named below
+        table = array.astype(np.float32)
+    wrong = np.argwhere(~np.isfinite(table))
+    if len(wrong):
+        row, column = (int(index) for index in wrong[0])
+        raise ValueError(
+            f"{where}: expected finite numbers, got {array[row, column]} in row {row}, column {column} (from 0) and "
+            f"{len(wrong) - 1} more like it; drop or impute those rows"
+        )
+    return torch.from_numpy(table)
+
+
+def _levels(images: Array, where: str) -> NDArray[np.uint8]:
+    if images.dtype == np.bool_:
+        return images.astype(np.uint8)
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind == "f":
+        if not np.isfinite(images).all():
+            raise ValueError(f"{where}: expected finite numbers, got NaN or infinity in images")
+        grey = np.rint(images.astype(np.float64) * 255)
+        if grey.min() >= 0 and grey.max() <= 255 and np.abs(images * 255.0 - grey).max() < 1e-3:
+            binary = bool(np.isin(grey, (0, 255)).all())
+            return (grey / 255 if binary else grey).astype(np.uint8)
+    raise ValueError(
+        f"{where}: expected levels: uint8, bool, or floats that are whole multiples of 1/255 in 0..1, "
+        f"got {images.dtype} in {images.min()}..{images.max()}; scale and round yourself, and save as uint8"
+    )
+
+
+def _channel_first(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+    if images.ndim == 3:
+        return images[:, None]
+    first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+    if first == last:
+        trouble = "both could be; crop or pad one" if first else "neither is; transpose, or keep 1 or 3 channels"
+        raise ValueError(
+            f"{where}: expected 1 or 3 channels on axis 1 or on the last axis, got shape {images.shape}: {trouble}"
+        )
+    return images if first else images.transpose(0, 3, 1, 2)
+
+
+def _labels(labels: Array, n: int, where: str) -> torch.Tensor:
+    if labels.shape != (n,) or labels.dtype.kind not in "ui" or int(labels.min()) < 0:
+        raise ValueError(
+            f"{where}: expected labels as whole numbers from 0, one for each of {n} examples, "
+            f"got {labels.dtype} of shape {labels.shape}; number the classes 0, 1, …"
+        )
+    return torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,183 @@
+"""The values: a split is one resident tensor, a dataset is three of them and what their numbers mean."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ppmodels.data.noise import FIXED_DRAW, fixed_draw, mix
+
+SPLITS = ("train", "valid", "test")
+BINARISATIONS = ("none", "dynamic", "static", "threshold", "published")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one split: `values` uint8 levels `(n, channel, height, width)` or float32 `(n, features)`.
+
+    `labels` are int64 `(n,)`, or None. Raises ValueError for any other type or shape, and for NaN or infinity.
+    """
+
+    values: Tensor
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check type, shape and finiteness."""
+        kind = (self.values.dtype, self.values.ndim)
+        if kind not in ((torch.uint8, 4), (torch.float32, 2)):
+            raise ValueError(
+                "values: expected uint8 images (n, channel, height, width) or a float32 table (n, features), "
+                f"got {self.values.dtype} of shape {tuple(self.values.shape)}; convert them, or read a file with `load`"
+            )
+        if self.values.numel() == 0:
+            raise ValueError(f"values: expected at least one number, got shape {tuple(self.values.shape)}")
+        if self.values.is_floating_point() and not bool(self.values.isfinite().all()):
+            raise ValueError("values: expected finite numbers, got NaN or infinity; drop or impute those rows")
+        if self.labels is not None and (self.labels.dtype, self.labels.shape) != (torch.int64, (len(self),)):
+            raise ValueError(
+                f"labels: expected int64 of shape ({len(self)},), one for each example, "
+                f"got {self.labels.dtype} of shape {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.values)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same split with its tensors on `device`."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Split(self.values.to(device), labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first 12 hex digits of the SHA-256 of the values (with their type and shape), computed once."""
+        digest = hashlib.sha256(f"{self.values.dtype} {tuple(self.values.shape)}".encode())
+        digest.update(self.values.cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three splits of equal example shape, the number of levels of a value, and how it was binarised.
+
+    `levels` is what a model sees: values are 0..levels-1, and None stands for real numbers (a density). Under
+    dynamic binarisation `levels` is 2 while the splits keep `grey_levels` levels, from which every batch is drawn.
+    `binarisation` is "none", "dynamic", "static", "threshold" or "published"; `binarisation_seed` belongs to its draw.
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    levels: int | None
+    binarisation: str = "none"
+    binarisation_seed: int = 0
+    grey_levels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the splits agree with each other and with the levels."""
+        if self.binarisation not in BINARISATIONS:
+            raise ValueError(f"binarisation: expected one of {', '.join(BINARISATIONS)}, got {self.binarisation!r}")
+        if self.binarisation != "none" and self.levels != 2:
+            raise ValueError(f"levels: expected 2 with {self.binarisation} binarisation, got {self.levels}")
+        if (self.grey_levels is None) == (self.binarisation == "dynamic"):
+            raise ValueError("grey_levels: belongs to dynamic binarisation, and to it alone; use `.binarized(...)`")
+        resident = self.grey_levels or self.levels
+        for name in SPLITS:
+            values = self.split(name).values
+            if values.shape[1:] != self.train.values.shape[1:] or values.dtype != self.train.values.dtype:
+                raise ValueError(
+                    f"{name}: expected {self.train.values.dtype} examples of shape {self.shape} as in train, "
+                    f"got {values.dtype} of shape {tuple(values.shape[1:])}"
+                )
+            if (resident is None) != values.is_floating_point():
+                raise ValueError(f"levels: uint8 images have a number of levels and tables have None, got {resident}")
+            if resident is not None and int(values.max()) >= resident:
+                raise ValueError(f"{name}: expected values 0..{resident - 1}, got {int(values.max())}; check `levels`")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example: (channel, height, width) or (features,)."""
+        return tuple(self.train.values.shape[1:])
+
+    @property
+    def discrete(self) -> bool:
+        """Whether log p(x) is the probability of levels; if not, it is a density."""
+        return self.levels is not None
+
+    @cached_property
+    def classes(self) -> int:
+        """One more than the largest label in any split, or 0 if a split has none."""
+        labels = [split.labels for split in (self.train, self.valid, self.test) if split.labels is not None]
+        return 1 + max(int(some.max()) for some in labels) if len(labels) == len(SPLITS) else 0
+
+    def split(self, name: str) -> Split:
+        """The split of that name: "train", "valid" or "test"."""
+        if name not in SPLITS:
+            raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
+        split: Split = getattr(self, name)
+        return split
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same dataset with every tensor on `device`."""
+        return replace(self, train=self.train.to(device), valid=self.valid.to(device), test=self.test.to(device))
+
+    def binarized(self, how: str, seed: int = 0) -> "Dataset":
+        """This dataset with two levels, for a Bernoulli likelihood.
+
+        "static" draws Bernoulli(grey / (levels - 1)) once, from the seed. "threshold" is on from half the top level.
+        "dynamic" keeps the grey levels and draws every training batch afresh; in evaluation it is the static draw
+        of the same seed. "none" changes nothing. Raises ValueError for a table and for images that are binary already.
+        """
+        choices = ("none", "dynamic", "static", "threshold")
+        if how not in choices:
+            raise ValueError(f"binarized: expected one of {', '.join(choices)}, got {how!r}")
+        if how == "none":
+            return self
+        if self.levels is None:
+            raise ValueError(f"{self.name} is a table of real numbers and has no grey levels to binarise; use 'none'")
+        if self.levels == 2:
+            raise ValueError(
+                f"{self.name} is binary already (binarisation: {self.binarisation}); use it as it is ('none')"
+            )
+        if how == "dynamic":
+            return replace(self, levels=2, binarisation=how, binarisation_seed=seed, grey_levels=self.levels)
+        train, valid, test = (self._binary(name, how, seed, self.levels - 1) for name in SPLITS)
+        return replace(self, train=train, valid=valid, test=test, levels=2, binarisation=how, binarisation_seed=seed)
+
+    def evaluated(self, name: str) -> Split:
+        """The split as evaluation reads it: under dynamic binarisation the one fixed draw, else the split itself."""
+        if self.grey_levels is None:
+            return self.split(name)
+        return self._binary(name, "static", self.binarisation_seed, self.grey_levels - 1)
+
+    def _binary(self, name: str, how: str, seed: int, top: int) -> Split:
+        values = self.split(name).values
+        if how == "threshold":
+            on = (values >= (top + 1) // 2).to(torch.uint8)
+        else:
+            on = fixed_draw(values, top, mix(seed, FIXED_DRAW, SPLITS.index(name)))
+        return replace(self.split(name), values=on)
+
+    def description(self, split: str) -> dict[str, str | int]:
+        """What a number computed on that split is measured on; two numbers compare only where these agree."""
+        seed = self.binarisation_seed
+        binarisation = {
+            "none": "none",
+            "dynamic": "dynamic (a fresh Bernoulli draw each epoch in training; "
+            f"one fixed draw, seed {seed}, in evaluation)",
+            "static": f"static (one fixed Bernoulli draw, seed {seed})",
+            "threshold": "threshold (on from half the top level)",
+            "published": "published (binarised by its source)",
+        }
+        return {
+            "data": self.name,
+            "split": split,
+            "examples": len(self.split(split)),
+            "levels": "none" if self.levels is None else self.levels,
+            "binarisation": binarisation[self.binarisation],
+            "kind": "discrete" if self.discrete else "density",
+            "fingerprint": self.split(split).fingerprint,
+        }

@@ -1,0 +1,74 @@
+"""`load`: a dataset by its name or from a path of your own."""
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ppmodels.data import published
+from ppmodels.data.arrays import own_archive, own_array
+from ppmodels.data.assemble import Raw, assemble
+from ppmodels.data.dataset import Dataset
+from ppmodels.data.pictures import own_pictures
+from ppmodels.data.table import own_table
+
+FOLDER_VARIABLE = "PPMODELS_DATA"
+NAMES = ("digits", *published.FOLDER_SETS)
+
+_READERS: dict[str, Callable[[Path], Raw]] = {".npy": own_array, ".npz": own_archive, ".csv": own_table}
+
+
+def load(name_or_path: str | Path, folder: str | Path | None = None, seed: int = 0) -> Dataset:
+    """A dataset by name (one of `NAMES`), or from a file or folder of your own.
+
+    "digits" is embedded. The other names are read from `folder`, by default the environment's PPMODELS_DATA; each
+    keeps its published order and splits (see `ppmodels.data.published`), and nothing is downloaded. Any other text is
+    a path, relative to `folder` if that is given: `.npy`, `.npz`, `.csv`, or a folder of pictures. Digits and your own
+    examples are split 80/10/10 by a permutation of `seed`, unless an `.npz` has train, valid and test.
+    Raises FileNotFoundError for what is not there and ValueError for what can not be read as levels or as a table.
+    """
+    name = str(name_or_path)
+    if name == "digits":
+        return assemble(name, published.digits(), name, seed, levels=17)
+    if name in published.FOLDER_SETS:
+        return _published(name, folder, seed)
+    path = Path(name).expanduser() if folder is None else Path(folder).expanduser() / name
+    if not path.exists():
+        raise FileNotFoundError(_unknown(name, path))
+    if not path.is_dir() and path.suffix.lower() not in _READERS:
+        raise ValueError(
+            f"{path}: expected a file {', '.join(_READERS)} or a folder of pictures, "
+            f"got {path.suffix or 'no suffix'}; convert it with numpy.save"
+        )
+    read = own_pictures if path.is_dir() else _READERS[path.suffix.lower()]
+    return assemble(path.stem, read(path), str(path), seed)
+
+
+def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:
+    chosen = folder or os.environ.get(FOLDER_VARIABLE)
+    if not chosen:
+        raise ValueError(
+            f"{name} is read from a folder of yours, and none is named: set {FOLDER_VARIABLE} or pass folder= to a "
+            f"folder that holds {published.LAYOUT[name]}; nothing is downloaded. 'digits' needs no folder"
+        )
+    root = Path(chosen).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{name}: expected a folder, got {root} (from {'folder=' if folder else FOLDER_VARIABLE}), which is none; "
+            f"name the folder that holds {published.LAYOUT[name]}"
+        )
+    raw = published.FOLDER_SETS[name](root)
+    if name == "binarized-mnist":
+        return replace(assemble(name, raw, name, seed, levels=2), binarisation="published")
+    title = "cifar10 (10,000 of the 50,000 training images)" if name == "cifar10" else name
+    return assemble(title, raw, name, seed, levels=256)
+
+
+def _unknown(name: str, path: Path) -> str:
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(name.lower(), NAMES, n=1) or [
+        str(path.parent / found) for found in difflib.get_close_matches(path.name, beside, n=1)
+    ]
+    suggestion = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{name!r} is neither a known name ({', '.join(NAMES)}) nor a file or folder at {path}.{suggestion}"

@@ -1,0 +1,8 @@
+"""Distributions over whole levels 0..levels-1, held as float tensors: what an image with so many levels really is."""
+
+from ppmodels.distributions.categorical import CategoricalLevels
+from ppmodels.distributions.levels import LevelsDistribution
+from ppmodels.distributions.logistic_mixture import DiscretizedLogisticMixture
+from ppmodels.distributions.normal import DiscretizedNormal
+
+__all__ = ["CategoricalLevels", "DiscretizedLogisticMixture", "DiscretizedNormal", "LevelsDistribution"]

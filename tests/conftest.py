@@ -1,0 +1,32 @@
+"""Shared by all tests: reproducible noise, and where real data lie."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+    assert not pyro.get_param_store().keys(), "a test wrote to Pyro's global parameter store"
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder with the real data sets that are not embedded."""
+    folder = os.environ.get("PPMODELS_DATA")
+    if not folder:
+        pytest.skip("PPMODELS_DATA is not set: it names the folder with MNIST and the other data sets")
+    return Path(folder)
