@@ -44,8 +44,7 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
         ProgramError: the first fault found.
     """
     examples = as_batch(batch)
-    _check_interface(program, examples)
-    _check_finite(examples)
+    check_batch(program, examples)
     run = runs(program, examples)[0]
     for trace in (run.guide, run.model):
         for name, site in random_sites(trace).items():
@@ -56,6 +55,17 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
         terms(program, examples)
     else:
         _check_names(run)
+
+
+def check_batch(program: Program, batch: Batch) -> None:
+    """The part of `check` that needs no run: that the program can be called with this batch, and the data are finite.
+
+    Raises:
+        ProgramError: the first fault found.
+    """
+    examples = as_batch(batch)
+    _check_interface(program, examples)
+    _check_finite(examples)
 
 
 def check_gradients(loss: Tensor, held: list[nn.Parameter], program: object) -> None:
@@ -151,7 +161,7 @@ def _check_support(name: str, site: Site) -> None:
     if support is None or not isinstance(site["value"], Tensor) or is_implicit(site["fn"]):
         return
     try:
-        inside = support.check(site["value"])
+        inside = support.check(site["value"].detach())
     except (NotImplementedError, ValueError, RuntimeError):  # a dependent support, or shapes that terms will name
         return
     mask = site["mask"]
@@ -161,7 +171,7 @@ def _check_support(name: str, site: Site) -> None:
         inside = inside | ~mask
     if bool(inside.all()):
         return
-    value, kind = site["value"], type(site["fn"]).__name__
+    value, kind = site["value"].detach(), type(site["fn"]).__name__
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     outside = value[~support.check(value)] if support.event_dim == 0 else value

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from inference.check import check_gradients, check_sites
+from inference.check import check_batch, check_gradients, check_sites
 from inference.program import Batch, Program, ProgramError, as_batch
 from inference.traces import runs
 
@@ -50,6 +50,7 @@ class Objective(nn.Module, ABC):
 
     def prepare(self, batch: Batch) -> None:
         """Runs the program once: AutoGuides, lazy modules and `pyro.param` statements have no parameters before."""
+        check_batch(self.program, batch)
         with torch.no_grad():
             runs(self.program, as_batch(batch))
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pyro
 import torch
 from pyro.infer.autoguide import AutoGuide
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
@@ -89,6 +90,13 @@ def without_store(adopt: Callable[[str, Any, constraints.Constraint], Tensor] = 
         yield
 
 
+def localise(program: object) -> None:
+    """Lets PyroModules that were built under Pyro's default setting run with parameters of their own."""
+    for module in program.modules() if isinstance(program, nn.Module) else ():
+        if isinstance(module, PyroModule) and not hasattr(module._pyro_context, "param_state"):
+            module._pyro_context.param_state = {"params": {}, "constraints": {}}
+
+
 class Pair(nn.Module):
     """A program made of any Pyro code: functions, bound methods, PyroModules, and AutoGuides.
 
@@ -119,6 +127,7 @@ class Pair(nn.Module):
         self._functions = {"model": model, "guide": self._autoguide(model, guide) or guide or _draws_nothing}
         owners = chain.from_iterable(map(_owners, self._functions.values()))
         self.modules_used = nn.ModuleList(_distinct([*modules, *owners]))
+        localise(self.modules_used)
         self.adopted = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
 

@@ -9,7 +9,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from inference.program import Batch, Program, ProgramError, as_batch, without_store
+from inference.program import Batch, Program, ProgramError, as_batch, localise, without_store
 from inference.sites import Frame, Site, batch_plate, plates, random_sites
 
 Latents = Mapping[str, Tensor]
@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
     guide: Trace
     model: Trace
-    plate: Frame
+    plate: Frame  # None where a guide run alone draws no site of the examples
     particles: int
 
     @property
@@ -29,7 +29,7 @@ class Run(NamedTuple):
         return self.plate.size // self.particles
 
     def is_local(self, site: Site) -> bool:
-        return self.plate.name in plates(site)
+        return self.plate is not None and self.plate.name in plates(site)
 
     def values(self, sites: Mapping[str, Site]) -> dict[str, Tensor]:
         """The sites' values with particles and examples in front (see `Latents`)."""
@@ -71,13 +71,14 @@ Once = Callable[[tuple[Tensor, ...], Latents | None], tuple[Trace, Trace]]
 
 def _executed(program: Program, batch: Batch, particles: int, once: Once, latents: Latents | None) -> list[Run]:
     examples = as_batch(batch)
+    localise(program)
     if latents:
         particles = _common_particles(latents)
     if particles > 1 and getattr(program, "tiles", True):
         try:
             tiled = tuple(tensor.expand(particles, *tensor.shape).flatten(0, 1) for tensor in examples)
             run = _run(once, tiled, particles, latents)
-            if run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
+            if run.plate and run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
                 return [run]
         except (RuntimeError, ValueError, IndexError):
             pass  # written for one batch length; a real fault shows itself again below, in the batch's own shapes
@@ -93,7 +94,7 @@ def _run(once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents
     sites = [*random_sites(guide).values(), *random_sites(model).values()]
     rows = len(batch[0])
     plate = batch_plate(sites, rows)
-    if plate is None and (sites or model.nodes):
+    if plate is None and model.nodes:  # a guide alone may draw shared sites only, or nothing
         found = {frame.name: frame.size for site in sites for frame in plates(site).values()}
         raise ProgramError(
             f"no plate counts the {rows} examples of the batch (plates found: {found or 'none'}). Draw the sites of "

@@ -323,7 +323,7 @@ def test_half_precision_densities_are_refused() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(x.new_zeros(()), x.new_ones(())), obs=x)
 
-    with pytest.raises(ProgramError, match="log density in torch.bfloat16"):
+    with pytest.raises(ProgramError, match=r"log density in torch\.bfloat16"):
         terms(Pair(model), torch.zeros(4, dtype=torch.bfloat16))
 
 

@@ -1,0 +1,35 @@
+"""The application: recipes, run folders and the command line, where `inference` and `ppmodels` meet.
+
+The names below are imported on first use, so that the command line's help needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppmodels.app.find import find
+    from ppmodels.app.recipe import Recipe
+    from ppmodels.app.recipes import RECIPES
+    from ppmodels.app.run import Run
+    from ppmodels.app.work import evaluate, reconstruct, sample, train
+
+__all__ = ["RECIPES", "Recipe", "Run", "evaluate", "find", "reconstruct", "sample", "train"]
+
+_HOMES = {
+    "ppmodels.app.find": ("find",),
+    "ppmodels.app.recipe": ("Recipe",),
+    "ppmodels.app.recipes": ("RECIPES",),
+    "ppmodels.app.run": ("Run",),
+    "ppmodels.app.work": ("evaluate", "reconstruct", "sample", "train"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ppmodels.app' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,206 @@
+"""The command line. Nothing heavy is imported before a command needs it: --help must be quick."""
+
+import dataclasses
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Deep generative models as probabilistic programs: train a recipe, score it, look at it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class DeviceName(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class SplitName(StrEnum):
+    """The parts of a dataset."""
+
+    TEST = "test"
+    VALID = "valid"
+    TRAIN = "train"
+
+
+class Binarisation(StrEnum):
+    """How grey levels become two."""
+
+    NONE = "none"
+    DYNAMIC = "dynamic"
+    STATIC = "static"
+    THRESHOLD = "threshold"
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `train` wrote.")]
+Data = Annotated[str | None, typer.Option(metavar="NAME|PATH", help="A known name, a .csv, .npy, .npz, or a folder.")]
+Folder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where the data lie; for known names $PPMODELS_DATA by default.")
+]
+Device = Annotated[DeviceName, typer.Option(help="auto takes the GPU where there is one.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all noise.")]
+
+
+@app.command()
+def recipes() -> None:
+    """List the built-in recipes."""
+    with clean():
+        from rich.console import Console
+
+        from ppmodels.app import report
+        from ppmodels.app.recipes import RECIPES
+
+        report.recipes(RECIPES, Console())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or your own FILE.py.")],
+    data: Data = None,
+    folder: Folder = None,
+    binarisation: Annotated[Binarisation | None, typer.Option(help="How grey levels become two.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+) -> None:
+    """Train RECIPE and write a run folder: weights, record, metrics and pictures. Ctrl-C saves what was reached."""
+    with clean():
+        from ppmodels.app import work
+        from ppmodels.app.find import find
+
+        found = find(recipe)
+        changes: dict[str, Any] = {
+            "data": data,
+            "binarisation": None if binarisation is None else binarisation.value,
+            "steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": lr,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        found = found._replace(recipe=dataclasses.replace(found.recipe, **given))
+        run, notes = work.train(found, out, folder, seed, device.value, overwrite)
+        _say(notes)
+        typer.echo(_finished(run.record, run.folder))
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Annotated[SplitName, typer.Option(help="Which part of the data.")] = SplitName.TEST,
+    particles: Annotated[int | None, typer.Option(min=1, help="Draws per example, for the recipe's own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only so many examples, chosen at random.")] = None,
+    data: Data = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+) -> None:
+    """Score RUN: log p(x) by the recipe's estimators, each with its standard error and its kind."""
+    with clean():
+        from rich.console import Console
+
+        from ppmodels.app import report, work
+        from ppmodels.app.run import Run
+
+        opened = Run.open(run)
+        result = work.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed)
+        report.evaluation(result.summary(), Console())
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 100,
+    draws: Annotated[bool, typer.Option("--draws", help="Draws of x, in place of the means of p(x | z).")] = False,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+) -> None:
+    """Draw from RUN's prior: samples.png, and samples.csv of a table."""
+    with clean():
+        from ppmodels.app import work
+        from ppmodels.app.run import Run
+
+        opened = Run.open(run)
+        _pictures(run, work.sample(opened, count, seed, draws, folder, device.value))
+
+
+@app.command()
+def reconstruct(
+    run: RunFolder,
+    data: Data = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+) -> None:
+    """Show test images beside their reconstructions, and walks through RUN's latent space."""
+    with clean():
+        from ppmodels.app import work
+        from ppmodels.app.run import Run
+
+        opened = Run.open(run)
+        _pictures(run, work.reconstruct(opened, data, folder, device.value, seed))
+
+
+@contextmanager
+def clean() -> Iterator[None]:
+    """A block whose mistakes of the user's are told in one line: exit code 2 for what can not be found, else 1.
+
+    Only what `inference` and `ppmodels` themselves raise is taken for one; anything else keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        if not _is_ours(error):
+            raise
+        missing = isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if missing else 1) from None
+
+
+def _is_ours(error: Exception) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).split(".")[0] in ("inference", "ppmodels")
+
+
+def _finished(record: Any, folder: Path) -> str:
+    best = record["best_validation"]
+    score = f"validation {best['score']:.2f} nats per example at step {best['step']:.0f}, " if best else ""
+    state = "trained" if record["stopped"] == "finished" else f"{record['stopped']}, saved what was reached:"
+    return f"{state} {record['steps']} steps in {record['seconds']:.0f} s, {score}written to {folder}"
+
+
+def _pictures(run: Path, made: Any) -> None:
+    _say(made.notes)
+    if not made.files:
+        raise typer.Exit(1)
+    typer.echo("wrote " + ", ".join(str(run / name) for name in made.files))
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def main() -> None:
+    """The command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

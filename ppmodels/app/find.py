@@ -1,0 +1,73 @@
+"""Finds a recipe: by its name, or in a Python file."""
+
+import difflib
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ppmodels.app.recipe import Recipe
+from ppmodels.app.recipes import RECIPES
+
+
+class UnknownRecipe(ValueError):
+    """There is no such recipe; the message names those that come close."""
+
+
+class Found(NamedTuple):
+    """A recipe, the name it goes by, and the file that defines it if it is not built in."""
+
+    name: str
+    recipe: Recipe
+    file: Path | None = None
+
+
+def find(name_or_path: str | Path) -> Found:
+    """The recipe of that name, or the one that a Python file defines as `recipe = Recipe(…)`.
+
+    The file is executed. Raises UnknownRecipe where there is neither, and ValueError where the file has no recipe.
+    """
+    name = str(name_or_path)
+    if name in RECIPES:
+        return Found(name, RECIPES[name])
+    path = Path(name).expanduser()
+    if path.suffix == ".py" and path.is_file():
+        return Found(path.stem, _defined_in(path), path)
+    raise UnknownRecipe(_unknown(name, path))
+
+
+def _unknown(name: str, path: Path) -> str:
+    if path.suffix == ".py":
+        beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        close, known = difflib.get_close_matches(str(path), beside, n=1), f"there is no file {name}."
+    else:
+        close = difflib.get_close_matches(name.lower(), RECIPES, n=3, cutoff=0.5)
+        known = f"{name!r} is neither a recipe nor a Python file (.py) that defines one."
+    suggestion = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"{known}{suggestion} `ppmodels recipes` lists the recipes."
+
+
+def _defined_in(path: Path) -> Recipe:
+    # A name of its own for every text and place: two files called my_model.py must not be one module.
+    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]
+    name = f"ppmodels_recipe_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        if (path.parent / f"{(error.name or '').split('.')[0]}.py").is_file():
+            raise ValueError(
+                f"{path} imports {error.name}, a file beside it, which a run would not hold. Put what it needs into "
+                "the one file, which is copied into the run, or install it as a package."
+            ) from error
+        raise
+    recipe = getattr(module, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        found = "nothing of that name" if recipe is None else f"a {type(recipe).__name__}"
+        raise ValueError(f"{path}: expected it to define `recipe = Recipe(program=…)`, got {found}.")
+    return recipe

@@ -1,0 +1,229 @@
+"""What a run looks like: samples, reconstructions, and walks through its latent space."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inference import decode, posterior, sample
+from inference.noise import mix, own_noise
+from inference.predict import reconstruct
+from ppmodels.app import plots
+from ppmodels.app.run import write_whole
+from ppmodels.app.subject import Subject
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Files by name, and why others were not made."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __or__(self, other: "Pictures") -> "Pictures":
+        """Both."""
+        return Pictures(self.files | other.files, list(dict.fromkeys([*self.notes, *other.notes])))
+
+    def write(self, folder: Path) -> None:
+        """Writes the files into a folder."""
+        for name, contents in self.files.items():
+            write_whole(folder / name, contents)
+
+
+class _Impossible(Exception):
+    """There is no such picture of this program; the message says why."""
+
+
+def samples(subject: Subject, count: int = 100, seed: int = 0, draws: bool = False) -> Pictures:
+    """`count` samples: as images the means of p(x | z) at z from the prior, or draws of x; of a table draws, as CSV."""
+
+    def make() -> dict[str, bytes]:
+        batch, columns, given = _context(subject, count)
+        if subject.is_images:
+            found, what = _shown(subject, batch, {}, draws)
+            title = f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior" if what == "means" else what
+            return {"samples.png": _grid(subject, found, columns, title + given)}
+        drawn = _drawn(subject, batch)
+        data = subject.data.evaluated("test").values.flatten(1)
+        title = f"{len(drawn)} samples and {len(data)} test examples"
+        return {
+            "samples.csv": _table(drawn.flatten(1)),
+            "samples.png": plots.png(plots.pairs(data.cpu(), drawn.flatten(1).cpu(), title)),
+        }
+
+    return _made("samples", seed, make)
+
+
+def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
+    """Test images above the means of p(x | z) at one z from the guide."""
+
+    def make() -> dict[str, bytes]:
+        _need_images(subject)
+        batch = subject.examples(20)
+        latents = posterior(subject.program, batch)
+        if not latents:
+            raise _Impossible("the program has no latent variables")
+        found, what = _shown(subject, batch, latents)
+        columns = min(10, len(found))
+        rows = [block for pair in zip(batch[0].split(columns), found.split(columns), strict=True) for block in pair]
+        labels = ["data", what.removesuffix("s")] * (len(rows) // 2)
+        return {
+            "reconstructions.png": _grid(
+                subject, torch.cat(rows), columns, f"test images and {what} of p(x | z), z from q(z | x)", labels
+            )
+        }
+
+    return _made("reconstructions", seed, make)
+
+
+def latent_pictures(subject: Subject, seed: int = 0) -> Pictures:
+    """A traversal of the most active latent dimensions, and interpolations between test images."""
+    return _made("traversal and interpolation", seed, lambda: _latent_pictures(subject))
+
+
+def _latent_pictures(subject: Subject) -> dict[str, bytes]:
+    _need_images(subject)
+    batch = subject.examples(256)
+    name, z = _vector_latent(posterior(subject.program, batch, 32))
+    means = z.mean(0)
+    return {
+        "traversal.png": _traversal(subject, batch, name, z, means),
+        "interpolation.png": _interpolation(subject, batch, name, means),
+    }
+
+
+def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor, means: Tensor) -> bytes:
+    """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
+    columns = 10
+    # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
+    active = means.var(0).argsort(descending=True)[:8]
+    ends = torch.quantile(z[:4].flatten(0, 1)[:, active], z.new_tensor([0.01, 0.99]), dim=0)
+    walk = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, columns, device=z.device).unsqueeze(1))
+    points = means[0].expand(len(active), columns, -1).clone()
+    for row, dimension in enumerate(active.tolist()):
+        points[row, :, dimension] = walk[:, row]
+    rows = torch.zeros(len(active) * columns, dtype=torch.long, device=z.device)
+    found, what = _shown(subject, _rows(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
+    labels = [f"{name}[{dimension}]" for dimension in active.tolist()]
+    title = f"{what}; each row moves one of the most active of {z.shape[-1]} dimensions, 1 % to 99 %"
+    return _grid(subject, found, columns, title, labels)
+
+
+def _interpolation(subject: Subject, batch: tuple[Tensor, ...], name: str, means: Tensor) -> bytes:
+    """Each row goes straight from the posterior mean of one test image to that of another."""
+    first, second = _partners(batch)
+    steps = torch.linspace(0, 1, 8, device=means.device)[None, :, None]
+    points = torch.lerp(means[first].unsqueeze(1), means[second].unsqueeze(1), steps)
+    found, what = _shown(subject, _rows(batch, first.repeat_interleave(8)), {name: points.flatten(0, 1).unsqueeze(0)})
+    between = found.unflatten(0, (len(first), 8))
+    rows = torch.cat([batch[0][first].unsqueeze(1), between, batch[0][second].unsqueeze(1)], 1)
+    title = f"test images at both ends, between them {what} along a line in {name}"
+    return _grid(subject, rows.flatten(0, 1), 10, title)
+
+
+def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor]:
+    """Indices of pairs of examples; of the same class where labels are given, as only z is changed."""
+    size = len(batch[0])
+    if len(batch) == 1:
+        count = min(pairs, size // 2)
+        if count < 1:
+            raise _Impossible("the test split has a single image")
+        index = torch.arange(2 * count, device=batch[0].device)
+        return index[:count], index[count:]
+    labels = batch[1].tolist()
+    chosen: list[tuple[int, int]] = []
+    for label in sorted(set(labels)):
+        same = [index for index in range(size) if labels[index] == label]
+        chosen += [(same[0], same[1])] if len(same) > 1 else []
+    if not chosen:
+        raise _Impossible("no two test images shown are of the same class")
+    first, second = torch.tensor(chosen[:pairs], device=batch[0].device).T
+    return first, second
+
+
+def _context(subject: Subject, count: int) -> tuple[tuple[Tensor, ...], int, str]:
+    """A batch that gives the model its shapes and labels, the columns to show it in, and what is given."""
+    x = subject.examples(min(count, 1000))[0]
+    x = x[torch.arange(count, device=x.device) % len(x)]
+    columns = max(1, min(10, count))
+    if not subject.recipe.labelled:
+        return (x,), columns, ""
+    classes = subject.data.classes
+    columns = min(classes, 20)
+    return (x, torch.arange(count, device=x.device) % classes), columns, f"; labels y = 0..{classes - 1} in turn"
+
+
+def _shown(
+    subject: Subject, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
+) -> tuple[Tensor, str]:
+    """Images given latents (the others from the prior): their means, or draws where a distribution has no mean."""
+    name = _observed(subject, batch)
+    if not draws:
+        try:
+            return decode(subject.program, batch, latents)[name][0], "means"
+        except NotImplementedError:
+            if latents:
+                raise _Impossible("the distribution of x has no mean") from None
+    return sample(subject.program, batch)[name][0], "draws"
+
+
+def _drawn(subject: Subject, batch: tuple[Tensor, ...]) -> Tensor:
+    return sample(subject.program, batch)[_observed(subject, batch)][0]
+
+
+def _observed(subject: Subject, batch: tuple[Tensor, ...]) -> str:
+    few = tuple(tensor[:2] for tensor in batch)
+    values = reconstruct(subject.program, few)
+    fitting = [name for name, value in values.items() if tuple(value.shape[2:]) == subject.data.shape]
+    if len(fitting) != 1:
+        raise _Impossible(
+            f"expected one observed site of the examples' shape {subject.data.shape}, got "
+            f"{ {name: tuple(value.shape[2:]) for name, value in values.items()} or 'none' }"
+        )
+    return fitting[0]
+
+
+def _vector_latent(latents: dict[str, Tensor]) -> tuple[str, Tensor]:
+    """The only latent site, `(draws, batch, dimensions)`."""
+    shapes = {name: tuple(value.shape[2:]) for name, value in latents.items()}
+    if len(latents) == 1:
+        ((name, value),) = latents.items()
+        if value.dim() == 3 and value.is_floating_point():
+            return name, value
+    raise _Impossible(f"they need a program with one vector of latents, this has {shapes or 'none'}")
+
+
+def _need_images(subject: Subject) -> None:
+    if not subject.is_images:
+        raise _Impossible(f"examples of shape {subject.data.shape} are no images")
+
+
+def _rows(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor[index] for tensor in batch)
+
+
+def _made(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
+    # The run is saved by now, and what a user's program can not do must not take it away.
+    try:
+        with own_noise(mix(seed, 2)):
+            return Pictures(make())
+    except (_Impossible, ValueError, RuntimeError, NotImplementedError) as error:
+        return Pictures(notes=[f"no {what}: {error}"])
+
+
+def _grid(subject: Subject, values: Tensor, columns: int, title: str, labels: list[str] | None = None) -> bytes:
+    assert subject.data.levels is not None
+    images = (values / (subject.data.levels - 1)).clamp(0, 1).cpu()
+    return plots.png(plots.grid(images, columns, title, labels))
+
+
+def _table(values: Tensor) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f"x{column}" for column in range(values.shape[1])])
+    writer.writerows([[f"{value:.7g}" for value in row] for row in values.tolist()])
+    return text.getvalue().encode()

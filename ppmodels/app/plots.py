@@ -1,0 +1,116 @@
+"""Figures, drawn without a display and without matplotlib's global state."""
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+GAP = 1
+"""Pixels of the images between two of them."""
+
+
+def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | None = None) -> Figure:
+    """Images `(n, channel, height, width)`, 1 or 3 channels of values in [0, 1], in rows of `columns`."""
+    tiled = _tiled(images, columns)
+    height, width = tiled.shape[:2]
+    inches = max(5.0, 0.62 * columns)  # below this a title takes too many lines
+    figure = _figure((inches, inches * height / width + 0.5))
+    axes = figure.add_subplot()
+    axes.imshow(tiled, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.set_title(textwrap.fill(title, int(inches * 12)), fontsize=10)
+    axes.set_xticks([])
+    step = images.shape[-2] + GAP
+    labels = list(row_labels or [])
+    axes.set_yticks([step * row + (step - 1) / 2 for row in range(len(labels))], labels, fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -> Figure:
+    """Every player's loss by step, and minus the score on the valid split, in nats per example."""
+    figure = _figure((7.0, 4.2))
+    axes = figure.add_subplot()
+    names = {name for row in history for name in row if "/" not in name} - {"step", "seconds", "validation"}
+    for name in sorted(names):
+        rows = [row for row in history if row.get(name) is not None]
+        label = "training" if len(names) == 1 else f"training: {name}"
+        axes.plot([row["step"] for row in rows], [row[name] for row in rows], linewidth=0.8, alpha=0.7, label=label)
+    scored = [row for row in history if row.get("validation") is not None]
+    if scored:
+        values = [-row["validation"] for row in scored]
+        axes.plot([row["step"] for row in scored], values, "o-", markersize=3, label="validation, minus the score")
+    if best is not None:
+        axes.plot([best["step"]], [-best["score"]], "*", markersize=13, label=f"best: {-best['score']:.2f}")
+    _without_the_start(axes, history, sorted(names))
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per example)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def pairs(data: Tensor, samples: Tensor, title: str, most: int = 4, shown: int = 1000) -> Figure:
+    """The first columns of two tables `(n, features)`: histograms on the diagonal, scatter plots beside it."""
+    count = min(most, data.shape[1])
+    first, second = data[:shown].numpy(), samples[:shown].numpy()
+    side = max(4.5, 2.2 * count)
+    figure = _figure((side, side + 0.4))
+    axes = figure.subplots(count, count, squeeze=False, sharex="col")
+    low, high = data[:, :count].amin(0), data[:, :count].amax(0)
+    margin = 0.1 * (high - low).clamp_min(1e-6)
+    ranges = [(float(a), float(b)) for a, b in zip(low - margin, high + margin, strict=True)]
+    for row in range(count):
+        for column in range(count):
+            panel = axes[row, column]
+            if row == column:
+                for values, label in ((first, "data"), (second, "samples")):
+                    panel.hist(values[:, row], 30, range=ranges[row], density=True, alpha=0.5, label=label)
+            else:
+                for values in (first, second):
+                    panel.plot(values[:, column], values[:, row], ".", markersize=2.5, alpha=0.5)
+                panel.set_ylim(ranges[row])
+            panel.set_xlim(ranges[column])
+            panel.tick_params(labelsize=7)
+        axes[row, 0].set_ylabel("density" if count == 1 else f"x{row}")
+        axes[count - 1, row].set_xlabel(f"x{row}")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    beyond = f" (the first {count} of {data.shape[1]} columns)" if data.shape[1] > count else ""
+    figure.suptitle(textwrap.fill(title + beyond, int(side * 11)), fontsize=10)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    return Figure(figsize=size, dpi=130, layout="constrained")
+
+
+def _tiled(images: Tensor, columns: int) -> np.ndarray:
+    """One picture of all, `(height, width)` or `(height, width, 3)`, white between images and in empty places."""
+    count, channels, height, width = images.shape
+    rows = math.ceil(count / columns)
+    canvas = np.ones((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), dtype=np.float32)
+    for index, image in enumerate(images.float().permute(0, 2, 3, 1).numpy()):
+        top, left = (index // columns) * (height + GAP) + GAP, (index % columns) * (width + GAP) + GAP
+        canvas[top : top + height, left : left + width] = image
+    return canvas[:, :, 0] if channels == 1 else canvas
+
+
+def _without_the_start(axes, history: Sequence[dict[str, float]], names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes has partial types
+    """Limits the axis to the losses after the first twentieth, which would flatten all that follows."""
+    later = [row for row in history if row["step"] >= 0.05 * history[-1]["step"]]
+    values = [row[name] for row in later for name in (*names, "validation") if row.get(name) is not None]
+    if len(values) > 10:
+        low, high = np.quantile(values, [0.001, 0.999])
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))

@@ -1,0 +1,62 @@
+"""A recipe: a program, the data it is for, and how it is fitted and scored. A value, so a change is a new value."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from inference import SVI, Estimator, Objective, elbo, importance
+from ppmodels.data import Dataset
+
+
+def bounds(particles: int = 256) -> dict[str, Estimator]:
+    """The ELBO, and the importance-weighted bound of `particles` draws."""
+    return {"elbo": importance(16, elbo), "iwae": importance(particles)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `ppmodels train` needs to know; only `program` must be given.
+
+    A file that defines `recipe = Recipe(program=…)` is trained by `ppmodels train FILE.py`.
+    `dataclasses.replace(recipe, steps=100)` is the recipe with another number of steps.
+    """
+
+    program: Callable[[Dataset], nn.Module]
+    """Makes the program, a module with `model` and `guide`, from the data: their `shape`, `levels` and `classes`."""
+    summary: str = ""
+    data: str = "digits"
+    """A name that `ppmodels.data.load` knows, or a path."""
+    binarisation: str = "none"
+    """none, dynamic, static or threshold; see `Dataset.binarized`."""
+    objective: Callable[[Any], Objective] = SVI
+    """What fits the program, such as `functools.partial(ImportanceWeighted, particles=5)`."""
+    steps: int = 4000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    clip: float | None = None
+    """The largest norm of a gradient."""
+    average: float | None = None
+    """The decay of a moving average of the weights, which is then what is scored and saved."""
+    schedule: Callable[[float], float] | None = None
+    """A factor on the learning rate, as a function of the fraction of steps taken, in [0, 1)."""
+    labelled: bool = False
+    """Whether the program is called with `(x, y)`, y the labels, or with `(x,)`."""
+    validate_every: int | None = 500
+    """Steps between two scores on the valid split, whose best weights are saved; None saves the last weights."""
+    patience: int | None = None
+    """Scores without improvement after which training ends."""
+    estimators: Mapping[str, Estimator] = field(default_factory=bounds)
+    """What `ppmodels evaluate` computes."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("steps", "batch_size", "validate_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
+        if self.patience is not None and self.validate_every is None:
+            raise ValueError("patience: early stopping needs scores on the valid split; set validate_every too")

@@ -1,0 +1,221 @@
+"""The app's four verbs as functions: train, evaluate, sample, reconstruct."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import inference
+from inference import Estimator, Evaluation, Fitted, Step, Validation, adam, fit
+from inference.average import restore
+from inference.estimators import Importance
+from inference.progress import shown
+from ppmodels.app import plots
+from ppmodels.app.find import Found
+from ppmodels.app.pictures import Pictures, latent_pictures, reconstructions, samples
+from ppmodels.app.recipe import Recipe
+from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, versions, write_whole
+from ppmodels.app.subject import Subject, device_named, located, prepared, restored
+from ppmodels.data import InOrder, Shuffled
+
+WRITTEN = (
+    *(RECORD, WEIGHTS, METRICS, RECIPE, "loss.png", "samples.png", "samples.csv", "reconstructions.png"),
+    *("traversal.png", "interpolation.png", "evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
+)
+"""What a run may hold, and --overwrite removes."""
+
+
+def train(
+    found: Found,
+    out: str | Path | None = None,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[Run, list[str]]:
+    """Trains a recipe and writes a run folder; gives the run, and notes on the pictures that could not be made.
+
+    Ctrl-C ends training after the step under way, and what was reached is saved.
+
+    Raises:
+        ValueError: the recipe, its data or the folder are not as they should be (`ProgramError` for the program).
+        FileNotFoundError: the data are not there.
+    """
+    recipe = found.recipe
+    target = new_folder(found.name, Path(out).expanduser() if out is not None else None, overwrite)
+    subject = prepared(recipe, folder, seed, device_named(device))
+    batches = Shuffled(subject.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
+    step = _step(subject, seed)
+    step.prepare(batches(0))  # a program that is refused leaves no folder behind
+    code = None if found.file is None else found.file.read_bytes()
+    clear(target, WRITTEN)
+    if code is not None:
+        write_whole(target / RECIPE, code)
+    fitted = fit(
+        step,
+        batches,
+        recipe.steps,
+        validation=_validation(subject),
+        metrics=target / METRICS,
+        progress=progress,
+    )
+    if fitted.best is None and step.average is not None:
+        restore(subject.program, step.average.state)
+    record = _record(subject, found, folder, seed, fitted)
+    run = Run.write(target, subject.program.state_dict(), record)
+    write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))
+    made = samples(subject, seed=seed) | reconstructions(subject) | latent_pictures(subject)
+    made.write(run.folder)
+    return run, made.notes
+
+
+def evaluate(
+    run: Run,
+    split: str = "test",
+    particles: int | None = None,
+    limit: int | None = None,
+    data: str | None = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Scores a run by its recipe's estimators and writes evaluation.json (evaluation-SPLIT.json of other splits).
+
+    Args:
+        run: the run.
+        split: train, valid or test.
+        particles: draws per example of every importance estimator, in place of the recipe's.
+        limit: score a fixed random choice of so many examples.
+        data: a name or path, in place of the data that the run was trained on.
+        folder: where the data lie, in place of the folder of the run.
+        device: auto, cpu or cuda.
+        seed: of the estimators' noise.
+        progress: whether to show how far it has come.
+    """
+    subject = restored(run, data, folder, device)
+    batches = subject.in_order(split, limit=limit)
+    estimators = with_particles(subject.recipe.estimators, particles)
+    began = time.perf_counter()
+    result = inference.evaluate(subject.program, _Watched(batches, progress), estimators, seed=seed)
+    name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
+    whole = len(subject.data.split(split))
+    about = {
+        "recipe": run.record["recipe"],
+        "of_examples": whole,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - began, 2),
+        "weights_sha256": run.record["weights_sha256"],
+        "versions": versions(),
+    }
+    run.write_json(name, result.summary() | about)
+    return result
+
+
+def sample(
+    run: Run,
+    count: int = 100,
+    seed: int = 0,
+    draws: bool = False,
+    folder: str | Path | None = None,
+    device: str = "auto",
+) -> Pictures:
+    """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too."""
+    made = samples(restored(run, None, folder, device), count, seed, draws)
+    made.write(run.folder)
+    return made
+
+
+def reconstruct(
+    run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto", seed: int = 0
+) -> Pictures:
+    """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
+    subject = restored(run, data, folder, device)
+    made = reconstructions(subject, seed) | latent_pictures(subject, seed)
+    made.write(run.folder)
+    return made
+
+
+def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
+    """The estimators, those by importance weights with that many particles."""
+    if particles is None:
+        return dict(estimators)
+    return {
+        name: dataclasses.replace(estimator, particles=particles) if isinstance(estimator, Importance) else estimator
+        for name, estimator in estimators.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Batches that show how many of them have been taken."""
+
+    batches: InOrder
+    progress: bool
+
+    @property
+    def description(self) -> dict[str, str | int]:
+        return self.batches.description
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        with shown(len(self.batches), self.progress) as display:
+            for done, batch in enumerate(self.batches, start=1):
+                yield batch
+                display.update(done, "batches scored")
+
+
+def _step(subject: Subject, seed: int) -> Step:
+    recipe = subject.recipe
+    return Step(
+        recipe.objective(subject.program),
+        adam(recipe.learning_rate),
+        seed=seed,
+        clip=recipe.clip,
+        learning_rate=_by_step(recipe),
+        average=recipe.average,
+    )
+
+
+def _by_step(recipe: Recipe) -> Any:
+    schedule = recipe.schedule
+    return None if schedule is None else lambda step: schedule(step / recipe.steps)
+
+
+def _validation(subject: Subject) -> Validation | None:
+    recipe = subject.recipe
+    if recipe.validate_every is None:
+        return None
+    return Validation(subject.in_order("valid", 500), every=recipe.validate_every, patience=recipe.patience)
+
+
+def _record(subject: Subject, found: Found, folder: str | Path | None, seed: int, fitted: Fitted) -> dict[str, Any]:
+    recipe, data = subject.recipe, subject.data
+    where, base = located(recipe.data, folder)
+    return {
+        "recipe": found.name if found.file is None else RECIPE,
+        "file": None if found.file is None else found.file.name,
+        "data": where,
+        "folder": base,
+        "binarisation": recipe.binarisation,
+        "shape": list(data.shape),
+        "levels": data.levels,
+        "classes": data.classes,
+        "fingerprint": data.train.fingerprint,
+        "seed": seed,
+        "steps_asked": recipe.steps,
+        "steps": fitted.steps,
+        "stopped": fitted.stopped,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "best_validation": fitted.best,
+        "parameters": sum(parameter.numel() for parameter in subject.program.parameters()),
+        "seconds": round(fitted.seconds, 2),
+        "device": torch.cuda.get_device_name() if subject.device.type == "cuda" else "cpu",
+        "versions": versions(),
+    }
