@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from inference.check import check_batch
 from inference.estimators import Estimator
 from inference.noise import mix, own_noise, reseed
 from inference.program import Batch, Program, ProgramError, as_batch, evaluating
@@ -130,6 +131,7 @@ def evaluate(
         first = next(stream, None)
         if first is None:
             raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
+        check_batch(program, first)
         likelihood = _likelihood_of(program, first)
         feed = chain([first], stream) if likelihood.per_example else [_whole(likelihood, [first, *stream])]
         for index, batch in enumerate(feed):

@@ -54,7 +54,7 @@ def as_batch(batch: Batch | list[Tensor]) -> tuple[Tensor, ...]:
     if not tensors or min(lengths) == 0 or len(set(lengths)) != 1:
         raise ProgramError(
             f"the tensors of a batch must share a first axis of at least one example; their shapes are "
-            f"{[tuple(tensor.shape) for tensor in tensors]}."
+            f"{[tuple(tensor.shape) for tensor in tensors]}. (A tuple is one batch; several batches go in a list.)"
         )
     return tensors
 
