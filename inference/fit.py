@@ -103,7 +103,8 @@ def fit(
             if len(row) > 1:
                 fitted.history.append(row)
                 record(row)
-            fitted.stopped = _reason_to_stop(interrupted(), keeper, [call(step, values) for call in callbacks])
+            answers = [call(step, values) for call in callbacks]
+            fitted.stopped = _reason_to_stop(interrupted(), keeper, answers)
             if fitted.stopped != "finished":
                 break
     fitted.best = keeper.keep()

@@ -17,6 +17,11 @@ Factory = Callable[[list[nn.Parameter]], Optimizer]
 """Makes the optimizer of a player's parameters."""
 
 
+_ON_THE_WAY_BACK = (
+    "every site is finite; the gradient is not (a square root, logarithm or division at 0 on the way back?)."
+)
+
+
 class NonFinite(ProgramError):
     """A loss or gradient that is not finite; the parameters are those from before the step."""
 
@@ -131,21 +136,24 @@ class Step:
             if isinstance(error, ProgramError) or "to satisfy the constraint" not in str(error):
                 raise
             torch.default_generator.set_state(noise)
-            raise NonFinite(self._blame(name, batch)) from error
+            site = first_non_finite(self.objective.program, batch)
+            if site is None:
+                raise
+            raise NonFinite(self._stopped(name, site)) from error
         loss.backward(inputs=player.parameters)
         # Gradients of several processes are averaged here, before their norm is taken.
         gradients = [parameter.grad for parameter in player.parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(loss.detach() + norm)):
             torch.default_generator.set_state(noise)
-            raise NonFinite(self._blame(name, batch))
+            site = first_non_finite(self.objective.program, batch)
+            raise NonFinite(self._stopped(name, site or _ON_THE_WAY_BACK))
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, self.clip, norm)
         optimizer.step()
         return loss.detach(), norm
 
-    def _blame(self, name: str, batch: Batch) -> str:
-        where = first_non_finite(self.objective.program, batch)
+    def _stopped(self, name: str, where: str) -> str:
         return (
             f"the loss of player {name!r} or its gradient is not finite at step {self.count}; {where} No parameter was "
             "changed by this step. Lower the learning rate, clip the gradient, or bound the scale that vanished."

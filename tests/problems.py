@@ -42,7 +42,7 @@ class LinearGaussian(nn.Module):
     def guide(self, x: Tensor) -> None:
         loc = (x - self.bias) @ self.gain.T + self.offset
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=self.tril))
+            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=self.tril.tril()))
 
     def log_evidence(self, x: Tensor) -> Tensor:
         features = len(self.bias)
