@@ -1,0 +1,60 @@
+# Everything a checkout needs; each target builds .venv first when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN ?= runs/demo
+
+.PHONY: help setup demo test test-all lint format types wheel benchmark clean
+
+help:
+	@echo "make setup      install into .venv, as pinned in constraints.txt"
+	@echo "make demo       the main job on the embedded digits: train, score, picture (RUN=$(RUN))"
+	@echo "make test       the tests that take minutes"
+	@echo "make test-all   all tests, the slow laws among them"
+	@echo "make lint types wheel   the other checks"
+	@echo "make benchmark  ratios against hand-written loops, measured here"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("ppmodels needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (choose one: make PYTHON=python3.12 setup)" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/ppmodels train vae-digits --out $(RUN) --overwrite
+	$(BIN)/ppmodels evaluate $(RUN)
+	$(BIN)/ppmodels sample $(RUN)
+	$(BIN)/ppmodels reconstruct $(RUN)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+wheel: $(STAMP)
+	rm -rf dist build/wheel-check
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv build/wheel-check
+	build/wheel-check/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build && wheel-check/bin/python -I -c 'import inference, ppmodels; print(inference.SVI, ppmodels.VAE)'
+
+benchmark: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
