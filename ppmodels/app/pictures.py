@@ -82,25 +82,33 @@ def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
 
 def latent_pictures(subject: Subject, seed: int = 0) -> Pictures:
     """A traversal of the most active latent dimensions, and interpolations between test images."""
-    return _made("traversal and interpolation", seed, lambda: _latent_pictures(subject))
+    return _made("traversal", seed, lambda: {"traversal.png": _traversal(subject, *_codes(subject))}) | _made(
+        "interpolation", seed, lambda: {"interpolation.png": _interpolation(subject, *_codes(subject))}
+    )
 
 
-def _latent_pictures(subject: Subject) -> dict[str, bytes]:
+def _codes(subject: Subject) -> tuple[tuple[Tensor, ...], str, Tensor]:
+    """Some test images, the name of the only latent site, and its draws given them: `(draws, batch, dimensions)`."""
     _need_images(subject)
     batch = subject.examples(256)
-    name, z = _vector_latent(posterior(subject.program, batch, 32))
-    means = z.mean(0)
-    return {
-        "traversal.png": _traversal(subject, batch, name, z, means),
-        "interpolation.png": _interpolation(subject, batch, name, means),
-    }
+    latents = posterior(subject.program, batch, 32)
+    if len(latents) == 1:
+        ((name, value),) = latents.items()
+        if value.dim() == 3 and value.is_floating_point():
+            return batch, name, value
+    shapes = {name: tuple(value.shape[2:]) for name, value in latents.items()}
+    raise _Impossible(f"it needs a program with one vector of latents, this has {shapes or 'none'}")
 
 
-def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor, means: Tensor) -> bytes:
+def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
-    columns = 10
+    columns, means = 10, z.mean(0)
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
-    active = means.var(0).argsort(descending=True)[:8]
+    activity = means.var(0)
+    active = activity.argsort(descending=True)[:8]
+    active = active[activity[active] > 0.01]
+    if not len(active):
+        raise _Impossible(f"no dimension of {name} is active: q(z | x) has the same mean for every x")
     ends = torch.quantile(z[:4].flatten(0, 1)[:, active], z.new_tensor([0.01, 0.99]), dim=0)
     walk = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, columns, device=z.device).unsqueeze(1))
     points = means[0].expand(len(active), columns, -1).clone()
@@ -113,8 +121,9 @@ def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor
     return _grid(subject, found, columns, title, labels)
 
 
-def _interpolation(subject: Subject, batch: tuple[Tensor, ...], name: str, means: Tensor) -> bytes:
+def _interpolation(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
     """Each row goes straight from the posterior mean of one test image to that of another."""
+    means = z.mean(0)
     first, second = _partners(batch)
     steps = torch.linspace(0, 1, 8, device=means.device)[None, :, None]
     points = torch.lerp(means[first].unsqueeze(1), means[second].unsqueeze(1), steps)
@@ -185,16 +194,6 @@ def _observed(subject: Subject, batch: tuple[Tensor, ...]) -> str:
             f"{ {name: tuple(value.shape[2:]) for name, value in values.items()} or 'none' }"
         )
     return fitting[0]
-
-
-def _vector_latent(latents: dict[str, Tensor]) -> tuple[str, Tensor]:
-    """The only latent site, `(draws, batch, dimensions)`."""
-    shapes = {name: tuple(value.shape[2:]) for name, value in latents.items()}
-    if len(latents) == 1:
-        ((name, value),) = latents.items()
-        if value.dim() == 3 and value.is_floating_point():
-            return name, value
-    raise _Impossible(f"they need a program with one vector of latents, this has {shapes or 'none'}")
 
 
 def _need_images(subject: Subject) -> None:

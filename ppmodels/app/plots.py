@@ -4,10 +4,12 @@ import io
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 GAP = 1
@@ -88,7 +90,8 @@ def pairs(data: Tensor, samples: Tensor, title: str, most: int = 4, shown: int =
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure)  # takes its place as the figure's canvas
+    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
 
 
@@ -96,7 +99,7 @@ def _figure(size: tuple[float, float]) -> Figure:
     return Figure(figsize=size, dpi=130, layout="constrained")
 
 
-def _tiled(images: Tensor, columns: int) -> np.ndarray:
+def _tiled(images: Tensor, columns: int) -> NDArray[np.float32]:
     """One picture of all, `(height, width)` or `(height, width, 3)`, white between images and in empty places."""
     count, channels, height, width = images.shape
     rows = math.ceil(count / columns)
@@ -107,10 +110,12 @@ def _tiled(images: Tensor, columns: int) -> np.ndarray:
     return canvas[:, :, 0] if channels == 1 else canvas
 
 
-def _without_the_start(axes, history: Sequence[dict[str, float]], names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes has partial types
-    """Limits the axis to the losses after the first twentieth, which would flatten all that follows."""
+def _without_the_start(axes: Any, history: Sequence[dict[str, float]], names: Sequence[str]) -> None:
+    """Limits the axis to what comes after the first twentieth of the steps, whose losses would flatten the rest."""
     later = [row for row in history if row["step"] >= 0.05 * history[-1]["step"]]
-    values = [row[name] for row in later for name in (*names, "validation") if row.get(name) is not None]
+    values = [row[name] for row in later for name in names if row.get(name) is not None]
+    values += [-row["validation"] for row in later if row.get("validation") is not None]
     if len(values) > 10:
         low, high = np.quantile(values, [0.001, 0.999])
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        margin = 0.05 * max(high - low, 1e-6)
+        axes.set_ylim(low - margin, high + margin)

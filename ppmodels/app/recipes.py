@@ -69,7 +69,13 @@ def cosine(fraction: float) -> float:
 _FIVE = partial(ImportanceWeighted, particles=5)
 
 _DIGITS = Recipe(
-    program=vae, summary="VAE of the 8×8 digits in their 17 levels", steps=6000, schedule=cosine, average=0.995
+    program=vae,
+    summary="VAE of the 8×8 digits in their 17 levels",
+    steps=2000,
+    batch_size=64,
+    schedule=cosine,
+    average=0.99,
+    validate_every=200,
 )
 _MNIST = Recipe(
     program=burda_vae,
@@ -117,7 +123,7 @@ RECIPES: dict[str, Recipe] = {
         _DIGITS, program=conditional_vae, summary="VAE of the digits given their class", labelled=True
     ),
     "flow-vae-digits": replace(
-        _DIGITS, program=flow_vae, summary="VAE of the digits with a spline flow as its guide (needs zuko)", steps=2500
+        _DIGITS, program=flow_vae, summary="VAE of the digits with a spline flow as its guide (needs zuko)"
     ),
     "vae-mnist": _MNIST,
     "iwae-mnist": replace(_MNIST, summary="the program of vae-mnist, fitted by five weighted draws", objective=_FIVE),

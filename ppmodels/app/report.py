@@ -19,28 +19,26 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
     console.print(rows)
 
 
-def evaluation(summary: Mapping[str, Any], console: Console, of_examples: int | None = None) -> None:
+def evaluation(summary: Mapping[str, Any], console: Console) -> None:
     """Prints an evaluation's numbers with what they are and what they were measured on."""
     about = summary["measured_on"]
     density = about.get("likelihood") != "discrete"
-    rows = Table(title=_measured_on(about, of_examples), title_justify="left", caption_justify="left")
-    rows.add_column("estimate")
-    rows.add_column("of log p(x)")
-    rows.add_column("nats ± standard error", justify="right")
-    rows.add_column("bits/dim", justify="right")
+    rows = Table(title=_measured_on(about), title_justify="left", title_style="bold")
+    for heading in ("estimate", "of log p(x)", "nats", "bits/dim"):
+        rows.add_column(heading, justify="right" if heading in ("nats", "bits/dim") else "left", no_wrap=True)
     for name, row in summary["estimates"].items():
-        settings = ", ".join(f"{value} {key}" for key, value in row["settings"].items() if key != "bound")
-        error = "unknown" if row["standard_error"] is None else f"{row['standard_error']:.3f}"
+        settings = row["settings"]
+        label = f"{name}, K = {settings['particles']}" if "particles" in settings else name
+        error = "?" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
-        rows.add_row(f"{name} ({settings})" if settings else name, row["kind"], f"{row['nats']:.3f} ± {error}", bits)
+        rows.add_row(label, row["kind"], f"{row['nats']:.2f} ± {error}", bits)
     console.print(rows)
     for line in _limits(summary, density):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, style="dim")
 
 
-def _measured_on(about: Mapping[str, Any], of_examples: int | None) -> str:
-    examples = about.get("examples")
-    part = f"{examples} of {of_examples}" if of_examples not in (None, examples) else f"{examples}"
+def _measured_on(about: Mapping[str, Any]) -> str:
+    part = f"{about.get('examples')}" + (f" of {about['of_examples']}" if "of_examples" in about else "")
     levels = "real numbers" if about.get("levels") == "none" else f"{about.get('levels')} levels"
     binarisation = "" if about.get("binarisation") == "none" else f", binarisation {about.get('binarisation')}"
     return f"{about.get('data')}, {about.get('split')} split, {part} examples, {levels}{binarisation}"
@@ -50,11 +48,13 @@ def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
     """What the numbers do not say."""
     lines = []
     if not summary["per_example"]:
-        lines.append("Nats of the whole dataset: the program shares latent variables between examples.")
+        lines.append(
+            "Nats of the whole dataset ± the estimate's own standard error: the program shares latents between examples."
+        )
     else:
-        lines.append("Mean nats per example; the standard error is over these examples.")
+        lines.append("Mean nats per example ± its standard error over these examples.")
     if any("lower bound" in row["kind"] for row in summary["estimates"].values()):
-        lines.append("A lower bound: the mean of log p(x) is expected to be at least this.")
+        lines.append("Of a lower bound only its expectation lies below the mean of log p(x).")
     if density:
         lines.append(
             "A density: its nats depend on the units of the data and do not compare with those of discrete levels; "

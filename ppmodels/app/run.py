@@ -149,7 +149,7 @@ def _few(items: list[str]) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what a run depends on."""
-    found = {"torch": torch.__version__}
+    found = {"torch": str(torch.__version__)}
     for name, package in (("pyro", "pyro-ppl"), ("ppmodels", "ppmodels")):
         try:
             found[name] = version(package)

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Subject:
 
     recipe: Recipe
     data: Dataset
-    program: nn.Module
+    program: Any  # an nn.Module that is a Program; Python has no intersection types
     device: torch.device
 
     def in_order(self, split: str, batch_size: int = 100, limit: int | None = None) -> InOrder:

@@ -70,7 +70,9 @@ def train(
     record = _record(subject, found, folder, seed, fitted)
     run = Run.write(target, subject.program.state_dict(), record)
     write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))
-    made = samples(subject, seed=seed) | reconstructions(subject) | latent_pictures(subject)
+    made = samples(subject, seed=seed)
+    if subject.is_images:
+        made |= reconstructions(subject, seed) | latent_pictures(subject, seed)
     made.write(run.folder)
     return run, made.notes
 
@@ -100,15 +102,13 @@ def evaluate(
         progress: whether to show how far it has come.
     """
     subject = restored(run, data, folder, device)
-    batches = subject.in_order(split, limit=limit)
+    watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
     estimators = with_particles(subject.recipe.estimators, particles)
     began = time.perf_counter()
-    result = inference.evaluate(subject.program, _Watched(batches, progress), estimators, seed=seed)
+    result = inference.evaluate(subject.program, watched, estimators, seed=seed)
     name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
-    whole = len(subject.data.split(split))
     about = {
         "recipe": run.record["recipe"],
-        "of_examples": whole,
         "seed": seed,
         "seconds": round(time.perf_counter() - began, 2),
         "weights_sha256": run.record["weights_sha256"],
@@ -157,11 +157,14 @@ class _Watched:
     """Batches that show how many of them have been taken."""
 
     batches: InOrder
+    of_examples: int
+    """How many the whole split has."""
     progress: bool
 
     @property
     def description(self) -> dict[str, str | int]:
-        return self.batches.description
+        about = self.batches.description
+        return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         with shown(len(self.batches), self.progress) as display:

@@ -285,3 +285,12 @@ def test_without_zuko_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(ImportError, match=r'pip install "ppmodels\[flows\]"'):
         flows.FlowEncoder((4,), None, 2)
+
+
+def test_a_flow_keeps_full_precision_under_autocast() -> None:
+    network, x = flow(5)
+    network, z = network.float(), torch.randn(3, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q = network(x.float())
+        within = q.log_prob(z)
+    torch.testing.assert_close(within, q.log_prob(z), rtol=1e-6, atol=1e-6)
