@@ -1,6 +1,6 @@
 """Decoders: from a vector z to the likelihood p(x | z) of an example."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -15,11 +15,18 @@ from ppmodels.nn.mlp import MLP
 class MLPDecoder(nn.Module):
     """p(x | z) from a multilayer perceptron, for images `(channel, height, width)` and vectors `(features,)`."""
 
-    def __init__(self, inputs: int, shape: Sequence[int], head: Head, hidden: Sequence[int] = (200, 200)) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        shape: Sequence[int],
+        head: Head,
+        hidden: Sequence[int] = (200, 200),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
         self.head = head
         self.layout = (head.outputs(shape[0]), *shape[1:])
-        self.network = MLP((inputs, *hidden, prod(self.layout)))
+        self.network = MLP((inputs, *hidden, prod(self.layout)), activation)
 
     def forward(self, z: Tensor) -> TorchDistributionMixin:
         """The head's distribution over x, given z `(batch, inputs)`."""

@@ -1,7 +1,7 @@
 """Encoders: from an example to the approximate posterior q(z | x) of a vector z."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -85,9 +85,10 @@ class MLPEncoder(Encoder):
         hidden: Sequence[int] = (200, 200),
         context: int = 0,
         standardise: Standardise | None = None,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(shape, levels, latent, context, standardise)
-        self.network = MLP((prod(shape) + context, *hidden, 2 * latent))
+        self.network = MLP((prod(shape) + context, *hidden, 2 * latent), activation)
 
     def infer(self, x: Tensor, context: Tensor) -> TorchDistributionMixin:
         """Independent normals."""

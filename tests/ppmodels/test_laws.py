@@ -1,0 +1,192 @@
+"""Laws that every model keeps; a new model is in all of them by one line of MODELS."""
+
+from collections.abc import Callable
+
+import pyro
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from inference import (
+    SVI,
+    Gradient,
+    ImportanceWeighted,
+    Step,
+    adam,
+    check,
+    elbo,
+    evaluate,
+    fit,
+    importance,
+    posterior,
+    reconstruct,
+    sample,
+    terms,
+)
+from ppmodels import VAE, ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, make_head
+
+IMAGE = (1, 5, 4)
+
+
+def _levels(levels: int, shape: tuple[int, ...] = IMAGE) -> Callable[[int], tuple[Tensor, ...]]:
+    return lambda batch: (torch.randint(levels, (batch, *shape)).float(),)
+
+
+def _labelled(batch: int) -> tuple[Tensor, ...]:
+    return (*_levels(2)(batch), torch.randint(3, (batch,)))
+
+
+def _with_head(name: str, levels: int) -> VAE:
+    return VAE(IMAGE, levels, 3, decoder=MLPDecoder(3, IMAGE, make_head(levels, name)))
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], tuple[Tensor, ...]]]] = {
+    "vae": (lambda: VAE(IMAGE, 2, 3), _levels(2)),
+    "vae, categorical": (lambda: _with_head("categorical", 17), _levels(17)),
+    "vae, discretized normal": (lambda: _with_head("discretized-normal", 256), _levels(256)),
+    "vae, logistic mixture": (lambda: _with_head("logistic-mixture", 256), _levels(256)),
+    "vae, normal": (lambda: VAE((6,), None, 3), lambda batch: (torch.randn(batch, 6),)),
+    "vae, conditional": (lambda: VAE(IMAGE, 2, 3, classes=3), _labelled),
+    "vae, convolutional, colour": (
+        lambda: VAE(
+            (3, 7, 9),
+            256,
+            3,
+            encoder=ConvEncoder((3, 7, 9), 256, 3, (4, 8)),
+            decoder=ConvDecoder(3, (3, 7, 9), make_head(256), (8, 4)),
+        ),
+        _levels(256, (3, 7, 9)),
+    ),
+    "vae, flow guide": (
+        lambda: VAE(IMAGE, 2, 3, encoder=FlowEncoder(IMAGE, 2, 3, hidden=(8,), transforms=2)),
+        _levels(2),
+    ),
+}
+
+OBJECTIVES: dict[str, Callable[[nn.Module], SVI | ImportanceWeighted]] = {
+    "svi": SVI,
+    "iwae": lambda program: ImportanceWeighted(program, particles=3),
+    "sticking": lambda program: ImportanceWeighted(program, elbo, 2, gradient=Gradient.STICKING_THE_LANDING),
+    "doubly": lambda program: ImportanceWeighted(program, particles=3, gradient=Gradient.DOUBLY_REPARAMETERISED),
+}
+
+
+@pytest.fixture(params=MODELS, ids=str)
+def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Callable[[int], tuple[Tensor, ...]]]:
+    make, batches = MODELS[request.param]
+    return make(), batches
+
+
+def test_preflight_finds_nothing(case) -> None:
+    program, batches = case
+    check(program, batches(4))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_the_objective_runs_where_there_are_no_values(case, objective: str) -> None:
+    """On the meta device a constant made on the CPU, and every wait for a value, fails: a GPU law without a GPU."""
+    program, batches = case
+    program = program.to("meta")
+    batch = tuple(tensor.to("meta") for tensor in batches(4))
+    game = OBJECTIVES[objective](program).to("meta")
+    with pyro.validation_enabled(False):
+        loss = game.loss(batch)
+        loss.backward()
+    assert loss.shape == ()
+    assert all(parameter.grad is not None for parameter in program.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_the_objective_trains_on_a_gpu(case, objective: str) -> None:
+    program, batches = case
+    program = program.to("cuda")
+    batch = tuple(tensor.to("cuda") for tensor in batches(8))
+    step = Step(OBJECTIVES[objective](program).to("cuda"), adam(1e-2), average=0.9)
+    losses = [float(step(batch)["loss"]) for _ in range(30)]
+    assert losses[-1] < losses[0]
+    found = evaluate(program, batch, {"iwae": importance(50)})
+    assert found.log_prob["iwae"].isfinite().all()
+
+
+def test_per_example_numbers_depend_on_their_example_alone(case) -> None:
+    program, batches = case
+    program.eval()
+    batch = batches(6)
+    latents = posterior(program, batch, 2)
+    whole = terms(program, batch, latents=latents).log_weights
+    assert whole.shape == (2, 6)
+    for rows in (slice(0, 1), slice(1, 6)):
+        part = terms(
+            program,
+            tuple(tensor[rows] for tensor in batch),
+            latents={name: value[:, rows] for name, value in latents.items()},
+        ).log_weights
+        torch.testing.assert_close(part, whole[:, rows], atol=2e-3, rtol=1e-5)
+
+
+def test_densities_in_float32_are_those_of_float64(case) -> None:
+    program, batches = case
+    batch = batches(5)
+    latents = posterior(program, batch, 2)
+    single = terms(program, batch, latents=latents)
+    double = terms(
+        program.double(),
+        tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in batch),
+        latents={name: value.double() for name, value in latents.items()},
+    )
+    for first, second in zip(single[:3], double[:3], strict=True):
+        assert second.dtype == torch.float64
+        torch.testing.assert_close(first.double(), second, atol=5e-3, rtol=1e-4)
+
+
+def test_bounds_are_ordered(case) -> None:
+    """E[ELBO] ≤ E[IWAE]; an example may break it by six standard errors of its ELBO, their mean never."""
+    program, batches = case
+    found = evaluate(program, batches(20), {"elbo": importance(100, elbo), "iwae": importance(100)})
+    gap = found.log_prob["iwae"] - found.log_prob["elbo"]
+    assert (gap > -6 * found.error["elbo"]).all()
+    assert gap.mean() > 0
+
+
+def test_draws_have_the_shape_of_the_data_and_can_be_scored(case) -> None:
+    program, batches = case
+    batch = batches(4)
+    prior = sample(program, batch, 3)
+    again = reconstruct(program, batch, 3)
+    assert prior["x"].shape == again["x"].shape == (3, *batch[0].shape)
+    assert prior["z"].shape == posterior(program, batch, 3)["z"].shape == (3, 4, 3)
+    drawn = (prior["x"][0].to(batch[0].dtype), *batch[1:])
+    assert terms(program, drawn).log_weights.isfinite().all()
+
+
+def test_weights_survive_a_file(case, request: pytest.FixtureRequest) -> None:
+    program, batches = case
+    name = request.node.callspec.params["case"]
+    other = MODELS[name][0]()
+    other.load_state_dict(safetensors.torch.load(safetensors.torch.save(program.state_dict())))
+    batch = batches(3)
+    latents = posterior(program, batch)
+    torch.testing.assert_close(
+        terms(program, batch, latents=latents).log_weights, terms(other, batch, latents=latents).log_weights
+    )
+
+
+def test_training_lowers_the_loss_and_repeats(case, request: pytest.FixtureRequest) -> None:
+    make, batches = MODELS[request.node.callspec.params["case"]]
+    batch = batches(16)
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        found = fit(Step(SVI(make()), adam(5e-3), clip=100.0), batch, 25, record_every=1, progress=False)
+        losses.append([row["loss"] for row in found.history])
+    assert losses[0] == losses[1]
+    assert sum(losses[0][-5:]) < sum(losses[0][:5])
+
+
+def test_networks_run_in_half_precision_and_densities_in_full(case) -> None:
+    program, batches = case
+    step = Step(SVI(program), adam(1e-3), autocast=torch.bfloat16)
+    metrics = step(batches(4))
+    assert metrics["loss"].dtype == torch.float32
