@@ -9,6 +9,10 @@ import pytest
 import torch
 
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where cores are shared
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

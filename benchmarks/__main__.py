@@ -1,0 +1,23 @@
+"""python -m benchmarks: every ratio, measured here and now; speeds of a shared machine are only comparable as ratios."""
+
+import argparse
+
+import torch
+
+from benchmarks import memory, step
+from benchmarks.timing import machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(machine(arguments.device))
+    step.report(arguments.device)
+    memory.report(arguments.examples)
+
+
+main()
