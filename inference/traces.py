@@ -1,15 +1,18 @@
 """Runs a program: its guide, and its model on the guide's draws, for any number of particles."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from inference.program import Batch, Program, ProgramError, as_batch, localise, without_store
+from inference.repeat import NotRepeatable, Repeat
 from inference.sites import Frame, Site, batch_plate, plates, random_sites
 
 Latents = Mapping[str, Tensor]
@@ -66,7 +69,8 @@ def model_runs(program: Program, batch: Batch, particles: int, latents: Latents 
     return _executed(program, batch, particles, partial(_unconditioned, program), latents)
 
 
-Once = Callable[[tuple[Tensor, ...], Latents | None], tuple[Trace, Trace]]
+Once = Callable[[tuple[Tensor, ...], int, Latents | None], tuple[Trace, Trace]]
+"""Guide and model of a program, run for so many copies of the batch laid along its axis."""
 
 
 def _executed(program: Program, batch: Batch, particles: int, once: Once, latents: Latents | None) -> list[Run]:
@@ -76,8 +80,7 @@ def _executed(program: Program, batch: Batch, particles: int, once: Once, latent
         particles = _common_particles(latents)
     if particles > 1 and getattr(program, "tiles", True):
         try:
-            tiled = tuple(tensor.expand(particles, *tensor.shape).flatten(0, 1) for tensor in examples)
-            run = _run(once, tiled, particles, latents)
+            run = _run(once, examples, particles, latents)
             if run.plate and run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
                 return [run]
         except (RuntimeError, ValueError, IndexError):
@@ -90,9 +93,9 @@ def _executed(program: Program, batch: Batch, particles: int, once: Once, latent
 
 def _run(once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Run:
     with without_store():
-        guide, model = once(batch, latents)
+        guide, model = once(batch, particles, latents)
     sites = [*random_sites(guide).values(), *random_sites(model).values()]
-    rows = len(batch[0])
+    rows = particles * len(batch[0])
     plate = batch_plate(sites, rows)
     if plate is None and model.nodes:  # a guide alone may draw shared sites only, or nothing
         found = {frame.name: frame.size for site in sites for frame in plates(site).values()}
@@ -103,11 +106,10 @@ def _run(once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents
     return Run(guide, model, plate, particles)
 
 
-def _guide_then_model(program: Program, batch: tuple[Tensor, ...], latents: Latents | None) -> tuple[Trace, Trace]:
-    guide = program.guide
-    if latents is not None:
-        guide = _Given(latents, len(batch[0]))(guide)
-    guide_trace = poutine.trace(guide).get_trace(*batch)
+def _guide_then_model(
+    program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None
+) -> tuple[Trace, Trace]:
+    guide_trace = _guide_trace(program, batch, particles, latents)
     for name, site in random_sites(guide_trace).items():
         if site["is_observed"]:
             raise ProgramError(
@@ -117,19 +119,41 @@ def _guide_then_model(program: Program, batch: tuple[Tensor, ...], latents: Late
     if latents is not None:
         _refuse_other_names(latents, guide_trace)
     # The whole guide trace is replayed, subsample indices too, or model and guide would index different rows.
-    model_trace = poutine.trace(poutine.replay(program.model, trace=guide_trace)).get_trace(*batch)
-    return guide_trace, model_trace
+    model = poutine.replay(program.model, trace=guide_trace)
+    return guide_trace, poutine.trace(model).get_trace(*_tiled(batch, particles))
 
 
-def _guide_only(program: Program, batch: tuple[Tensor, ...], latents: Latents | None) -> tuple[Trace, Trace]:
-    return poutine.trace(program.guide).get_trace(*batch), Trace()
+def _guide_only(
+    program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None
+) -> tuple[Trace, Trace]:
+    return _guide_trace(program, batch, particles, latents), Trace()
 
 
-def _unconditioned(program: Program, batch: tuple[Tensor, ...], latents: Latents | None) -> tuple[Trace, Trace]:
+def _unconditioned(
+    program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None
+) -> tuple[Trace, Trace]:
     model = poutine.uncondition(program.model)
     if latents is not None:
-        model = _Given(latents, len(batch[0]))(model)
-    return Trace(), poutine.trace(model).get_trace(*batch)
+        model = _Given(latents, particles * len(batch[0]))(model)
+    return Trace(), poutine.trace(model).get_trace(*_tiled(batch, particles))
+
+
+def _guide_trace(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Trace:
+    """The guide's draws for all particles: by one run on the batch where it has one site, else on the tiled batch."""
+    rows = len(batch[0])
+    if particles > 1:
+        guide = program.guide if latents is None else _Given(latents, rows)(program.guide)
+        with suppress(NotRepeatable):
+            trace = poutine.trace(Repeat(particles, rows)(guide)).get_trace(*batch)
+            return prune_subsample_sites(trace)  # the model's plate is longer, and takes all its rows
+    guide = program.guide if latents is None else _Given(latents, particles * rows)(program.guide)
+    return poutine.trace(guide).get_trace(*_tiled(batch, particles))
+
+
+def _tiled(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
+    if particles == 1:
+        return batch
+    return tuple(tensor.expand(particles, *tensor.shape).flatten(0, 1) for tensor in batch)
 
 
 class _Given(Messenger):

@@ -236,15 +236,21 @@ def test_what_cannot_be_scored_is_refused() -> None:
 
 def test_memory_is_flat_in_particles() -> None:
     seen: list[int] = []
+    encoded: list[int] = []
 
     class Watched(LinearGaussian):
-        def guide(self, x: Tensor) -> None:
+        def model(self, x: Tensor) -> Tensor:
             seen.append(len(x))
+            return super().model(x)
+
+        def guide(self, x: Tensor) -> None:
+            encoded.append(len(x))
             super().guide(x)
 
     evaluate(Watched(), X, {"iwae": importance(5000)})
     assert max(seen) <= 2000
     assert sum(seen[1:]) == 5000 * len(X)
+    assert set(encoded) == {len(X)}  # the guide's networks see an example once a chunk, not once a particle
 
 
 def test_terms_and_evaluation_agree() -> None:

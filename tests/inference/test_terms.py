@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from inference import Pair, ProgramError, log_joint, terms
+from inference import Pair, ProgramError, log_joint, posterior, terms
 from tests.problems import LinearGaussian, Mixture, SharedMean
 
 X = LinearGaussian.data(5)
@@ -53,6 +53,24 @@ def test_particles_tiled_or_one_by_one_are_the_same_numbers() -> None:
     single = OneByOne(error=0.3)
     for part, other in zip(tiled[:4], terms(single, X, latents=latents)[:4], strict=True):
         torch.testing.assert_close(part, other, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("program", [LinearGaussian(error=0.4), Mixture()])
+def test_a_guide_run_once_draws_and_scores_as_one_run_on_copies(program: nn.Module) -> None:
+    x = Mixture.data() if isinstance(program, Mixture) else X
+
+    name = "k" if isinstance(program, Mixture) else "z"
+    drawn = posterior(program, x, 20_000)[name].double()
+    latents = {name: drawn[:3] if isinstance(program, LinearGaussian) else drawn[:3].long()}
+    once = terms(program, x, latents=latents)
+    each = [terms(program, x, latents={name: value[k : k + 1] for name, value in latents.items()}) for k in range(3)]
+    torch.testing.assert_close(once.posterior, torch.cat([one.posterior for one in each]))
+    torch.testing.assert_close(once.log_weights, torch.cat([one.log_weights for one in each]))
+    # The draws' mean against the guide's own, within six standard errors: copies that were mixed up would be far off.
+    fn = pyro.poutine.trace(program.guide).get_trace(x).nodes[name]["fn"]
+    mean = fn.probs @ torch.arange(3.0).double() if isinstance(program, Mixture) else fn.mean
+    error = drawn.std(0) / 20_000**0.5
+    assert ((drawn.mean(0) - mean.detach()).abs() < 6 * error).all()
 
 
 def test_given_latents_are_scored_where_they_stand() -> None:
