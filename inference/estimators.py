@@ -18,7 +18,8 @@ from inference.traces import runs
 class Estimate(NamedTuple):
     """An estimate of log p(x) and the standard error of its own noise: `(batch,)` nats each.
 
-    `(1,)` of the whole dataset where the program shares sites between examples.
+    `(1,)` of the whole dataset where the program shares sites between examples. The error of an importance-weighted bound
+    is to first order in the weights' spread: where a few weights dominate it is too small, and more particles tell.
     """
 
     log_prob: Tensor

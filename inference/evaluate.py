@@ -61,6 +61,15 @@ class Evaluation:
             )
         return -self.mean(name) / (self.dimensions * math.log(2.0))
 
+    def noise(self, name: str) -> float:
+        """The part of `standard_error` that more particles would remove: the estimates' own noise, in nats."""
+        values = self._values(name)
+        return float(self.error[name].norm() / len(values))
+
+    def gap(self, name: str, other: str) -> tuple[float, float]:
+        """The paired mean difference of two estimates of this evaluation, and its standard error, in nats."""
+        return _paired(self._values(name), self._values(other), self.error[name] + self.error[other])
+
     def difference(self, other: "Evaluation", name: str) -> tuple[float, float]:
         """The paired mean difference from another evaluation on the same examples, and its standard error, in nats.
 
@@ -74,11 +83,7 @@ class Evaluation:
                 f"two numbers can be compared only where data, kind and settings agree; here {mine} against {theirs}. "
                 "Evaluate both on the same batches with the same estimators."
             )
-        paired = self._values(name) - other._values(name)
-        error = (
-            paired.std() / math.sqrt(len(paired)) if len(paired) > 1 else (self.error[name] - other.error[name]).norm()
-        )
-        return float(paired.mean()), float(error)
+        return _paired(self._values(name), other._values(name), self.error[name] + other.error[name])
 
     def summary(self) -> dict[str, Any]:
         """The numbers as plain values, for a table or a JSON file; what is not finite or cannot be had is None."""
@@ -90,13 +95,13 @@ class Evaluation:
         }
 
     def _summarised(self, name: str) -> dict[str, Any]:
-        error = self.standard_error(name)
         return {
             "kind": self.kind[name],
             "settings": self.settings[name],
-            "nats": self.mean(name),
-            "standard_error": error if math.isfinite(error) else None,
-            "bits_per_dim": self.bits_per_dim(name) if self.dimensions and self.per_example else None,
+            "nats": _finite(self.mean(name)),
+            "standard_error": _finite(self.standard_error(name)),
+            "noise": _finite(self.noise(name)),
+            "bits_per_dim": _finite(self.bits_per_dim(name)) if self.dimensions and self.per_example else None,
         }
 
     def _values(self, name: str) -> Tensor:
@@ -127,7 +132,7 @@ def evaluate(
     description = dict(measured_on or getattr(batches, "description", None) or {})
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in estimators}
     with torch.no_grad(), evaluating(program), own_noise(seed):
-        stream = _stream(batches)
+        stream = batches_of(batches)
         first = next(stream, None)
         if first is None:
             raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
@@ -149,6 +154,17 @@ def evaluate(
         dimensions=likelihood.dimensions,
         per_example=likelihood.per_example,
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]:
+    """The mean difference and its standard error; of two single numbers, an upper bound on it from their own errors."""
+    paired = first - second
+    spread = paired.std() / math.sqrt(len(paired)) if len(paired) > 1 else error[0]
+    return float(paired.mean()), float(spread)
 
 
 class _Likelihood(NamedTuple):
@@ -180,7 +196,8 @@ def _likelihood_of(program: Program, batch: Batch) -> _Likelihood:
     return _Likelihood(per_example, dimensions, kind, run.plate.full_size)
 
 
-def _stream(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
+def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches of one batch, or of many."""
     one = isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(t, Tensor) for t in batches))
     return map(as_batch, [batches] if one else batches)  # type: ignore[arg-type, list-item]  # narrowed by `one`
 

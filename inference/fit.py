@@ -16,7 +16,7 @@ from torch import Tensor
 from inference.average import restore, snapshot
 from inference.bounds import elbo
 from inference.estimators import Estimator, Importance
-from inference.evaluate import evaluate
+from inference.evaluate import batches_of, evaluate
 from inference.program import Batch, as_batch
 from inference.progress import shown
 from inference.step import Step
@@ -90,6 +90,9 @@ def fit(
             if batch is None:
                 fitted.stopped = "out of batches"
                 break
+            if done == 1:
+                step.prepare(as_batch(batch))
+                keeper.rehearse()
             values = step(as_batch(batch))
             fitted.steps = done
             last = done == steps
@@ -121,12 +124,18 @@ class _Best:
         self.state: dict[str, Tensor] = {}
         self.since = 0
 
+    def rehearse(self) -> None:
+        """Scores one batch, so that an estimator that does not suit the program is refused before training."""
+        if self.validation is not None:
+            program = self.step.objective.program
+            evaluate(program, next(batches_of(self.validation.batches)), {"score": self.validation.estimator})
+
     def score(self) -> float:
         assert self.validation is not None
         program = self.step.objective.program
         with self.step.averaged():
             value = evaluate(program, self.validation.batches, {"score": self.validation.estimator}).mean("score")
-            if self.best is None or value > self.best["score"]:
+            if math.isfinite(value) and (self.best is None or value > self.best["score"]):
                 self.best, self.since = {"step": float(self.step.count), "score": value}, 0
                 self.state = snapshot(program)
             else:

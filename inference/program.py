@@ -124,20 +124,16 @@ class Pair(nn.Module):
                 f"the guide is a {kind} built outside this pair, which would keep its values in Pyro's global store. "
                 f"Pass the class: Pair(model, {kind}), or functools.partial({kind}, ...) with its options."
             )
-        self._functions = {"model": model, "guide": self._autoguide(model, guide) or guide or _draws_nothing}
+        self._functions: dict[str, Callable[..., Any]] = {"model": model, "guide": guide or _draws_nothing}
+        if _is_autoguide(guide):
+            # It traces the model out of sight of any handler but those that `self.model` itself brings.
+            with without_store():
+                self._functions["guide"] = self._functions["guide"](self.model)
         owners = chain.from_iterable(map(_owners, self._functions.values()))
         self.modules_used = nn.ModuleList(_distinct([*modules, *owners]))
         localise(self.modules_used)
         self.adopted = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
-
-    @staticmethod
-    def _autoguide(model: Callable[..., Any], guide: Any) -> AutoGuide | None:
-        factory = guide.func if isinstance(guide, partial) else guide
-        if not (isinstance(factory, type) and issubclass(factory, AutoGuide)):
-            return None
-        with pyro.settings.context(module_local_params=True):
-            return guide(model)
 
     @property
     def tiles(self) -> bool:
@@ -168,6 +164,11 @@ class Pair(nn.Module):
                 self.adopted[key] = nn.Parameter(transform_to(constraint).inv(value).clone().contiguous())
         self._constraints[key] = constraint if init is not None else self._constraints.get(key, constraint)
         return transform_to(self._constraints[key])(self.adopted[key])
+
+
+def _is_autoguide(guide: object) -> bool:
+    factory = guide.func if isinstance(guide, partial) else guide
+    return isinstance(factory, type) and issubclass(factory, AutoGuide)
 
 
 def _draws_nothing(*batch: Tensor) -> None:

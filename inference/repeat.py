@@ -10,7 +10,6 @@ from torch import Tensor
 
 from inference.sites import batch_plate, plates
 
-
 Shape = torch.Size | list[int] | tuple[int, ...]
 
 

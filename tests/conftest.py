@@ -8,7 +8,6 @@ import pyro
 import pytest
 import torch
 
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where cores are shared
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppmodels.app.find import find
+    from ppmodels.app.lookup import find
     from ppmodels.app.recipe import Recipe
     from ppmodels.app.recipes import RECIPES
     from ppmodels.app.run import Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["RECIPES", "Recipe", "Run", "evaluate", "find", "reconstruct", "sample", "train"]
 
 _HOMES = {
-    "ppmodels.app.find": ("find",),
+    "ppmodels.app.lookup": ("find",),
     "ppmodels.app.recipe": ("Recipe",),
     "ppmodels.app.recipes": ("RECIPES",),
     "ppmodels.app.run": ("Run",),

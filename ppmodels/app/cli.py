@@ -82,7 +82,7 @@ def train(
     """Train RECIPE and write a run folder: weights, record, metrics and pictures. Ctrl-C saves what was reached."""
     with clean():
         from ppmodels.app import work
-        from ppmodels.app.find import find
+        from ppmodels.app.lookup import find
 
         found = find(recipe)
         changes: dict[str, Any] = {
@@ -125,7 +125,7 @@ def evaluate(
 @app.command()
 def sample(
     run: RunFolder,
-    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 100,
+    count: Annotated[int | None, typer.Option(min=1, max=100_000, help="How many; 100 images or 1000 rows.")] = None,
     draws: Annotated[bool, typer.Option("--draws", help="Draws of x, in place of the means of p(x | z).")] = False,
     folder: Folder = None,
     seed: Seed = 0,
@@ -181,7 +181,8 @@ def _is_ours(error: Exception) -> bool:
 def _finished(record: Any, folder: Path) -> str:
     best = record["best_validation"]
     score = f"validation {best['score']:.2f} nats per example at step {best['step']:.0f}, " if best else ""
-    state = "trained" if record["stopped"] == "finished" else f"{record['stopped']}, saved what was reached:"
+    begun = {"early stopping": "stopped early after", "interrupted": "interrupted; saved what was reached after"}
+    state = begun.get(record["stopped"], "trained")
     return f"{state} {record['steps']} steps in {record['seconds']:.0f} s, {score}written to {folder}"
 
 

@@ -12,9 +12,15 @@ from torch import Tensor
 from inference import decode, posterior, sample
 from inference.noise import mix, own_noise
 from inference.predict import reconstruct
+from inference.program import evaluating
+from inference.sites import random_sites
+from inference.traces import Run, model_runs
 from ppmodels.app import plots
 from ppmodels.app.run import write_whole
 from ppmodels.app.subject import Subject
+
+DRAWS = 32
+"""How many stand in for a mean that has no closed form."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,14 @@ class _Impossible(Exception):
     """There is no such picture of this program; the message says why."""
 
 
-def samples(subject: Subject, count: int = 100, seed: int = 0, draws: bool = False) -> Pictures:
-    """`count` samples: as images the means of p(x | z) at z from the prior, or draws of x; of a table draws, as CSV."""
+def samples(subject: Subject, count: int | None = None, seed: int = 0, draws: bool = False) -> Pictures:
+    """Samples: 100 images, means of p(x | z) at z from the prior, or draws of x; or 1000 draws of a table, as CSV."""
 
     def make() -> dict[str, bytes]:
-        batch, columns, given = _context(subject, count)
+        batch, columns, given = _context(subject, count or (100 if subject.is_images else 1000))
         if subject.is_images:
             found, what = _shown(subject, batch, {}, draws)
-            title = f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior" if what == "means" else what
+            title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             return {"samples.png": _grid(subject, found, columns, title + given)}
         drawn = _drawn(subject, batch)
         data = subject.data.evaluated("test").values.flatten(1)
@@ -70,7 +76,7 @@ def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
         found, what = _shown(subject, batch, latents)
         columns = min(10, len(found))
         rows = [block for pair in zip(batch[0].split(columns), found.split(columns), strict=True) for block in pair]
-        labels = ["data", what.removesuffix("s")] * (len(rows) // 2)
+        labels = ["data", "mean" if what.startswith("means") else "draw"] * (len(rows) // 2)
         return {
             "reconstructions.png": _grid(
                 subject, torch.cat(rows), columns, f"test images and {what} of p(x | z), z from q(z | x)", labels
@@ -169,15 +175,29 @@ def _context(subject: Subject, count: int) -> tuple[tuple[Tensor, ...], int, str
 def _shown(
     subject: Subject, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
 ) -> tuple[Tensor, str]:
-    """Images given latents (the others from the prior): their means, or draws where a distribution has no mean."""
+    """Images given latents, or given draws from the prior, and what they are: means, or draws."""
     name = _observed(subject, batch)
-    if not draws:
-        try:
-            return decode(subject.program, batch, latents)[name][0], "means"
-        except NotImplementedError:
-            if latents:
-                raise _Impossible("the distribution of x has no mean") from None
-    return sample(subject.program, batch)[name][0], "draws"
+    if draws:
+        return _drawn(subject, batch), "draws"
+    try:
+        return decode(subject.program, batch, latents)[name][0], "means"
+    except NotImplementedError:  # a distribution whose mean has no closed form
+        given = latents or _from_the_prior(subject, batch)
+        if not given:
+            return _drawn(subject, batch), "draws"
+    many = {site: value.expand(DRAWS, *value.shape[1:]) for site, value in given.items()}
+    found = [run.values(random_sites(run.model))[name] for run in _model_runs(subject, batch, many)]
+    return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
+
+
+def _model_runs(subject: Subject, batch: tuple[Tensor, ...], latents: dict[str, Tensor]) -> list[Run]:
+    with torch.no_grad(), evaluating(subject.program):
+        return model_runs(subject.program, batch, 1, latents)
+
+
+def _from_the_prior(subject: Subject, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    names = posterior(subject.program, batch).keys()
+    return {name: value for name, value in sample(subject.program, batch).items() if name in names}
 
 
 def _drawn(subject: Subject, batch: tuple[Tensor, ...]) -> Tensor:

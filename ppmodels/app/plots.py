@@ -72,7 +72,7 @@ def pairs(data: Tensor, samples: Tensor, title: str, most: int = 4, shown: int =
             panel = axes[row, column]
             if row == column:
                 for values, label in ((first, "data"), (second, "samples")):
-                    panel.hist(values[:, row], 30, range=ranges[row], density=True, alpha=0.5, label=label)
+                    _histogram(panel, values[:, row], ranges[row], label)
             else:
                 for values in (first, second):
                     panel.plot(values[:, column], values[:, row], ".", markersize=2.5, alpha=0.5)
@@ -93,6 +93,12 @@ def png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)  # takes its place as the figure's canvas
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
+
+
+def _histogram(axes: Any, values: NDArray[np.float32], limits: tuple[float, float], label: str, bins: int = 25) -> None:
+    """A density of all values, those beyond the limits too; matplotlib's own divides 0 by 0 where all are beyond."""
+    each = bins / (len(values) * (limits[1] - limits[0]))
+    axes.hist(values, bins, range=limits, weights=np.full(len(values), each), alpha=0.5, label=label)
 
 
 def _figure(size: tuple[float, float]) -> Figure:

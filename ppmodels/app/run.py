@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class Run:
         return run
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Writes values to a file of the run."""
-        write_whole(self.folder / name, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+        """Writes values to a file of the run; a number that is not finite, which JSON lacks, becomes null."""
+        write_whole(self.folder / name, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
 
     def history(self) -> list[dict[str, float]]:
         """The metrics recorded in training, by step."""
@@ -110,6 +111,14 @@ def clear(folder: Path, names: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _no_run(path: Path) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.noise import mix, own_noise
-from ppmodels.app.find import find
+from ppmodels.app.lookup import find
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.run import RECIPE, Run
 from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Split, load
@@ -86,7 +86,8 @@ def restored(run: Run, data: str | None = None, folder: str | Path | None = None
         binarisation=record["binarisation"],
         batch_size=record["batch_size"],
     )
-    subject = prepared(recipe, folder or record["folder"], record["seed"], device_named(device))
+    where = record["folder"] if data is None and folder is None else folder
+    subject = prepared(recipe, where, record["seed"], device_named(device))
     if data is None and subject.data.train.fingerprint != record["fingerprint"]:
         raise ValueError(
             f"the data {record['data']} are not those that the run was trained on: their training examples have "

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from inference.average import restore
 from inference.estimators import Importance
 from inference.progress import shown
 from ppmodels.app import plots
-from ppmodels.app.find import Found
+from ppmodels.app.lookup import Found
 from ppmodels.app.pictures import Pictures, latent_pictures, reconstructions, samples
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, versions, write_whole
@@ -120,7 +120,7 @@ def evaluate(
 
 def sample(
     run: Run,
-    count: int = 100,
+    count: int | None = None,
     seed: int = 0,
     draws: bool = False,
     folder: str | Path | None = None,
@@ -185,7 +185,7 @@ def _step(subject: Subject, seed: int) -> Step:
     )
 
 
-def _by_step(recipe: Recipe) -> Any:
+def _by_step(recipe: Recipe) -> Callable[[int], float] | None:
     schedule = recipe.schedule
     return None if schedule is None else lambda step: schedule(step / recipe.steps)
 

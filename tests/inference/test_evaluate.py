@@ -258,3 +258,13 @@ def test_terms_and_evaluation_agree() -> None:
     weights = terms(program, X, 4000).log_weights
     found = evaluate(program, X, {"iwae": importance(4000)})
     assert (found.log_prob["iwae"] - iwae(weights)).abs().max() < 0.1
+
+
+def test_the_gap_of_two_estimates_is_paired_and_noise_is_a_part_of_the_error() -> None:
+    program = LinearGaussian(error=0.5)
+    found = evaluate(program, X, {"iwae": importance(300), "elbo": importance(300, elbo)})
+    gap, error = found.gap("iwae", "elbo")
+    assert gap == pytest.approx(found.mean("iwae") - found.mean("elbo"))
+    assert error < found.standard_error("elbo")
+    assert found.noise("elbo") == pytest.approx(float(found.error["elbo"].square().sum().sqrt()) / 9)
+    assert found.noise("elbo") < found.standard_error("elbo")

@@ -184,3 +184,17 @@ def test_drawing_leaves_modes_as_they_were() -> None:
     program.train()
     assert draw_prior(program, X)["x"].requires_grad is False
     assert program.training
+
+
+def test_an_autoguide_of_a_model_with_param_statements() -> None:
+    def model(x: Tensor) -> None:
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+        mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 10.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, scale), obs=x)
+
+    x = 3.0 + 0.5 * torch.randn(100)
+    pair = Pair(model, AutoNormal)
+    fit(Step(SVI(pair), adam(0.05), learning_rate=lambda step: 1 - step / 400), x, 400, progress=False)
+    assert pair.adopted["scale"].detach().exp().item() == pytest.approx(float(x.std()), rel=0.1)
+    assert float(posterior(pair, x, 500)["mean"].mean()) == pytest.approx(float(x.mean()), abs=0.05)

@@ -1,0 +1,167 @@
+"""The command line: exit codes and messages, and what its help costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ppmodels.app.cli import app
+from ppmodels.app.recipes import RECIPES
+from tests.ppmodels.app_helpers import picture_size
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments: object) -> Any:  # typer does not name the class of results
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(code: int, *arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    result = call("train", "cvae-digits", "--steps", 3, "--batch-size", 32, "--lr", 0.01, "--out", folder)
+    assert result.exit_code == 0, result.output
+    assert "trained 3 steps in 0 s, validation -" in result.stdout
+    assert str(folder) in result.stdout
+    return folder
+
+
+def test_recipes_are_listed() -> None:
+    result = call("recipes")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in RECIPES)
+
+
+def test_options_reach_the_run(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    assert (record["steps"], record["batch_size"], record["learning_rate"]) == (3, 32, 0.01)
+
+
+def test_evaluate_prints_and_writes_the_same_numbers(run: Path) -> None:
+    result = call("evaluate", run, "--particles", 3, "--limit", 20, "--split", "valid")
+    assert result.exit_code == 0, result.output
+    written = json.loads((run / "evaluation-valid.json").read_text())
+    for name, row in written["estimates"].items():
+        assert f"{name}, K = 3" in result.stdout
+        assert f"{row['nats']:.2f} ± {row['standard_error']:.2f}" in result.stdout
+        assert f"{row['bits_per_dim']:.4f}" in result.stdout
+        assert row["kind"] in result.stdout
+    assert "20 of 180 examples, 17 levels" in result.stdout
+
+
+def test_sample_and_reconstruct_write_pictures(run: Path) -> None:
+    result = call("sample", run, "--count", 20, "--seed", 2)
+    assert result.exit_code == 0, result.output
+    assert "samples.png" in result.stdout
+    assert picture_size(run / "samples.png")[0] > 200
+    result = call("reconstruct", run)
+    assert result.exit_code == 0, result.output
+    assert "reconstructions.png" in result.stdout
+
+
+def test_typos_get_a_suggestion_and_exit_code_2(tmp_path: Path) -> None:
+    assert "Did you mean vae-digits" in refused(2, "train", "vae-digit")
+    assert "Did you mean 'digits'?" in refused(2, "train", "vae-digits", "--data", "digist")
+    (tmp_path / "table.csv").write_text("1,2\n")
+    assert "table.csv" in refused(2, "train", "vae-digits", "--data", tmp_path / "tabel.csv")
+    assert "there is no run folder" in refused(2, "evaluate", tmp_path / "nowhere")
+    assert "run.json is missing" in refused(2, "sample", tmp_path)
+
+
+def test_mistakes_get_one_line_and_exit_code_1(run: Path, tmp_path: Path) -> None:
+    assert "already holds a run" in refused(1, "train", "vae-digits", "--out", run)
+    assert "binary already" in refused(
+        1, "train", "vae-digits-binary", "--data", _binary_images(tmp_path), "--out", tmp_path / "run"
+    )
+    assert "batch_size: expected at most 1437" in refused(
+        1, "train", "vae-digits", "--batch-size", 5000, "--out", tmp_path / "run"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_option_is_told_by_its_choices() -> None:
+    result = call("train", "vae-digits", "--device", "gpu")
+    assert result.exit_code == 2
+    assert "cuda" in result.output
+
+
+def test_faults_that_are_not_the_users_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("raise ValueError('mine')")
+    result = call("train", path)
+    assert isinstance(result.exception, ValueError)
+    assert str(result.exception) == "mine"
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from ppmodels.app.cli import app\n"
+        "for arguments in (['--help'], ['train', '--help']):\n"
+        "    try:\n"
+        "        app(arguments)\n"
+        "    except SystemExit as exit:\n"
+        "        assert exit.code == 0\n"
+        "heavy = {'torch', 'pyro', 'numpy', 'matplotlib', 'sklearn', 'safetensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def test_ctrl_c_saves_what_was_reached(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ppmodels.app.cli", "train", "vae-digits-binary", "--steps", "1000000", "--out", out],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    metrics = out / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "interrupted; saved what was reached after" in stdout
+    record = json.loads((out / "run.json").read_text())
+    assert record["stopped"] == "interrupted"
+    assert 0 < record["steps"] < record["steps_asked"]
+    assert (out / "weights.safetensors").exists()
+    assert (out / "samples.png").exists()
+
+
+def test_nothing_is_unpickled() -> None:
+    """Loading a pickle runs any code that it holds; `weights_only` and `allow_pickle` are named nowhere but to refuse."""
+    for package in ("inference", "ppmodels"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text().replace("safetensors.torch.load(", "")
+            for forbidden in ("torch.load(", "import pickle", "allow_pickle=True", "joblib", "import dill", "shelve"):
+                assert forbidden not in text, f"{path} has {forbidden}"
+
+
+def _binary_images(folder: Path) -> Path:
+    import numpy as np
+
+    path = folder / "binary.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 2, (40, 8, 8)).astype(np.uint8))
+    return path

@@ -1,0 +1,136 @@
+"""A recipe file of a user's own, on a table, on images, and on what the app cannot picture."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppmodels.app import Run, evaluate, find, reconstruct, sample, train
+from ppmodels.app.run import new_folder
+from tests.ppmodels.app_helpers import AUTOGUIDE, picture_size, write_recipe, write_table
+
+
+def test_a_table_gives_samples_as_csv_and_a_density_has_no_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run, notes = train(find(write_recipe(tmp_path, "table.csv")), progress=False)
+    assert notes == []
+    assert run.folder == Path("runs/my_model")
+    assert picture_size(run.folder / "samples.png")
+    assert not (run.folder / "reconstructions.png").exists()
+    opened = Run.open(tmp_path / "runs" / "my_model")
+    monkeypatch.chdir("/")  # the data are found again from anywhere
+    sample(opened, 12)
+    rows = list(csv.reader((opened.folder / "samples.csv").read_text().splitlines()))
+    assert rows[0] == ["x0", "x1", "x2"]
+    assert np.isfinite(np.array(rows[1:], dtype=float)).all()
+    assert len(rows) == 13
+    evaluate(opened, particles=2, progress=False)
+    written = json.loads((opened.folder / "evaluation.json").read_text())
+    assert written["measured_on"]["likelihood"] == "density"
+    assert all(row["bits_per_dim"] is None for row in written["estimates"].values())
+    assert "no reconstructions: examples of shape (3,) are no images" in reconstruct(opened).notes
+
+
+def test_images_and_a_run_that_stands_on_its_own(tmp_path: Path) -> None:
+    brightness = np.linspace(0, 250, 60).astype(np.uint8)  # differs enough between images for q(z | x) to see it
+    images = np.random.default_rng(0).permutation(brightness)[:, None, None, None] + np.zeros((5, 7, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    recipe = write_recipe(tmp_path, tmp_path / "images.npy")
+    run, notes = train(find(recipe), tmp_path / "run", progress=False)
+    assert notes == []
+    assert (run.record["recipe"], run.record["file"]) == ("recipe.py", "my_model.py")
+    recipe.write_text("raise SystemExit")  # the run has its own copy
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    moved = Run.open(tmp_path / "moved")
+    first = evaluate(moved, particles=2, limit=4, progress=False)
+    assert first.bits_per_dim("iwae") > 0
+    assert first.dimensions == 5 * 7 * 3
+    assert "traversal.png" in reconstruct(moved).files
+
+
+def test_runs_are_numbered_where_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for expected in ("my_model", "my_model-2", "my_model-3"):
+        folder = new_folder("my_model", None, overwrite=False)
+        assert folder == Path("runs") / expected
+        folder.mkdir(parents=True)
+    assert new_folder("my_model", None, overwrite=True) == Path("runs/my_model")
+
+
+def test_shared_latents_and_an_autoguide_come_back(tmp_path: Path) -> None:
+    found = find(write_recipe(tmp_path, write_table(tmp_path), AUTOGUIDE))
+    run, notes = train(found, tmp_path / "run", progress=False)
+    assert notes == []
+    opened = Run.open(run.folder)
+    result = evaluate(opened, particles=3, progress=False)
+    assert not result.per_example
+    assert result.log_prob["elbo"].shape == (1,)
+    assert len((run.folder / "samples.csv").read_text().splitlines()) == 1001
+
+
+def test_a_program_without_a_picture_says_why(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 4, 4)).astype(np.uint8))
+    source = """
+import pyro
+from torch import nn
+from ppmodels import make_head
+from ppmodels.app import Recipe
+
+
+class Independent(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.head = make_head(256, "discretized-normal")
+        self.free = nn.Parameter(pyro.distributions.Normal(0.0, 1.0).sample((2, 4, 4)))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("x", self.head(self.free.expand(len(x), 2, 4, 4)), obs=x)
+
+    def guide(self, x):
+        pass
+
+
+recipe = Recipe(program=Independent, data="DATA", steps=2, batch_size=8)
+"""
+    run, notes = train(find(write_recipe(tmp_path, tmp_path / "images.npy", source)), tmp_path / "run", progress=False)
+    assert notes == [
+        "no reconstructions: the program has no latent variables",
+        "no traversal: it needs a program with one vector of latents, this has none",
+        "no interpolation: it needs a program with one vector of latents, this has none",
+    ]
+    assert picture_size(run.folder / "samples.png")
+
+
+def test_a_file_without_a_recipe_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "my_model.py"
+    path.write_text("recipe = 3")
+    with pytest.raises(ValueError, match=r"expected it to define `recipe = Recipe\(program=…\)`, got a int"):
+        find(path)
+
+
+def test_a_file_that_needs_its_neighbour_is_told(tmp_path: Path) -> None:
+    (tmp_path / "my_networks.py").write_text("")
+    path = tmp_path / "my_model.py"
+    path.write_text("import my_networks")
+    with pytest.raises(ValueError, match="a file beside it, which a run would not hold"):
+        find(path)
+
+
+def test_a_program_that_is_no_module_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "my_model.py"
+    path.write_text("from ppmodels.app import Recipe\nrecipe = Recipe(program=lambda data: 3)")
+    with pytest.raises(ValueError, match="the recipe's program gave a int"):
+        train(find(path), tmp_path / "run", progress=False)
+
+
+def test_labels_that_are_not_there_are_told(tmp_path: Path) -> None:
+    source = "from ppmodels.app import Recipe\nrecipe = Recipe(program=lambda data: 3, data='DATA', labelled=True)"
+    with pytest.raises(ValueError, match="called with labels"):
+        train(find(write_recipe(tmp_path, write_table(tmp_path), source)), tmp_path / "run", progress=False)

@@ -1,0 +1,229 @@
+"""A run through the app's functions: what is written, what is read back, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import inference
+from inference import SVI, Evaluation, elbo, importance
+from inference.average import snapshot
+from ppmodels.app import RECIPES, Run, evaluate, find, reconstruct, sample, train
+from ppmodels.app.lookup import Found, UnknownRecipe
+from ppmodels.app.run import write_whole
+from ppmodels.app.subject import device_named, limited, prepared, restored
+from ppmodels.data import Split, load
+from tests.ppmodels.app_helpers import picture_size
+
+SHORT = dataclasses.replace(RECIPES["vae-digits"], steps=30, validate_every=10, estimators={"iwae": importance(4)})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    torch.manual_seed(0)
+    made, notes = train(Found("vae-digits", SHORT), tmp_path_factory.mktemp("app") / "run", progress=False)
+    assert notes == []
+    return made
+
+
+@pytest.fixture
+def copy(run: Run, tmp_path: Path) -> Run:
+    """The run in a folder that a test may damage."""
+    shutil.copytree(run.folder, tmp_path / "copy")
+    return Run.open(tmp_path / "copy")
+
+
+def scored(run: Run, **changes: object) -> Evaluation:
+    return evaluate(run, particles=2, progress=False, **changes)
+
+
+def test_a_run_holds_what_it_promises(run: Run) -> None:
+    pictures = {"loss.png", "samples.png", "reconstructions.png", "traversal.png", "interpolation.png"}
+    files = {path.name for path in run.folder.iterdir()}
+    assert files - {"evaluation.json"} == pictures | {"weights.safetensors", "run.json", "metrics.jsonl"}
+    for name in pictures:
+        width, height = picture_size(run.folder / name)
+        assert min(width, height) > 200
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["steps"] == record["steps_asked"] == 30
+    assert record["stopped"] == "finished"
+    assert (record["shape"], record["levels"], record["classes"]) == ([1, 8, 8], 17, 10)
+    assert record["best_validation"]["step"] in (10, 20, 30)
+    assert record["fingerprint"] == load("digits").train.fingerprint
+    assert run.history()[-1]["step"] == 30
+
+
+def test_the_weights_are_those_that_were_best(run: Run) -> None:
+    best = run.record["best_validation"]
+    validations = {row["step"]: row["validation"] for row in run.history() if "validation" in row}
+    assert best["score"] == max(validations.values()) == validations[best["step"]]
+
+
+def test_a_run_scores_the_same_after_it_was_moved(run: Run, copy: Run) -> None:
+    before, after = scored(run), scored(copy)
+    assert torch.equal(before.log_prob["iwae"], after.log_prob["iwae"])
+    assert before.measured_on == after.measured_on
+    written = json.loads((copy.folder / "evaluation.json").read_text())
+    assert written["estimates"]["iwae"]["nats"] == before.mean("iwae")
+    assert written["measured_on"]["examples"] == 180
+
+
+def test_the_same_seed_trains_the_same_weights(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(1)  # the app's noise is its own
+    again, _ = train(Found("vae-digits", SHORT), tmp_path / "again", progress=False)
+    other, _ = train(Found("vae-digits", SHORT), tmp_path / "other", seed=1, progress=False)
+    assert again.record["weights_sha256"] == run.record["weights_sha256"] != other.record["weights_sha256"]
+
+
+def test_the_callers_noise_is_left_as_it_was(run: Run) -> None:
+    state = torch.get_rng_state()
+    sample(run, 4)
+    scored(run, limit=4)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_other_splits_have_files_of_their_own_and_a_limit_says_so(copy: Run) -> None:
+    result = scored(copy, split="valid", limit=7)
+    assert not (copy.folder / "evaluation.json").exists() or "split" in (copy.folder / "evaluation.json").read_text()
+    written = json.loads((copy.folder / "evaluation-valid.json").read_text())
+    assert (written["measured_on"]["examples"], written["measured_on"]["of_examples"]) == (7, 180)
+    assert len(result.log_prob["iwae"]) == 7
+
+
+def test_the_saved_weights_have_the_score_that_chose_them(run: Run) -> None:
+    subject = restored(run)
+    again = inference.evaluate(subject.program, subject.in_order("valid", 500), {"score": importance(1, elbo)})
+    assert again.mean("score") == run.record["best_validation"]["score"]
+
+
+def test_a_limited_split_is_a_mixed_choice() -> None:
+    data = load("digits")
+    assert data.test.labels is not None
+    order = data.test.labels.argsort()  # as binarized MNIST comes
+    by_class = dataclasses.replace(data, test=Split(data.test.values[order], data.test.labels[order]))
+    part = limited(by_class, "test", 50)
+    assert (len(part.train), len(part.test)) == (len(data.train), 50)
+    assert part.test.labels is not None
+    assert len(part.test.labels.unique()) >= 8
+    assert limited(data, "test", 500) is data
+
+
+def test_samples_and_reconstructions_are_drawn_anew(copy: Run) -> None:
+    before = (copy.folder / "samples.png").read_bytes()
+    assert list(sample(copy, 16, draws=True).files) == ["samples.png"]
+    assert (copy.folder / "samples.png").read_bytes() != before
+    small = picture_size(copy.folder / "samples.png")
+    sample(copy, 100)
+    assert picture_size(copy.folder / "samples.png")[1] > small[1]
+    assert set(reconstruct(copy).files) == {"reconstructions.png", "traversal.png", "interpolation.png"}
+
+
+def test_equal_seeds_draw_equal_pictures(copy: Run) -> None:
+    first, second, third = (sample(copy, 9, seed).files["samples.png"] for seed in (3, 3, 4))
+    assert first == second != third
+
+
+def test_damaged_weights_are_named(copy: Run) -> None:
+    path = copy.folder / "weights.safetensors"
+    contents = bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged.*train again"):
+        restored(copy)
+
+
+def test_weights_of_another_program_are_named(copy: Run) -> None:
+    subject = prepared(RECIPES["vae-logistic-digits"], None, 0, torch.device("cpu"))
+    with pytest.raises(
+        ValueError, match=r"decoder\.network\.4\.bias is float32 \(1088,\) and the program's float32 \(960,\)"
+    ):
+        copy.load_weights(subject.program)
+    subject = prepared(RECIPES["vae-conv-digits"], None, 0, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"it lacks decoder\.convolutions\.1\.bias.*it has decoder\.network"):
+        copy.load_weights(subject.program)
+
+
+def test_changed_data_are_noticed(copy: Run) -> None:
+    changed = Run(copy.folder, {**copy.record, "fingerprint": "000000000000"})
+    with pytest.raises(ValueError, match="their training examples have changed"):
+        restored(changed)
+    restored(changed, data="digits")  # named anew: what is measured says what it was measured on
+
+
+def test_a_damaged_record_and_a_missing_run_are_named(copy: Run, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no run folder .*cop1. Did you mean .*copy\?"):
+        Run.open(tmp_path / "cop1")
+    (copy.folder / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run.json: expected the record of a run, but it is damaged"):
+        Run.open(copy.folder)
+
+
+def test_a_run_is_overwritten_only_when_asked_and_then_whole(copy: Run) -> None:
+    found = Found("vae-digits", dataclasses.replace(SHORT, steps=2, validate_every=None))
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(found, copy.folder, progress=False)
+    scored(copy)
+    (copy.folder / "notes.txt").write_text("mine")
+    run, _ = train(found, copy.folder, overwrite=True, progress=False)
+    assert run.record["steps"] == 2
+    assert not (copy.folder / "evaluation.json").exists()  # it was of the weights before
+    assert (copy.folder / "notes.txt").exists()
+
+
+def test_a_refused_recipe_leaves_no_folder(tmp_path: Path) -> None:
+    grey = dataclasses.replace(SHORT, program=lambda data: RECIPES["vae-digits"].program(data.binarized("static")))
+    with pytest.raises(ValueError, match="outside its support"):
+        train(Found("grey", grey), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_validation_the_average_is_saved(tmp_path: Path) -> None:
+    kept = []
+
+    class Kept(SVI):
+        def __init__(self, program: object) -> None:
+            super().__init__(program)  # type: ignore[arg-type]  # the program is a VAE
+            kept.append(self)
+
+    recipe = dataclasses.replace(SHORT, objective=Kept, steps=3, validate_every=None, average=0.5)
+    run, _ = train(Found("average", recipe), tmp_path / "run", progress=False)
+    saved = safetensors.torch.load_file(run.folder / "weights.safetensors")
+    assert run.record["best_validation"] is None
+    assert all(torch.equal(value, saved[name]) for name, value in snapshot(kept[-1].program).items())
+    plain, _ = train(Found("plain", dataclasses.replace(recipe, average=None)), tmp_path / "plain", progress=False)
+    assert plain.record["weights_sha256"] != run.record["weights_sha256"]
+
+
+def test_files_are_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"first")
+    with pytest.raises(TypeError):
+        write_whole(path, "no bytes")  # type: ignore[arg-type]  # on purpose
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_recipe_is_found_by_name_and_typos_are_answered() -> None:
+    assert find("vae-digits").recipe is RECIPES["vae-digits"]
+    with pytest.raises(UnknownRecipe, match="Did you mean vae-digits"):
+        find("vae-digit")
+    with pytest.raises(UnknownRecipe, match=r"there is no file nowhere\.py"):
+        find("nowhere.py")
+
+
+def test_a_recipe_refuses_impossible_numbers() -> None:
+    with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
+        dataclasses.replace(SHORT, steps=0)
+    with pytest.raises(ValueError, match="set validate_every too"):
+        dataclasses.replace(SHORT, validate_every=None, patience=3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_device_is_named() -> None:
+    assert device_named("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="finds no CUDA device here"):
+        device_named("cuda")
