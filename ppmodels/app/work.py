@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
 import inference
-from inference import Estimator, Evaluation, Fitted, Step, Validation, adam, fit
+from inference import Estimator, Evaluation, Fitted, Step, Validation, adam, elbo, fit
 from inference.average import restore
 from inference.estimators import Importance
 from inference.progress import shown
@@ -57,14 +58,15 @@ def train(
     clear(target, WRITTEN)
     if code is not None:
         write_whole(target / RECIPE, code)
-    fitted = fit(
-        step,
-        batches,
-        recipe.steps,
-        validation=_validation(subject),
-        metrics=target / METRICS,
-        progress=progress,
-    )
+    with pyro.validation_enabled(False):  # the first batch has been checked, and levels stay levels
+        fitted = fit(
+            step,
+            batches,
+            recipe.steps,
+            validation=_validation(subject),
+            metrics=target / METRICS,
+            progress=progress,
+        )
     if fitted.best is None and step.average is not None:
         restore(subject.program, step.average.state)
     record = _record(subject, found, folder, seed, fitted)
@@ -105,7 +107,8 @@ def evaluate(
     watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
     estimators = with_particles(subject.recipe.estimators, particles)
     began = time.perf_counter()
-    result = inference.evaluate(subject.program, watched, estimators, seed=seed)
+    with pyro.validation_enabled(False):  # a dataset has checked its levels
+        result = inference.evaluate(subject.program, watched, estimators, seed=seed)
     name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
     about = {
         "recipe": run.record["recipe"],
@@ -194,7 +197,10 @@ def _validation(subject: Subject) -> Validation | None:
     recipe = subject.recipe
     if recipe.validate_every is None:
         return None
-    return Validation(subject.in_order("valid", 500), every=recipe.validate_every, patience=recipe.patience)
+    # Many examples make up for a single draw of each; other estimators, such as exact(), are taken as they are.
+    first = next(iter(recipe.estimators.values()))
+    estimator = Importance(1, elbo) if isinstance(first, Importance) else first
+    return Validation(subject.in_order("valid", 500), recipe.validate_every, recipe.patience, estimator)
 
 
 def _record(subject: Subject, found: Found, folder: str | Path | None, seed: int, fitted: Fitted) -> dict[str, Any]:
