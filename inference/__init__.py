@@ -2,6 +2,7 @@
 
 from inference.bounds import Bound, elbo, iwae, renyi
 from inference.check import check
+from inference.differentiate import Traced
 from inference.estimators import Estimate, Estimator, exact, importance
 from inference.evaluate import Evaluation, evaluate
 from inference.fit import Fitted, Validation, fit
@@ -32,6 +33,7 @@ __all__ = [
     "Shared",
     "Step",
     "Terms",
+    "Traced",
     "Validation",
     "adam",
     "check",

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from inference.average import Average
 from inference.check import first_non_finite
+from inference.differentiate import Differentiate, backward
 from inference.noise import mix, own_noise, reseed
 from inference.objective import Objective, Player
 from inference.program import Batch, ProgramError, as_batch
@@ -51,6 +52,7 @@ class Step:
         average: the decay of a moving average of weights and buffers, or None.
         autocast: the dtype in which networks run, such as `torch.bfloat16`, or None. Log-probabilities stay in float32:
             a density in half precision is refused.
+        differentiate: `backward`, or `Traced()`, which spares small models most of a step's time.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Step:
         learning_rate: Callable[[int], float] | None = None,
         average: float | None = None,
         autocast: torch.dtype | None = None,
+        differentiate: Differentiate = backward,
     ) -> None:
         self.objective, self.seed, self.count = objective, seed, 0
         self.clip, self.learning_rate, self.autocast = clip, learning_rate, autocast
+        self.differentiate = differentiate
         self.players: dict[str, Player] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.average: Average | None = None
@@ -131,7 +135,7 @@ class Step:
         noise = torch.default_generator.get_state()
         try:
             with self._autocast(as_batch(batch)):
-                loss = player.loss(batch)
+                loss = self.differentiate(player, as_batch(batch))
         except ValueError as error:  # Pyro's own validation meets NaN before the loss does
             if isinstance(error, ProgramError) or "to satisfy the constraint" not in str(error):
                 raise
@@ -140,18 +144,17 @@ class Step:
             if site is None:
                 raise
             raise NonFinite(self._stopped(name, site)) from error
-        loss.backward(inputs=player.parameters)
         # Gradients of several processes are averaged here, before their norm is taken.
         gradients = [parameter.grad for parameter in player.parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        if not bool(torch.isfinite(loss.detach() + norm)):
+        if not bool(torch.isfinite(loss + norm)):
             torch.default_generator.set_state(noise)
             site = first_non_finite(self.objective.program, batch)
             raise NonFinite(self._stopped(name, site or _ON_THE_WAY_BACK))
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, self.clip, norm)
         optimizer.step()
-        return loss.detach(), norm
+        return loss, norm
 
     def _stopped(self, name: str, where: str) -> str:
         return (

@@ -51,7 +51,6 @@ def test_percent_format(name: str):
             assert ast.parse(body).body, f"cell {position} has no code"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs(name: str, tmp_path: Path):
     # One thread: where several processes share the cores, torch's threads wait for one another for minutes.

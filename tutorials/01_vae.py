@@ -7,7 +7,6 @@
 # numbers do. The data are scikit-learn's handwritten digits: 8 × 8 pixels, each one of 17 levels.
 
 # %%
-import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -181,15 +180,11 @@ save("training.png", losses(run.history, run.best))
 ESTIMATORS = {"ELBO": importance(32, elbo), "IWAE 64": importance(64), "IWAE 256": importance(256)}
 
 
-def own_noise(score: Evaluation, name: str) -> float:
-    return float(score.error[name].norm()) / len(score.error[name])
-
-
 def table(score: Evaluation) -> None:
     for name in score.log_prob:
         print(
             f"{name:8} {score.mean(name):8.2f} ± {score.standard_error(name):.2f} nats, own noise "
-            f"{own_noise(score, name):.3f}, {score.bits_per_dim(name):.3f} bits/dim ({score.kind[name]})"
+            f"{score.noise(name):.3f}, {score.bits_per_dim(name):.3f} bits/dim ({score.kind[name]})"
         )
 
 
@@ -204,15 +199,8 @@ table(scores["ELBO fit"])
 # The two bounds were computed on the same images, so their difference is far better known than either. Since
 # $\log p - \mathrm{ELBO}$ is a KL divergence, the difference bounds from below what the guide costs.
 
-
 # %%
-def paired(first: Tensor, second: Tensor) -> tuple[float, float]:
-    difference = first - second
-    return float(difference.mean()), float(difference.std()) / math.sqrt(len(difference))
-
-
-bounds = scores["ELBO fit"].log_prob
-cost, cost_error = paired(bounds["IWAE 256"], bounds["ELBO"])
+cost, cost_error = scores["ELBO fit"].gap("IWAE 256", "ELBO")
 print(f"KL(q || p(z | x)) is at least {cost:.2f} ± {cost_error:.2f} nats, in expectation")
 
 # %% [markdown]
@@ -242,7 +230,7 @@ print(f"the prediction fell short at K = {short}" if short else "the prediction 
 figure = Figure(figsize=(6, 3.6), layout="constrained")
 axes = figure.add_subplot()
 points = [(1, most, "ELBO"), *rungs]  # with one draw the two bounds are the same in expectation
-heights, noises = [s.mean(name) for _, s, name in points], [own_noise(s, name) for _, s, name in points]
+heights, noises = [s.mean(name) for _, s, name in points], [s.noise(name) for _, s, name in points]
 axes.errorbar([k for k, *_ in points], heights, noises, fmt="o-", capsize=4)
 axes.set(
     xscale="log", xlabel="K (1: the ELBO)", ylabel="nats per image", title="A bound that tightens (bars: own noise)"

@@ -29,7 +29,21 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from inference import SVI, Pair, ProgramError, Step, adam, check, elbo, evaluate, exact, fit, importance, posterior
+from inference import (
+    SVI,
+    Pair,
+    ProgramError,
+    Step,
+    adam,
+    check,
+    elbo,
+    evaluate,
+    exact,
+    fit,
+    importance,
+    posterior,
+    terms,
+)
 from ppmodels import Dataset, load
 from ppmodels.app import Recipe
 from ppmodels.app.plots import png
@@ -75,11 +89,12 @@ def mixture(x: Tensor) -> Tensor:
 program = Pair(mixture)
 
 # %% [markdown]
-# The ELBO made of draws has no use for a site that nobody draws, and says so:
+# `check` finds nothing wrong with that. A bound made of draws has no use for a site that nobody draws, and says so:
 
 # %%
+check(program, x)
 try:
-    check(program, x)
+    terms(program, x)
 except ProgramError as error:
     print(f"ProgramError: {error}")
 
@@ -297,7 +312,6 @@ recipe = Recipe(
     objective=partial(SVI, estimator=TraceEnum_ELBO(max_plate_nesting=1)),
     steps=1000,
     learning_rate=0.02,
-    validate_every=None,
     estimators={"log p": exact()},
 )
 
@@ -309,8 +323,8 @@ recipe = Recipe(
 # ```
 #
 # `--folder` is where the data lie, here a folder `tables` with a `wine.csv`; `--data other.csv` trains the same program
-# on another table. `validate_every=None` keeps the last weights: the score of a validation is an ELBO of draws, which a
-# summed-out site does not have. Before a run it is worth a minute to have the recipe's program checked by its objective:
+# on another table. The first of the estimators also scores the validation split while the recipe is trained. `train` has
+# the program checked by its objective on the first batch; that can be asked for beforehand:
 
 # %%
 np.savetxt(folder / "wine.csv", wines, delimiter=",", header=",".join(wine.feature_names), comments="", fmt="%.6f")

@@ -29,9 +29,11 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
     for name, row in summary["estimates"].items():
         settings = row["settings"]
         label = f"{name}, K = {settings['particles']}" if "particles" in settings else name
-        error = "?" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
+        nats, error = (
+            "not finite" if value is None else f"{value:.2f}" for value in (row["nats"], row["standard_error"])
+        )
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
-        rows.add_row(label, row["kind"], f"{row['nats']:.2f} ± {error}", bits)
+        rows.add_row(label, row["kind"], f"{nats} ± {error}", bits)
     console.print(rows)
     for line in _limits(summary, density):
         console.print(line, highlight=False, style="dim")

@@ -178,6 +178,5 @@ class Dataset:
             "examples": len(self.split(split)),
             "levels": "none" if self.levels is None else self.levels,
             "binarisation": binarisation[self.binarisation],
-            "kind": "discrete" if self.discrete else "density",
             "fingerprint": self.split(split).fingerprint,
         }

@@ -28,6 +28,7 @@ from inference import (
     Player,
     ProgramError,
     Step,
+    Traced,
     Validation,
     adam,
     elbo,
@@ -36,6 +37,7 @@ from inference import (
     importance,
 )
 from inference.average import Average
+from inference.differentiate import backward
 from inference.noise import mix
 from tests.problems import LinearGaussian, Mixture, SharedMean
 
@@ -359,3 +361,32 @@ def test_lazy_modules_are_initialised_before_there_are_optimizers() -> None:
     before = program.lazy.weight.detach().clone()
     step(X)
     assert not torch.equal(before, program.lazy.weight)
+
+
+def test_a_traced_step_follows_schedules_buffers_and_noise() -> None:
+    class Normed(LinearGaussian):
+        def __init__(self) -> None:
+            super().__init__(error=0.3)
+            self.norm = nn.BatchNorm1d(3, dtype=torch.float64)
+            self.dropout = nn.Dropout(0.3)
+
+        def guide(self, x: Tensor) -> None:
+            super().guide(self.dropout(self.norm(x)))
+
+    results = []
+    for differentiate in (backward, Traced()):
+        program = Normed()
+        objective = ImportanceWeighted(program, elbo, 2, beta=lambda step: 0.2 * step)
+        fit(Step(objective, adam(0.01), differentiate=differentiate), lambda step: X[step % 4 :: 4], 9, progress=False)
+        results.append(program.state_dict())
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+
+
+def test_a_program_that_looks_at_values_is_not_traced() -> None:
+    class Looks(LinearGaussian):
+        def model(self, x: Tensor) -> Tensor:
+            return super().model(x if x.sum() > -1e9 else -x)
+
+    with pytest.raises(ProgramError, match=r"cannot be traced.*looks at values"):
+        Step(SVI(Looks()), differentiate=Traced())(X)

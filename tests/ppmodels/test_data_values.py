@@ -54,13 +54,11 @@ def test_description_says_what_a_number_is_measured_on(digits: Dataset) -> None:
         "examples": 180,
         "levels": 17,
         "binarisation": "none",
-        "kind": "discrete",
     }
     assert isinstance(fingerprint, str)
     assert len(fingerprint) == 12
     assert fingerprint == load("digits").description("test")["fingerprint"]
     assert fingerprint != load("digits", seed=1).description("test")["fingerprint"]
-    assert table().description("train")["kind"] == "density"
     assert table().description("train")["levels"] == "none"
     dynamic = digits.binarized("dynamic").description("test")
     assert dynamic["binarisation"] == (

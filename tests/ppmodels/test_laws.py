@@ -13,6 +13,7 @@ from inference import (
     Gradient,
     ImportanceWeighted,
     Step,
+    Traced,
     adam,
     check,
     elbo,
@@ -24,6 +25,7 @@ from inference import (
     sample,
     terms,
 )
+from inference.differentiate import backward
 from ppmodels import VAE, ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, make_head
 
 IMAGE = (1, 5, 4)
@@ -95,6 +97,18 @@ def test_the_objective_runs_where_there_are_no_values(case, objective: str) -> N
         loss.backward()
     assert loss.shape == ()
     assert all(parameter.grad is not None for parameter in program.parameters())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_a_traced_step_is_the_same_step(objective: str, case, request: pytest.FixtureRequest) -> None:
+    make, batches = MODELS[request.node.callspec.params["case"]]
+    batch, other = batches(6), batches(6)
+    losses = []
+    for differentiate in (backward, Traced()):
+        torch.manual_seed(2)
+        step = Step(OBJECTIVES[objective](make()), adam(1e-2), differentiate=differentiate)
+        losses.append([float(step(examples)["loss"]) for examples in (batch, other, batch, other)])
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.gpu
