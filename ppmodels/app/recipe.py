@@ -41,6 +41,8 @@ class Recipe:
     """The decay of a moving average of the weights, which is then what is scored and saved."""
     schedule: Callable[[float], float] | None = None
     """A factor on the learning rate, as a function of the fraction of steps taken, in [0, 1)."""
+    traced: bool = False
+    """Whether the program is run once and its arithmetic replayed at every step, which is quicker (`inference.Traced`)."""
     labelled: bool = False
     """Whether the program is called with `(x, y)`, y the labels, or with `(x,)`."""
     validate_every: int | None = 500

@@ -77,12 +77,13 @@ _MNIST = Recipe(
     summary="the one-layer VAE of Burda et al. (2016) on MNIST, binarised afresh for every batch",
     data="mnist",
     binarisation="dynamic",
-    steps=34_000,
-    batch_size=200,
-    learning_rate=1.5e-3,
+    steps=50_000,
+    batch_size=100,
+    learning_rate=4e-3,
     average=0.999,
     schedule=cosine,
-    validate_every=2000,
+    traced=True,
+    validate_every=5000,
 )
 _CONV = Recipe(
     program=partial(conv_vae, latent=32),
