@@ -103,7 +103,9 @@ def train(
 def evaluate(
     run: RunFolder,
     split: Annotated[SplitName, typer.Option(help="Which part of the data.")] = SplitName.TEST,
-    particles: Annotated[int | None, typer.Option(min=1, help="Draws per example, for the recipe's own.")] = None,
+    particles: Annotated[
+        int | None, typer.Option(min=1, help="Draws per example of the importance-weighted bounds.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only so many examples, chosen at random.")] = None,
     data: Data = None,
     folder: Folder = None,

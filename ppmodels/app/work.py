@@ -96,7 +96,7 @@ def evaluate(
     Args:
         run: the run.
         split: train, valid or test.
-        particles: draws per example of every importance estimator, in place of the recipe's.
+        particles: draws per example of the importance-weighted bounds, in place of the recipe's.
         limit: score a fixed random choice of so many examples.
         data: a name or path, in place of the data that the run was trained on.
         folder: where the data lie, in place of the folder of the run.
@@ -147,11 +147,13 @@ def reconstruct(
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
-    """The estimators, those by importance weights with that many particles."""
+    """The estimators, the importance-weighted bounds with that many particles; an ELBO only gains precision by more."""
     if particles is None:
         return dict(estimators)
     return {
-        name: dataclasses.replace(estimator, particles=particles) if isinstance(estimator, Importance) else estimator
+        name: dataclasses.replace(estimator, particles=particles)
+        if isinstance(estimator, Importance) and estimator.bound != elbo
+        else estimator
         for name, estimator in estimators.items()
     }
 
