@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import pyro
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from inference.bounds import elbo, surrogate
@@ -121,7 +122,8 @@ def first_non_finite(program: Program, batch: Batch) -> str | None:
 def _non_finite(site: Site) -> str | None:
     if is_implicit(site["fn"]):
         return _count("its value", site["value"])
-    return _count("its value", site["value"]) or _count("its log density", site["fn"].log_prob(site["value"]))
+    log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+    return _count("its value", site["value"]) or _count("its log density", log_prob)
 
 
 def _count(what: str, values: Tensor) -> str | None:
@@ -167,7 +169,9 @@ def _check_finite(batch: tuple[Tensor, ...]) -> None:
     for position, tensor in enumerate(batch):
         fault = _count(f"batch[{position}]", tensor)
         if fault:
-            raise ProgramError(f"{fault} Remove or impute these examples, or mask them with `obs_mask`.")
+            raise ProgramError(
+                f"{fault} Remove or impute these examples; or replace the values (torch.nan_to_num) and mask their sites."
+            )
 
 
 def _check_support(name: str, site: Site) -> None:

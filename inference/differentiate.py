@@ -25,9 +25,9 @@ def backward(player: Player, batch: tuple[Tensor, ...]) -> Tensor:
 class Traced:
     """Runs the program once for each shape of batch and from then on the arithmetic that it did, gradients included.
 
-    The handlers and autograd's bookkeeping, most of a small step, are gone; numbers and noise are the same to the last
-    bit. What Python decided in that one run is fixed: loops, branches, floats, the training mode. Schedules that live in
-    buffers, as an objective's do, are read at every step.
+    The handlers and autograd's bookkeeping, much of a small step, are gone; the noise is the same, and the numbers are but
+    for the rounding of operations that the graph spells out. What Python decided in that one run is fixed: loops,
+    branches, floats, the training mode. Schedules that live in buffers, as an objective's do, are read at every step.
 
     Raises:
         ProgramError: the program looks at values (`.item()`, `if tensor:`), which no graph can follow.
@@ -52,13 +52,13 @@ def _graph(player: Player, batch: tuple[Tensor, ...]) -> GraphModule:
         loss = player.loss(examples)
         return loss.detach(), *torch.autograd.grad(loss, player.parameters, allow_unused=True)
 
-    # Fake tensors draw no noise and update no buffer while the program is being traced.
+    # Fake tensors draw no noise and train no running average while the program is being traced.
     tracer = make_fx(differentiated, tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         with pyro.validation_enabled(False):  # it looks at values
             return tracer(*batch)
     except RuntimeError as error:
         raise ProgramError(
-            f"the program cannot be traced ({type(error).__name__}: {str(error).splitlines()[0]}): it looks at values "
+            f"the program cannot be traced ({type(error).__name__}): it looks at values "
             "while it runs. Use the default, Step(..., differentiate=backward)."
         ) from error

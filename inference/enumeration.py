@@ -10,7 +10,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from inference.program import Batch, Program, ProgramError, as_batch, without_store
-from inference.sites import Frame, Site, plates, random_sites, refuse_scale
+from inference.sites import Frame, Site, plates, random_sites, refuse_inner_subsample, refuse_scale
 from inference.traces import Run, runs
 
 
@@ -60,6 +60,7 @@ def _in_parallel(site: Site) -> InferDict:
 def _refuse_unsummable(run: Run) -> None:
     for name, site in random_sites(run.model).items():
         refuse_scale(name, site)
+        refuse_inner_subsample(name, site, run.plate)
         if not run.is_local(site):
             raise ProgramError(
                 f"site {name!r} lies outside the plate {run.plate.name!r} and is shared by all examples, so log p(x) is no "

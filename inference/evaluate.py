@@ -1,5 +1,6 @@
 """Scores a program on data: per-example numbers that carry their error, their kind and what they were measured on."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from inference.check import check_batch
-from inference.estimators import Estimator
+from inference.estimators import Estimator, Importance
 from inference.noise import mix, own_noise, reseed
 from inference.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.sites import is_implicit, random_sites
-from inference.traces import runs
+from inference.terms import is_point
+from inference.traces import Run, runs
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,25 @@ def evaluate(
             raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
         check_batch(program, first)
         likelihood = _likelihood_of(program, first)
+        whole = hashlib.sha256()
         feed = chain([first], stream) if likelihood.per_example else [_whole(likelihood, [first, *stream])]
         for index, batch in enumerate(feed):
+            if not description:
+                _add(whole, batch)
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
                 estimate = estimator(program, batch)
                 found[name].append((estimate.log_prob.double().cpu(), estimate.error.double().cpu()))
+    if not description:
+        description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
     return Evaluation(
         log_prob={name: torch.cat([value for value, _ in pieces]) for name, pieces in found.items()},
         error={name: torch.cat([error for _, error in pieces]) for name, pieces in found.items()},
-        kind={name: estimator.kind for name, estimator in estimators.items()},
+        kind={
+            name: _POINT if likelihood.point and isinstance(estimator, Importance) else estimator.kind
+            for name, estimator in estimators.items()
+        },
         settings={name: dict(estimator.settings) for name, estimator in estimators.items()},
         measured_on=description,
         dimensions=likelihood.dimensions,
@@ -167,6 +177,15 @@ def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]
     return float(paired.mean()), float(spread)
 
 
+_POINT = "log joint at a point estimate, no bound"
+
+
+def _add(digest: "hashlib._Hash", batch: tuple[Tensor, ...]) -> None:
+    """What a number was measured on, where nobody says: the data themselves."""
+    for tensor in batch:
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+
 class _Likelihood(NamedTuple):
     """What kind of number log p(x) is for a program."""
 
@@ -175,6 +194,8 @@ class _Likelihood(NamedTuple):
     kind: str
     dataset: int
     """The size of the dataset that a number of the whole stands for."""
+    point: bool
+    """Whether the guide puts a continuous latent at one value, so that weights are no weights."""
 
 
 def _likelihood_of(program: Program, batch: Batch) -> _Likelihood:
@@ -193,7 +214,15 @@ def _likelihood_of(program: Program, batch: Batch) -> _Likelihood:
     single = len(observed) == 1 and discrete[0] and observed[0]["mask"] is None
     per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
     dimensions = observed[0]["value"].numel() // run.plate.size if single else None
-    return _Likelihood(per_example, dimensions, kind, run.plate.full_size)
+    return _Likelihood(per_example, dimensions, kind, run.plate.full_size, _is_point_estimate(run))
+
+
+def _is_point_estimate(run: Run) -> bool:
+    guide, model = random_sites(run.guide), random_sites(run.model)
+    if any(site["infer"].get("is_auxiliary") for site in guide.values()):
+        return False  # the sites are deterministic functions of a draw
+    continuous = (name for name, site in model.items() if not getattr(site["fn"].support, "is_discrete", False))
+    return any(name in guide and is_point(guide[name]) for name in continuous)
 
 
 def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:

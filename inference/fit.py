@@ -17,7 +17,7 @@ from inference.average import restore, snapshot
 from inference.bounds import elbo
 from inference.estimators import Estimator, Importance
 from inference.evaluate import batches_of, evaluate
-from inference.program import Batch, as_batch
+from inference.program import Batch, ProgramError, as_batch
 from inference.progress import shown
 from inference.step import Step
 
@@ -35,6 +35,13 @@ class Validation:
     patience: int | None = None
     """Scores without improvement after which the run ends; None runs to the end. Either way the best weights are kept."""
     estimator: Estimator = field(default_factory=lambda: Importance(1, elbo))
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, Iterator):
+            raise ProgramError(
+                "the batches of a validation are scored again and again, and an iterator ends after the first time. Give a "
+                "list, a loader, or one batch."
+            )
 
 
 @dataclass

@@ -59,7 +59,7 @@ class ImportanceWeighted(Objective):
         super().__init__(program)
         if particles < 1:
             raise ProgramError(f"ImportanceWeighted needs at least one particle; got {particles}.")
-        if gradient is Gradient.DOUBLY_REPARAMETERISED and bound is not iwae:
+        if gradient is Gradient.DOUBLY_REPARAMETERISED and bound != iwae:
             raise ProgramError(
                 f"the doubly reparameterised gradient is derived for bound=iwae; got {bound}. Use "
                 "Gradient.STICKING_THE_LANDING with the ELBO, or Gradient.PATH with any bound."
@@ -93,11 +93,32 @@ class ImportanceWeighted(Objective):
                 "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
                 "ImportanceWeighted needs at least two particles; got 1."
             )
-        if drawn.shared is not None and self.bound is not elbo and drawn.shared.size != drawn.likelihood.shape[1]:
+        rows = len(as_batch(batch)[0])
+        if drawn.likelihood.shape[1] != rows and self.particles > 1 and self.bound != elbo:
+            raise ProgramError(
+                f"the program draws its own subsample of {drawn.likelihood.shape[1]} from {rows} examples, another one for "
+                "each particle, so their weights belong to different examples. Pass batches to the program and use "
+                "pyro.plate('data', len(x)), or bound=elbo."
+            )
+        if self.gradient is not Gradient.PATH:
+            self._check_guide_repeats(as_batch(batch))
+        if drawn.shared is not None and self.bound != elbo and drawn.shared.size != drawn.likelihood.shape[1]:
             raise ProgramError(
                 f"the program shares sites between all {drawn.shared.size} examples and the batch holds "
                 f"{drawn.likelihood.shape[1]}: a bound that is not linear in the log-weights does not hold on a part of "
                 "the data. Give the whole dataset as one batch, or use SVI."
+            )
+
+    @torch.no_grad()
+    def _check_guide_repeats(self, examples: tuple[Tensor, ...]) -> None:
+        """The draws are scored by a second run of the guide, which must be the guide that drew them."""
+        latents = draw(self.program, examples, self.particles)
+        first, second = (terms(self.program, examples, latents=latents) for _ in range(2))
+        shared = first.shared is None or second.shared is None or first.shared.posterior.equal(second.shared.posterior)
+        if not (shared and first.posterior.equal(second.posterior)):
+            raise ProgramError(
+                f"the guide has noise of its own, such as dropout, so no second run of it is the guide that drew; "
+                f"{self.gradient.value} needs one. Remove the noise from the guide, or use Gradient.PATH."
             )
 
     def _log_weights(self, drawn: Terms) -> Tensor:

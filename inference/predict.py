@@ -1,9 +1,10 @@
 """What a program draws: from its prior, its guide, and its model given latents."""
 
 import torch
+from pyro.distributions import Unit
 from torch import Tensor
 
-from inference.program import Batch, Program, evaluating
+from inference.program import Batch, Program, ProgramError, evaluating
 from inference.sites import Site, random_sites
 from inference.traces import Latents, Run, guide_runs, model_runs
 
@@ -39,15 +40,18 @@ def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor
     """The mean of each observed site's distribution given latents: `(particles, batch, ...)`.
 
     Latent sites that are not given are drawn from the prior.
+
+    Raises:
+        ProgramError: a distribution has no mean in closed form.
     """
     with torch.no_grad(), evaluating(program):
         found = model_runs(program, batch, 1, latents)
         return _together(
             [
                 {
-                    name: run.in_front(site["fn"].mean, site["fn"].event_dim)
+                    name: run.in_front(_mean(name, site), site["fn"].event_dim)
                     for name, site in _lifted(run).items()
-                    if run.is_local(site)
+                    if run.is_local(site) and not isinstance(site["fn"], Unit)
                 }
                 for run in found
             ]
@@ -59,6 +63,17 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
     with torch.no_grad(), evaluating(program):
         found = model_runs(program, batch, draws, draw(program, batch, draws))
         return _together([run.values(_lifted(run)) for run in found])
+
+
+def _mean(name: str, site: Site) -> Tensor:
+    try:
+        mean: Tensor = site["fn"].mean
+    except NotImplementedError as error:
+        raise ProgramError(
+            f"the distribution of site {name!r} ({type(site['fn']).__name__}) has no mean in closed form. Average draws: "
+            "`reconstruct`, or `sample`."
+        ) from error
+    return mean
 
 
 def _drawn(run: Run) -> dict[str, Site]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pyro
 import torch
-from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide import AutoGuide, AutoMessenger
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -100,9 +100,9 @@ def localise(program: object) -> None:
 class Pair(nn.Module):
     """A program made of any Pyro code: functions, bound methods, PyroModules, and AutoGuides.
 
-    Parameters live in this module: those of `modules`, of modules passed as `model` or `guide` or owning them as
-    methods, and every `pyro.param` or `pyro.module` statement met when it runs (adopted at the first call, so `fit`
-    runs the program once before it makes optimizers; after loading a state, run it once before `load_state_dict`).
+    Parameters live in this module: those of `modules`, of modules passed as `model` or `guide`, owning them as methods or
+    named in them as functions, and every `pyro.param` statement met when it runs (adopted at the first call, so `fit` runs
+    the program once before it makes optimizers; run it once before `load_state_dict`, too).
 
     Args:
         model: draws and observes; called as `model(*batch)`.
@@ -122,7 +122,13 @@ class Pair(nn.Module):
             kind = type(guide).__name__
             raise ProgramError(
                 f"the guide is a {kind} built outside this pair, which would keep its values in Pyro's global store. "
-                f"Pass the class: Pair(model, {kind}), or functools.partial({kind}, ...) with its options."
+                f"Pass the class: Pair(model, {kind}), or functools.partial({kind}, ...) with its options; of an "
+                "AutoGuideList, a subclass whose __init__(self, model) appends its parts."
+            )
+        if isinstance(guide, AutoMessenger) or (isinstance(guide, type) and issubclass(guide, AutoMessenger)):
+            raise ProgramError(
+                "AutoMessenger guides run the model inside the guide, which the terms here do not follow. Use an AutoGuide, "
+                "such as AutoNormal."
             )
         self._functions: dict[str, Callable[..., Any]] = {"model": model, "guide": guide or _draws_nothing}
         if _is_autoguide(guide):
@@ -154,7 +160,10 @@ class Pair(nn.Module):
         key = name.replace(".", "/")  # a dot would end a name in state_dict
         if isinstance(init, nn.Parameter):
             if not any(init is parameter for parameter in self.parameters()):
-                self.adopted[key] = init
+                raise ProgramError(
+                    f"{name!r} is a parameter of a module that this pair does not hold, so that it would miss `.to`, eval "
+                    "mode and files. Pass the module: Pair(model, guide, module)."
+                )
             return init
         if key not in self.adopted:
             if init is None:
@@ -163,7 +172,11 @@ class Pair(nn.Module):
             with torch.no_grad():
                 self.adopted[key] = nn.Parameter(transform_to(constraint).inv(value).clone().contiguous())
         self._constraints[key] = constraint if init is not None else self._constraints.get(key, constraint)
-        return transform_to(self._constraints[key])(self.adopted[key])
+        unconstrained = self.adopted[key]
+        value = transform_to(self._constraints[key])(unconstrained)
+        value = value.view_as(value)  # a tensor of its own, for the attribute that Pyro's plates look for
+        value.unconstrained = lambda: unconstrained  # type: ignore[attr-defined]
+        return value
 
 
 def _is_autoguide(guide: object) -> bool:
@@ -176,10 +189,14 @@ def _draws_nothing(*batch: Tensor) -> None:
 
 
 def _owners(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is, belongs to, or is bound to, also through Pyro's handlers."""
+    """The modules that a function is, belongs to, is bound to or names, also through Pyro's handlers."""
     inner = inspect.unwrap(function)
     bound = inner.args if isinstance(inner, partial) else ()
-    return [owner for owner in (inner, getattr(inner, "__self__", None), *bound) if isinstance(owner, nn.Module)]
+    candidates = [inner, getattr(inner, "__self__", None), *bound]
+    if inspect.isfunction(inner):
+        seen = inspect.getclosurevars(inner)
+        candidates += [*seen.nonlocals.values(), *seen.globals.values()]
+    return [candidate for candidate in candidates if isinstance(candidate, nn.Module)]
 
 
 def _distinct(modules: Iterable[nn.Module]) -> list[nn.Module]:

@@ -28,6 +28,7 @@ class Repeated(TorchDistribution):
         shape = list(base.batch_shape)
         shape[self.axis] *= particles
         super().__init__(torch.Size(shape), base.event_shape, validate_args=False)
+        self._drawn: tuple[Tensor, Tensor] | None = None
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]  # an attribute there, the base's here
@@ -41,12 +42,18 @@ class Repeated(TorchDistribution):
         return self._side_by_side(self.base_dist.sample((*sample_shape, self.particles)), len(sample_shape))
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
-        return self._side_by_side(self.base_dist.rsample((*sample_shape, self.particles)), len(sample_shape))
+        stacked = self.base_dist.rsample((*sample_shape, self.particles))
+        value = self._side_by_side(stacked, len(sample_shape))
+        self._drawn = value, stacked
+        return value
 
     def log_prob(self, value: Tensor) -> Tensor:
         left = value.dim() - len(self.batch_shape) - len(self.event_shape)  # axes of a sample shape
         axis = left + self.axis
-        stacked = value.unflatten(axis, (self.particles, -1)).movedim(axis, left)
+        if self._drawn is not None and value is self._drawn[0]:
+            stacked = self._drawn[1]  # a flow knows the way back from its own draw
+        else:
+            stacked = value.unflatten(axis, (self.particles, -1)).movedim(axis, left)
         return self._side_by_side(self.base_dist.log_prob(stacked), left)
 
     def _side_by_side(self, stacked: Tensor, left: int) -> Tensor:

@@ -71,8 +71,7 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     """The masked, unscaled log density of a site's value, in nats, of the shape that its plates give.
 
     Raises:
-        ProgramError: `poutine.scale` was applied, or a plate other than the batch's is subsampled, or the density has
-            axes that belong to no plate.
+        ProgramError: `poutine.scale` was applied, the density is in half precision, or has axes that belong to no plate.
     """
     refuse_scale(name, site)
     frames = plates(site)
@@ -114,13 +113,7 @@ def log_density(name: str, site: Site, plate: Frame) -> Tensor:
     Raises:
         ProgramError: what `site_log_prob` raises, a subsampled inner plate, or a value that would be broadcast.
     """
-    for frame in plates(site).values():
-        if frame.name != plate.name and frame.full_size != frame.size:
-            raise ProgramError(
-                f"site {name!r}: plate {frame.name!r} takes {frame.size} of {frame.full_size} at random, so the log "
-                "density of an example is an estimate and its bounds do not hold. Use the whole plate, or train with "
-                "SVI(program, Trace_ELBO())."
-            )
+    refuse_inner_subsample(name, site, plate)
     refuse_broadcast(name, site, plate)
     log_prob = site_log_prob(name, site)
     if log_prob.dim() < -plate.dim or log_prob.shape[plate.dim] != plate.size:
@@ -131,6 +124,16 @@ def log_density(name: str, site: Site, plate: Frame) -> Tensor:
     if log_prob.dim() == 1:
         return log_prob
     return log_prob.movedim(plate.dim, 0).flatten(1).sum(1)
+
+
+def refuse_inner_subsample(name: str, site: Site, plate: Frame) -> None:
+    """Raises a ProgramError where a plate other than the batch's is subsampled."""
+    for frame in plates(site).values():
+        if frame.name != plate.name and frame.full_size != frame.size:
+            raise ProgramError(
+                f"site {name!r}: plate {frame.name!r} takes {frame.size} of {frame.full_size} at random, so its log density "
+                "is an estimate and bounds do not hold. Use the whole plate, or train with SVI(program, Trace_ELBO())."
+            )
 
 
 def refuse_broadcast(name: str, site: Site, plate: Frame) -> None:

@@ -137,7 +137,8 @@ class Step:
             with self._autocast(as_batch(batch)):
                 loss = self.differentiate(player, as_batch(batch))
         except ValueError as error:  # Pyro's own validation meets NaN before the loss does
-            if isinstance(error, ProgramError) or "to satisfy the constraint" not in str(error):
+            found = "to satisfy the constraint" in str(error) or "to be within the support" in str(error)
+            if isinstance(error, ProgramError) or not found:
                 raise
             torch.default_generator.set_state(noise)
             site = first_non_finite(self.objective.program, batch)

@@ -8,7 +8,15 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from inference.program import Batch, Program, ProgramError, as_batch
-from inference.sites import Site, has_rsample, is_implicit, log_density, random_sites, site_log_prob
+from inference.sites import (
+    Site,
+    has_rsample,
+    is_implicit,
+    log_density,
+    random_sites,
+    refuse_inner_subsample,
+    site_log_prob,
+)
 from inference.traces import Latents, Run, runs
 
 
@@ -115,7 +123,7 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
     drawn = guide.keys() - set(auxiliary)
     _refuse_mismatch(model, drawn)
-    random = [name for name in drawn if not _is_delta(guide[name])]
+    random = [name for name in drawn if not is_point(guide[name])]
     if auxiliary and random:
         raise ProgramError(
             f"the guide draws the auxiliary sites {auxiliary} beside the random sites {sorted(random)}: log q(z | x) has "
@@ -124,7 +132,8 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     return model, guide
 
 
-def _is_delta(site: Site) -> bool:
+def is_point(site: Site) -> bool:
+    """Whether a site has all its mass at one value."""
     distribution = site["fn"]
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
@@ -181,11 +190,10 @@ def _local(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:
 
 
 def _shared(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:
-    densities = [
-        site_log_prob(name, site).sum()
-        for name, site in sites.items()
-        if not run.is_local(site) and not is_implicit(site["fn"])
-    ]
+    shared = {name: site for name, site in sites.items() if not run.is_local(site) and not is_implicit(site["fn"])}
+    for name, site in shared.items():
+        refuse_inner_subsample(name, site, run.plate)
+    densities = [site_log_prob(name, site).sum() for name, site in shared.items()]
     return _added(densities, _zeros(like, ())).reshape(1)
 
 

@@ -182,7 +182,7 @@ def _refuse_other_names(latents: Latents, guide: Trace) -> None:
     if auxiliary:
         raise ProgramError(
             f"the guide draws the auxiliary sites {auxiliary}, so its log density at given latents is not available. "
-            "Use a guide that draws the latent sites themselves, such as AutoNormal."
+            "Write a guide that draws the latent sites themselves; to train, Gradient.PATH needs no such scores."
         )
     if drawn.keys() != latents.keys():
         raise ProgramError(

@@ -135,6 +135,7 @@ RECIPES: dict[str, Recipe] = {
         data="binarized-mnist",
         binarisation="none",
         schedule=None,
+        validate_every=1000,
         patience=5,
     ),
     "vae-omniglot": replace(_MNIST, summary="the network of vae-mnist on Omniglot", data="omniglot"),

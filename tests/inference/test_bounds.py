@@ -2,9 +2,11 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference import (
     Gradient,
@@ -155,10 +157,6 @@ def test_doubly_reparameterised_keeps_its_signal_as_particles_grow() -> None:
 
 def test_sequential_draws_meet_the_doubly_reparameterised_weight_once() -> None:
     # z2's guide depends on z1: a hook on the guide's own draws would weigh z1's path twice.
-    import pyro
-    import pyro.distributions as dist
-    from torch import nn
-
     class Chain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -205,3 +203,46 @@ def test_gradients_that_do_not_fit_are_refused() -> None:
         ImportanceWeighted(LinearGaussian(), particles=0)
     with pytest.raises(ProgramError, match="two particles"):
         ImportanceWeighted(Mixture(), iwae, 1).check(Mixture.data())
+
+
+def test_a_noisy_guide_is_not_scored_by_a_second_run() -> None:
+    class Noisy(LinearGaussian):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def guide(self, x: Tensor) -> None:
+            super().guide(self.dropout(x))
+
+    ImportanceWeighted(Noisy(), elbo, 2).check(X)
+    with pytest.raises(ProgramError, match="the guide has noise of its own"):
+        ImportanceWeighted(Noisy(), elbo, 2, gradient=Gradient.STICKING_THE_LANDING).check(X)
+
+
+def test_particles_with_subsamples_of_their_own_are_refused() -> None:
+    class Subsampled(LinearGaussian):
+        def model(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x), subsample_size=3) as rows:
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z @ self.weight.T + self.bias, 0.7).to_event(1), obs=x[rows])
+
+        def guide(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x), subsample_size=3) as rows:
+                loc = (x[rows] - self.bias) @ self.gain.T + self.offset
+                pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=self.tril.tril()))
+
+    ImportanceWeighted(Subsampled(), elbo, 3).check(X)
+    with pytest.raises(ProgramError, match="draws its own subsample of 3 from 6"):
+        ImportanceWeighted(Subsampled(), iwae, 3).check(X)
+
+
+def test_a_planar_flow_guide_is_scored_at_its_own_draws() -> None:
+    flow = dist.transforms.Planar(2).double()
+
+    class Flow(LinearGaussian):
+        def guide(self, x: Tensor) -> None:
+            loc = (x - self.bias) @ self.gain.T
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.TransformedDistribution(dist.Normal(loc, 0.5).to_event(1), [flow]))
+
+    assert terms(Flow(), X, 4).log_weights.isfinite().all()

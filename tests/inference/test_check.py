@@ -124,11 +124,11 @@ def test_parameters_that_no_gradient_reaches_are_named() -> None:
 
 
 def test_modules_that_the_pair_was_not_given_are_noticed() -> None:
-    vae = Vae()
+    holder = {"vae": Vae()}  # out of sight of the function's own names
     with pytest.raises(
         ProgramError, match=r"parameters of the shapes .*does not hold.*Pair\(model, guide, \*modules\)"
     ):
-        check(Pair(lambda x: vae.model(x), LambdaGuide()), X)
+        check(Pair(lambda x: holder["vae"].model(x), LambdaGuide()), X)
 
 
 class LambdaGuide(nn.Module):
@@ -241,3 +241,15 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
     with pytest.raises(NonFinite, match="every site is finite; the gradient is not"):
         step(X)
     assert all(parameter.isfinite().all() for parameter in program.parameters())
+
+
+def test_a_later_batch_that_is_not_finite_is_named() -> None:
+    bad = X.clone()
+    bad[2, 1] = math.nan
+    with pytest.raises(NonFinite, match="at step 1"):
+        fit(Step(SVI(Vae())), [X, bad], 4, progress=False)
+
+
+def test_an_iterator_cannot_validate_twice() -> None:
+    with pytest.raises(ProgramError, match="an iterator ends after the first time"):
+        Validation(iter([X]))

@@ -268,3 +268,32 @@ def test_the_gap_of_two_estimates_is_paired_and_noise_is_a_part_of_the_error() -
     assert error < found.standard_error("elbo")
     assert found.noise("elbo") == pytest.approx(float(found.error["elbo"].square().sum().sqrt()) / 9)
     assert found.noise("elbo") < found.standard_error("elbo")
+
+
+def test_a_point_estimate_is_called_one() -> None:
+    class Point(LinearGaussian):
+        def guide(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Delta((x - self.bias) @ self.gain.T, event_dim=1))
+
+    found = evaluate(Point(), X, {"iwae": importance(5)})
+    assert found.kind["iwae"] == "log joint at a point estimate, no bound"
+
+
+def test_data_without_a_description_are_told_apart() -> None:
+    program, estimators = LinearGaussian(), {"iwae": importance(2)}
+    first, same = evaluate(program, X, estimators), evaluate(program, list(X.split(4)), estimators)
+    assert first.difference(same, "iwae")[0] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ProgramError, match="only where data, kind and settings agree"):
+        first.difference(evaluate(program, X.flip(0), estimators), "iwae")
+
+
+def test_subsampled_inner_plates_are_never_called_exact() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            k = pyro.sample("k", dist.Bernoulli(x.new_full((), 0.5)))
+            with pyro.plate("pixels", 3, subsample_size=2, dim=-1) as pixels:
+                pyro.sample("x", dist.Normal(k, 1.0), obs=x[:, pixels])
+
+    with pytest.raises(ProgramError, match="'pixels' takes 2 of 3 at random"):
+        evaluate(Pair(model), X, {"exact": exact()})

@@ -7,7 +7,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import config_enumerate
-from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import (
+    AutoDelta,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+    AutoNormalMessenger,
+)
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import Tensor, nn
 
@@ -198,3 +204,58 @@ def test_an_autoguide_of_a_model_with_param_statements() -> None:
     fit(Step(SVI(pair), adam(0.05), learning_rate=lambda step: 1 - step / 400), x, 400, progress=False)
     assert pair.adopted["scale"].detach().exp().item() == pytest.approx(float(x.std()), rel=0.1)
     assert float(posterior(pair, x, 500)["mean"].mean()) == pytest.approx(float(x.mean()), abs=0.05)
+
+
+def test_modules_that_functions_name_are_held_and_switched_to_eval_mode() -> None:
+    encoder = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2, dtype=torch.float64))
+    modes = []
+    encoder.register_forward_hook(lambda module, *_: modes.append(module.training))
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    pair = Pair(LinearGaussian().model, guide)
+    assert any(parameter is encoder[1].weight for parameter in pair.parameters())
+    evaluate(pair, X, {"elbo": importance(1)})
+    assert not any(modes)
+
+
+def test_a_module_that_nothing_names_must_be_passed() -> None:
+    holder = {"encoder": nn.Linear(3, 2, dtype=torch.float64)}
+
+    def guide(x: Tensor) -> None:
+        encoder = pyro.module("encoder", holder["encoder"])
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    with pytest.raises(ProgramError, match=r"does not hold.*Pair\(model, guide, module\)"):
+        terms(Pair(LinearGaussian().model, guide), X)
+    terms(Pair(LinearGaussian().model, guide, holder["encoder"]), X)
+
+
+def test_params_are_subsampled_with_their_plate() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 9, subsample_size=len(x)):
+            loc = pyro.param("loc", torch.arange(9.0), event_dim=0)
+            assert loc.shape == (len(x),)
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    assert terms(Pair(model), torch.zeros(4)).log_weights.shape == (1, 4)
+
+
+def test_messenger_guides_are_refused_by_name() -> None:
+    with pytest.raises(ProgramError, match=r"AutoMessenger guides.*Use an AutoGuide"):
+        Pair(_model, AutoNormalMessenger)
+
+
+def test_means_that_do_not_exist_are_refused_by_name() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.factor("prefer", z)
+            skewed = dist.TransformedDistribution(dist.Normal(z, 1.0), [dist.transforms.SoftplusTransform()])
+            pyro.sample("x", skewed, obs=x[:, 0].abs())
+
+    with pytest.raises(ProgramError, match=r"site 'x' \(TransformedDistribution\) has no mean"):
+        decode(Pair(model), X, {"z": torch.zeros(1, 5, dtype=torch.float64)})
