@@ -9,6 +9,10 @@ from inference.sites import Site, random_sites
 from inference.traces import Latents, Run, guide_runs, model_runs
 
 
+class NoMean(ProgramError):
+    """A distribution that has no mean in closed form, so that draws have to be averaged."""
+
+
 def sample(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
     """Draws of all the model's sites from the prior predictive, the observations among them.
 
@@ -42,7 +46,7 @@ def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor
     Latent sites that are not given are drawn from the prior.
 
     Raises:
-        ProgramError: a distribution has no mean in closed form.
+        NoMean: a distribution has no mean in closed form.
     """
     with torch.no_grad(), evaluating(program):
         found = model_runs(program, batch, 1, latents)
@@ -69,7 +73,7 @@ def _mean(name: str, site: Site) -> Tensor:
     try:
         mean: Tensor = site["fn"].mean
     except NotImplementedError as error:
-        raise ProgramError(
+        raise NoMean(
             f"the distribution of site {name!r} ({type(site['fn']).__name__}) has no mean in closed form. Average draws: "
             "`reconstruct`, or `sample`."
         ) from error

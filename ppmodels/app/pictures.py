@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference import decode, posterior, sample
 from inference.noise import mix, own_noise
-from inference.predict import reconstruct
+from inference.predict import NoMean, reconstruct
 from inference.program import evaluating
 from inference.sites import random_sites
 from inference.traces import Run, model_runs
@@ -181,7 +181,7 @@ def _shown(
         return _drawn(subject, batch), "draws"
     try:
         return decode(subject.program, batch, latents)[name][0], "means"
-    except NotImplementedError:  # a distribution whose mean has no closed form
+    except NoMean:
         given = latents or _from_the_prior(subject, batch)
         if not given:
             return _drawn(subject, batch), "draws"
