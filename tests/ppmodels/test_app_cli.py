@@ -58,7 +58,9 @@ def test_evaluate_prints_and_writes_the_same_numbers(run: Path) -> None:
     assert result.exit_code == 0, result.output
     written = json.loads((run / "evaluation-valid.json").read_text())
     for name, row in written["estimates"].items():
-        assert f"{name}, K = 3" in result.stdout
+        particles = 3 if name == "iwae" else row["settings"]["particles"]  # --particles tightens bounds alone
+        assert row["settings"]["particles"] == particles
+        assert f"{name}, K = {particles}" in result.stdout
         assert f"{row['nats']:.2f} ± {row['standard_error']:.2f}" in result.stdout
         assert f"{row['bits_per_dim']:.4f}" in result.stdout
         assert row["kind"] in result.stdout
