@@ -110,7 +110,7 @@ def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
     columns, means = 10, z.mean(0)
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
-    activity = means.var(0)
+    activity = means.var(0) - z.var(0).mean(0) / len(z)  # less what so few draws leave in their means
     active = activity.argsort(descending=True)[:8]
     active = active[activity[active] > 0.01]
     if not len(active):
