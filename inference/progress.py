@@ -57,7 +57,7 @@ def _bar(total: int) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        BarColumn(),
+        BarColumn(bar_width=20),  # leaves room for several losses in 80 columns
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),

@@ -391,3 +391,31 @@ def test_a_program_that_looks_at_values_is_not_traced() -> None:
 
     with pytest.raises(ProgramError, match=r"cannot be traced.*looks at values"):
         Step(SVI(Looks()), differentiate=Traced())(X)
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_players_noise_does_not_depend_on_what_others_drew(turns: int) -> None:
+    seen: dict[int, list[float]] = {}
+
+    class Noisy(Objective):
+        def __init__(self, draws: int) -> None:
+            super().__init__(LinearGaussian())
+            self.draws = draws
+            self.weight = nn.Parameter(torch.tensor(0.0))
+
+        def players(self) -> dict[str, Player]:
+            return {
+                "first": Player([self.weight], lambda batch: self.weight * torch.rand(self.draws).sum()),
+                "second": Player([self.weight], self.second, turns),
+            }
+
+        def second(self, batch: Tensor) -> Tensor:
+            seen.setdefault(self.draws, []).append(float(torch.rand(())))
+            return self.weight * 1.0
+
+        def check(self, batch: Tensor) -> None: ...
+
+    for draws in (1, 7):
+        fit(Step(Noisy(draws)), X, 3, progress=False)
+    assert seen[1] == seen[7]
+    assert len(set(seen[1])) == 3 * turns
