@@ -47,7 +47,8 @@ def test_a_run_holds_what_it_promises(run: Run) -> None:
     assert files - {"evaluation.json"} == pictures | {"weights.safetensors", "run.json", "metrics.jsonl"}
     for name in pictures:
         width, height = picture_size(run.folder / name)
-        assert min(width, height) > 200
+        assert width > 200
+        assert height > (60 if name == "traversal.png" else 200)  # a row for each active dimension: few after 30 steps
     record = json.loads((run.folder / "run.json").read_text())
     assert record["steps"] == record["steps_asked"] == 30
     assert record["stopped"] == "finished"
