@@ -112,9 +112,7 @@ def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
     activity = means.var(0) - z.var(0).mean(0) / len(z)  # less what so few draws leave in their means
     active = activity.argsort(descending=True)[:8]
-    active = active[activity[active] > 0.01]
-    if not len(active):
-        raise _Impossible(f"no dimension of {name} is active: q(z | x) has the same mean for every x")
+    active = active[: max(1, int((activity[active] > 0.01).sum()))]
     ends = torch.quantile(z[:4].flatten(0, 1)[:, active], z.new_tensor([0.01, 0.99]), dim=0)
     walk = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, columns, device=z.device).unsqueeze(1))
     points = means[0].expand(len(active), columns, -1).clone()
