@@ -8,29 +8,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppmodels.data import Dataset, load
-    from ppmodels.distributions import CategoricalLevels, DiscretizedLogisticMixture, DiscretizedNormal
-    from ppmodels.models import VAE
+    from ppmodels.distributions import Autoregressive, CategoricalLevels, DiscretizedLogisticMixture, DiscretizedNormal
+    from ppmodels.models import VAE, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
     from ppmodels.nn import ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, MLPEncoder, make_head
 
 __all__ = [
     "VAE",
+    "Autoregressive",
     "CategoricalLevels",
+    "CharRNN",
     "ConvDecoder",
     "ConvEncoder",
     "Dataset",
+    "DiagonalBiLSTM",
     "DiscretizedLogisticMixture",
     "DiscretizedNormal",
     "FlowEncoder",
+    "GatedPixelCNN",
     "MLPDecoder",
     "MLPEncoder",
+    "PixelCNN",
+    "RowLSTM",
     "load",
     "make_head",
 ]
 
 _HOMES = {
     "ppmodels.data": ("Dataset", "load"),
-    "ppmodels.distributions": ("CategoricalLevels", "DiscretizedLogisticMixture", "DiscretizedNormal"),
-    "ppmodels.models": ("VAE",),
+    "ppmodels.distributions": (
+        "Autoregressive",
+        "CategoricalLevels",
+        "DiscretizedLogisticMixture",
+        "DiscretizedNormal",
+    ),
+    "ppmodels.models": ("VAE", "CharRNN", "DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "RowLSTM"),
     "ppmodels.nn": ("ConvDecoder", "ConvEncoder", "FlowEncoder", "MLPDecoder", "MLPEncoder", "make_head"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

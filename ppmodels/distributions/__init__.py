@@ -1,8 +1,15 @@
 """Distributions over whole levels 0..levels-1, held as float tensors: what an image with so many levels really is."""
 
+from ppmodels.distributions.autoregressive import Autoregressive
 from ppmodels.distributions.categorical import CategoricalLevels
 from ppmodels.distributions.levels import LevelsDistribution
 from ppmodels.distributions.logistic_mixture import DiscretizedLogisticMixture
 from ppmodels.distributions.normal import DiscretizedNormal
 
-__all__ = ["CategoricalLevels", "DiscretizedLogisticMixture", "DiscretizedNormal", "LevelsDistribution"]
+__all__ = [
+    "Autoregressive",
+    "CategoricalLevels",
+    "DiscretizedLogisticMixture",
+    "DiscretizedNormal",
+    "LevelsDistribution",
+]

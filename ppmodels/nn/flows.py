@@ -1,7 +1,6 @@
 """A conditional normalising flow as the approximate posterior, on zuko (an optional extra)."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from math import prod
 from types import ModuleType
@@ -15,7 +14,7 @@ from torch.distributions import Distribution, constraints
 from ppmodels.distributions.levels import Shape
 from ppmodels.nn.encoders import Encoder, Standardise
 from ppmodels.nn.mlp import MLP
-from ppmodels.nn.parameters import full_precision
+from ppmodels.nn.parameters import full_precision, without_autocast
 
 
 class FlowPosterior(ZukoToPyro):
@@ -29,7 +28,7 @@ class FlowPosterior(ZukoToPyro):
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Reparameterised draws of shape `sample_shape + batch_shape + event_shape`."""
-        with _no_autocast(self.dist.base.mean):
+        with without_autocast(self.dist.base.mean):
             z, log_q = self.dist.rsample_and_log_prob(torch.Size(sample_shape))
         if torch.is_grad_enabled():
             self.cache[z] = log_q
@@ -41,7 +40,7 @@ class FlowPosterior(ZukoToPyro):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of z, in nats, of shape `batch_shape` or that of z's batch dimensions."""
-        with _no_autocast(z):
+        with without_autocast(z):
             return super().log_prob(z)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
@@ -75,7 +74,7 @@ class FlowEncoder(Encoder):
     def infer(self, x: Tensor, context: Tensor) -> FlowPosterior:
         """The flow, given what the network makes of x."""
         found = full_precision(self.network(torch.cat((x.flatten(1), context), 1)))
-        with _no_autocast(found):
+        with without_autocast(found):
             return FlowPosterior(self.flow(found))
 
 
@@ -88,8 +87,3 @@ def import_zuko() -> ModuleType:
         raise ImportError('FlowEncoder needs zuko, which is optional: pip install "ppmodels[flows]"') from error
     finally:
         Distribution.set_default_validate_args(validated)
-
-
-def _no_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
-    device = tensor.device.type
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

@@ -7,6 +7,7 @@ Parameters in half precision are cast to float32, so that log-probabilities are 
 
 from abc import ABC, abstractmethod
 from math import isqrt
+from typing import ClassVar
 
 import torch
 from pyro.distributions import Bernoulli, Normal
@@ -24,6 +25,9 @@ class Head(nn.Module, ABC):
     not fit, or a tensor that is neither images nor vectors, is a ValueError.
     """
 
+    factorised: ClassVar[bool] = True
+    """Whether a pixel's channels are independent given its parameters."""
+
     @abstractmethod
     def outputs(self, channels: int) -> int:
         """How many parameters a pixel of so many channels, or a vector of so many features, needs."""
@@ -40,6 +44,11 @@ class Head(nn.Module, ABC):
                 f"got shape {tuple(parameters.shape)}; reshape the network's last layer"
             )
         return self.build(full_precision(parameters))
+
+    def draw(self, parameters: Tensor) -> Tensor:
+        """Values `(batch, channel)` of one pixel, from its parameters `(batch, outputs)`."""
+        drawn: Tensor = self(parameters[..., None, None]).sample()
+        return drawn[..., 0, 0]
 
     def split(self, parameters: Tensor, parts: int) -> Tensor:
         """Parameters `(batch, parts * channels, …)` as `(parts, batch, channels, …)`."""
@@ -61,6 +70,11 @@ class BernoulliHead(Head):
     def build(self, parameters: Tensor) -> TorchDistributionMixin:
         """Bernoulli of the logits."""
         return Bernoulli(logits=parameters).to_event(parameters.ndim - 1)
+
+    def draw(self, parameters: Tensor) -> Tensor:
+        """Values of one pixel, without the cost of a distribution."""
+        p = full_precision(parameters).sigmoid()
+        return (torch.rand_like(p) < p).to(p.dtype)
 
 
 class NormalHead(Head):
@@ -92,6 +106,12 @@ class CategoricalHead(Head):
         logits = self.split(parameters, self.levels).movedim(0, -1)
         return CategoricalLevels(logits).to_event(parameters.ndim - 1)
 
+    def draw(self, parameters: Tensor) -> Tensor:
+        """Values of one pixel, without the cost of a distribution: the largest of the logits plus Gumbel noise."""
+        logits = full_precision(parameters).unflatten(1, (self.levels, -1))
+        noise = torch.empty_like(logits).exponential_().log_()
+        return (logits - noise).argmax(1).to(logits.dtype)
+
 
 class DiscretizedNormalHead(Head):
     """Levels under a rounded normal, its scale learned for each value."""
@@ -114,6 +134,8 @@ class DiscretizedNormalHead(Head):
 
 class LogisticMixtureHead(Head):
     """Images under a discretised mixture of logistics, a channel conditioned on the earlier ones (arXiv 1701.05517)."""
+
+    factorised = False
 
     def __init__(self, levels: int, components: int = 5) -> None:
         super().__init__()

@@ -1,5 +1,8 @@
 """From the numbers that a network gives to the parameters that a distribution takes."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from pyro.distributions import Normal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -13,6 +16,12 @@ def full_precision(parameters: Tensor) -> Tensor:
     """`parameters` in at least float32, so that log-probabilities keep their digits under autocast."""
     half = parameters.dtype in (torch.bfloat16, torch.float16)
     return parameters.float() if half else parameters
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """A block in which nothing is cast to half precision on the device of `like`."""
+    device = like.device.type
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def positive(parameters: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""Recurrent networks over pixels: along the raster, by rows, and along the diagonals."""
+
+from collections.abc import Sequence
+
+from ppmodels.nn.causal import (
+    Causal,
+    Chain,
+    DiagonalBiLSTMLayer,
+    Mask,
+    MaskedConv,
+    PixelModel,
+    RasterLSTM,
+    Residual,
+    RowLSTMLayer,
+    read_out,
+)
+from ppmodels.nn.heads import Head
+
+
+class CharRNN(PixelModel):
+    """The image as one sequence of pixels through an LSTM, as a text is one of characters; see PixelModel.
+
+    The one-dimensional baseline: what is above a pixel is a whole row of steps away.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        levels: int = 2,
+        hidden: int = 128,
+        layers: int = 1,
+        context: int | Sequence[int] = 0,
+        classes: int = 0,
+        likelihood: Head | str | None = None,
+    ) -> None:
+        super().__init__(shape, levels, context, classes, likelihood)
+        self.network = Chain(
+            RasterLSTM(self.shape[0], hidden, layers, self.ordered, self.maps),
+            *read_out(hidden, self.outputs, self.ordered),
+        )
+
+
+class RowLSTM(PixelModel):
+    """Row LSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see PixelModel.
+
+    A 7×7 convolution that hides the pixel itself, then `layers` layers of `hidden` units between maps of twice as many.
+    Its context above a pixel is a triangle.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        levels: int = 2,
+        hidden: int = 16,
+        layers: int = 7,
+        context: int | Sequence[int] = 0,
+        classes: int = 0,
+        likelihood: Head | str | None = None,
+    ) -> None:
+        super().__init__(shape, levels, context, classes, likelihood)
+        recurrent = [RowLSTMLayer(2 * hidden, hidden, self.ordered, self.maps) for _ in range(layers)]
+        self.network = _residual(self, hidden, recurrent)
+
+
+class DiagonalBiLSTM(PixelModel):
+    """Diagonal BiLSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see PixelModel.
+
+    A 7×7 convolution that hides the pixel itself, then `layers` layers of `hidden` units a direction between maps of
+    twice as many. One layer sees every pixel before.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        levels: int = 2,
+        hidden: int = 16,
+        layers: int = 7,
+        context: int | Sequence[int] = 0,
+        classes: int = 0,
+        likelihood: Head | str | None = None,
+    ) -> None:
+        super().__init__(shape, levels, context, classes, likelihood)
+        _, height, width = self.shape
+        recurrent = [
+            DiagonalBiLSTMLayer(2 * hidden, hidden, (height, width), self.ordered, self.maps) for _ in range(layers)
+        ]
+        self.network = _residual(self, hidden, recurrent)
+
+
+def _residual(model: PixelModel, hidden: int, recurrent: Sequence[Causal]) -> Chain:
+    """The paper's architecture around recurrent layers."""
+    channels = model.ordered
+    blocks = [Residual(layer, MaskedConv(hidden, 2 * hidden, 1, Mask.B, channels)) for layer in recurrent]
+    return Chain(
+        MaskedConv(model.shape[0], 2 * hidden, 7, Mask.A, channels, context=model.maps),
+        *blocks,
+        *read_out(2 * hidden, model.outputs, channels),
+    )

@@ -1,0 +1,140 @@
+"""A causal layer in its two forms, and how layers are put together.
+
+In one pass a layer maps `(n, inputs, height, width)` to `(n, outputs, height, width)`. On a walk it maps the inputs
+`(n, inputs)` of one pixel after the other, in raster order, to that pixel's outputs, and carries along what it needs of
+the pixels before (Ramachandran et al., 2017, arXiv 1704.06001). Both give the same numbers.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Start(NamedTuple):
+    """Where a walk begins: how many images `n` there are, their width, and their context maps, as `forward` gets them."""
+
+    n: int
+    width: int
+    context: Tensor | None
+
+
+class Walk(ABC):
+    """A layer on its way from pixel to pixel."""
+
+    @abstractmethod
+    def row(self) -> None:
+        """The next row begins (also the first): the rows above are complete."""
+
+    @abstractmethod
+    def pixel(self, column: int, x: Tensor) -> Tensor:
+        """The outputs `(n, outputs)` at this column, given its inputs `(n, inputs)`.
+
+        May be called again for the same column, with inputs that know more of the pixel's channels: the last call counts.
+        """
+
+    def known(self, column: int, x: Tensor) -> None:
+        """The column's inputs as they finally are; asked of a network's first layer, which hides some from its outputs."""
+        raise NotImplementedError(
+            f"{type(self).__name__}: expected a network's first layer to hide the pixel itself, as Mask.A does, got one "
+            "that does not; put a MaskedConv before it"
+        )
+
+
+class Causal(nn.Module, ABC):
+    """A layer whose outputs at a pixel depend on its inputs there and at the pixels before, in raster order.
+
+    `context` is `(n, context, height, width)`, or `(n, context, 1, 1)` where it is the same everywhere, or None.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """All pixels' outputs in one pass."""
+
+    @abstractmethod
+    def walk(self, start: Start) -> Walk:
+        """The layer at the first pixel, with its parameters as they are now."""
+
+
+class Chain(Causal):
+    """Layers one after another."""
+
+    def __init__(self, *layers: Causal) -> None:
+        super().__init__()
+        self.layers: Sequence[Causal] = nn.ModuleList(layers)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Each layer's outputs are the next one's inputs."""
+        for layer in self.layers:
+            x = layer(x, context)
+        return x
+
+    def walk(self, start: Start) -> "ChainWalk":
+        """Every layer at the first pixel."""
+        return ChainWalk([layer.walk(start) for layer in self.layers])
+
+
+class ChainWalk(Walk):
+    """Walks one after another."""
+
+    def __init__(self, walks: list[Walk]) -> None:
+        self.walks = walks
+
+    def row(self) -> None:
+        """All begin the row."""
+        for walk in self.walks:
+            walk.row()
+
+    def pixel(self, column: int, x: Tensor) -> Tensor:
+        """Through all of them."""
+        for walk in self.walks:
+            x = walk.pixel(column, x)
+        return x
+
+    def known(self, column: int, x: Tensor) -> None:
+        """To the first."""
+        self.walks[0].known(column, x)
+
+
+class Residual(Chain):
+    """Layers whose outputs are added to their inputs."""
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """x plus what the layers make of it."""
+        return x + super().forward(x, context)
+
+    def walk(self, start: Start) -> "ResidualWalk":
+        """Every layer at the first pixel."""
+        return ResidualWalk([layer.walk(start) for layer in self.layers])
+
+
+class ResidualWalk(ChainWalk):
+    """Walks whose outputs are added to their inputs."""
+
+    def pixel(self, column: int, x: Tensor) -> Tensor:
+        """x plus what the walks make of it."""
+        return x + super().pixel(column, x)
+
+
+class Rectify(Causal):
+    """The positive part."""
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """max(x, 0)."""
+        return x.relu()
+
+    def walk(self, start: Start) -> "RectifyWalk":
+        """At the first pixel."""
+        return RectifyWalk()
+
+
+class RectifyWalk(Walk):
+    """The positive part on a walk."""
+
+    def row(self) -> None:
+        """Nothing is carried along."""
+
+    def pixel(self, column: int, x: Tensor) -> Tensor:
+        """max(x, 0)."""
+        return x.relu()

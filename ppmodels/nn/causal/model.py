@@ -1,0 +1,153 @@
+"""What every model of pixels shares: its likelihood, its context, and the program."""
+
+from collections.abc import Iterator, Sequence
+
+import pyro
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import is_validation_enabled
+from torch import Tensor, nn
+
+from ppmodels.distributions.autoregressive import Autoregressive, Place
+from ppmodels.nn.causal.convolution import Mask, MaskedConv
+from ppmodels.nn.causal.layer import Causal, Rectify, Start
+from ppmodels.nn.encoders import Standardise, image_shape
+from ppmodels.nn.heads import Head, make_head
+
+
+class PixelModel(nn.Module):
+    """p(x), or p(x | context), as a product over pixels in raster order and, in each, over colour channels in order.
+
+    `forward(context)` returns the distribution, an Autoregressive; `model` observes x under it, and `guide` has nothing
+    to draw, so that the ELBO is log p(x). x is `(batch, *shape)`, float, whole levels 0..levels-1.
+
+    `context` is the length of a vector, or the shape (channel, height, width) of a map of the image's size; `classes`,
+    in its place, is how many labels there are, which are then the context, int64. `likelihood` is a head, or its name
+    for `make_head`. Under a head whose channels depend on each other (the mixture of logistics) the network takes a
+    pixel as one step.
+
+    Subclasses set `network`, a Causal from `(n, channel, height, width)` in [-1, 1] to `self.outputs` parameters a
+    pixel, of `self.ordered` colour channels and `self.maps` context maps. `network.compile()` and
+    `to(memory_format=torch.channels_last)` make training quicker where there is a compiler.
+    """
+
+    network: Causal
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: int,
+        context: int | Sequence[int],
+        classes: int,
+        likelihood: Head | str | None,
+    ) -> None:
+        super().__init__()
+        self.shape, self.levels, self.classes = image_shape(shape), levels, classes
+        if levels is None or levels < 2:
+            raise ValueError(f"levels: expected at least 2, got {levels}; pixels are drawn level by level")
+        if classes and context:
+            raise ValueError(f"context: expected none beside classes={classes}, which are the context, got {context}")
+        self.context_shape = _context_shape(classes or context, self.shape)
+        self.maps = self.context_shape[0] if self.context_shape else 0
+        self.head = likelihood if isinstance(likelihood, Head) else make_head(levels, likelihood)
+        self.outputs = self.head.outputs(self.shape[0])
+        self.ordered = self.shape[0] if self.head.factorised else 1
+        self.standardise = Standardise.for_levels(levels)
+
+    def forward(self, context: Tensor | None = None) -> Autoregressive:
+        """The distribution over images given the context `(…, *context_shape)`, or labels `(…,)`.
+
+        ValueError for a context that does not fit.
+        """
+        if self.classes and context is not None:
+            context = self._one_hot(context)
+        if (context is None) == bool(self.context_shape) or (
+            context is not None and context.shape[-len(self.context_shape) :] != self.context_shape
+        ):
+            raise ValueError(
+                f"context: expected {_described(self.context_shape, self.classes)}, got "
+                f"{'none' if context is None else tuple(context.shape)}; call the model with it, or build it with context=…"
+            )
+        return Autoregressive(self, context)
+
+    def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Observes x, and returns it (or a draw of it, where the observation is lifted)."""
+        if context is not None and len(context) != len(x):
+            raise ValueError(f"context: expected {len(x)}, one for each image in x, got {len(context)}; match them")
+        with pyro.plate("data", len(x)):
+            drawn: Tensor = pyro.sample("x", self(context), obs=x)
+        return drawn
+
+    def guide(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Nothing: there are no latent variables."""
+
+    def conditionals(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
+        """Every pixel's conditional, given the values in x; see `Autoregressive.conditionals`."""
+        found: TorchDistributionMixin = self.head(self.network(self.standardise(x), self._maps(context)))
+        return found
+
+    def walk(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Place, Tensor]]:
+        """Each place with its conditional's parameters, in the order in which values are drawn into x."""
+        channels, height, width = self.shape
+        size = channels // self.ordered
+        walk = self.network.walk(Start(len(x), width, self._maps(context)))
+        hidden = x.new_zeros(len(x), channels)
+        for row in range(height):
+            walk.row()
+            for column in range(width):
+                pixel = hidden
+                for channel in range(0, channels, size):
+                    place = (slice(None), slice(channel, channel + size), row, column)
+                    yield place, walk.pixel(column, pixel)
+                    pixel = self.standardise(x[:, :, row, column])
+                walk.known(column, pixel)
+
+    def draw(self, parameters: Tensor) -> Tensor:
+        """Values of a pixel from its conditional's parameters."""
+        return self.head.draw(parameters)
+
+    def blank(self, n: int) -> Tensor:
+        """`(n, *shape)` of zeros, where the parameters are."""
+        like = next(self.parameters())
+        return torch.zeros(n, *self.shape, device=like.device, dtype=like.dtype)
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        like = next(self.parameters())
+        if labels.is_floating_point():
+            raise ValueError(f"context: expected int64 labels 0..{self.classes - 1}, got {labels.dtype}; convert them")
+        # Reading values makes a device wait, so it is part of Pyro's validation and switched off with it.
+        if is_validation_enabled() and bool(((labels < 0) | (labels >= self.classes)).any()):
+            raise ValueError(
+                f"context: expected labels 0..{self.classes - 1}, got {int(labels.min())}..{int(labels.max())}; "
+                "renumber them, or build the model with more classes"
+            )
+        return (labels.unsqueeze(-1) == torch.arange(self.classes, device=labels.device)).to(like.dtype)
+
+    def _maps(self, context: Tensor | None) -> Tensor | None:
+        """The context as maps `(n, maps, height or 1, width or 1)`."""
+        return context[..., None, None] if context is not None and len(self.context_shape) == 1 else context
+
+
+def read_out(features: int, outputs: int, channels: int) -> list[Causal]:
+    """The last layers: two 1×1 convolutions, each after a rectifier."""
+    return [
+        Rectify(),
+        MaskedConv(features, features, 1, Mask.B, channels),
+        Rectify(),
+        MaskedConv(features, outputs, 1, Mask.B, channels, outputs // channels),
+    ]
+
+
+def _context_shape(context: int | Sequence[int], image: tuple[int, int, int]) -> tuple[int, ...]:
+    if isinstance(context, int):
+        return (context,) if context else ()
+    shape = image_shape(context)
+    if shape[1:] != image[1:]:
+        raise ValueError(f"context: expected a map of the image's size {image[1:]}, got {shape}; resize it")
+    return shape
+
+
+def _described(shape: tuple[int, ...], classes: int) -> str:
+    if classes:
+        return f"labels 0..{classes - 1}, one for each image"
+    return f"the shape (…, {', '.join(map(str, shape))})" if shape else "none"

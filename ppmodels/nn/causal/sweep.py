@@ -1,0 +1,129 @@
+"""An LSTM that sweeps along a line of positions: what the Row LSTM and the Diagonal BiLSTM both are.
+
+A step updates a range of neighbouring positions at once. Each cell sees the outputs of the step before at its own position
+plus each of the path's offsets, and the cell state of its own position; beyond the range of that step they are 0. Cells are
+packed in the order of the steps, so that a step is a slice.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+class Path(NamedTuple):
+    """The steps of a sweep over a line of `positions`: the first position of each step, and the one after its last."""
+
+    positions: int
+    steps: tuple[tuple[int, int], ...]
+    offsets: tuple[int, ...]
+
+
+class Cell(NamedTuple):
+    """An LSTM cell at work: its three gates together, its candidate, the state that it makes, and the tanh of that."""
+
+    gates: Tensor
+    candidate: Tensor
+    state: Tensor
+    squashed: Tensor
+
+    @property
+    def output(self) -> Tensor:
+        """`(..., h)`: what the output gate lets through."""
+        return self.gates[..., 2 * self.state.shape[-1] :] * self.squashed
+
+
+def cell(inputs: Tensor, before: Tensor) -> Cell:
+    """The LSTM cell (Hochreiter & Schmidhuber, 1997, with a forget gate).
+
+    `inputs` `(..., 4 h)` are those of the input, forget and output gate and of the candidate; `before` `(..., h)` is the
+    state.
+    """
+    h = before.shape[-1]
+    gates, candidate = inputs[..., : 3 * h].sigmoid(), inputs[..., 3 * h :].tanh()
+    state = torch.addcmul(gates[..., h : 2 * h] * before, gates[..., :h], candidate)
+    return Cell(gates, candidate, state, state.tanh())
+
+
+def sweep(inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
+    """The outputs `(lines, cells * n, h)` of LSTMs that sweep along `lines` lines at once, each with weights of its own.
+
+    `inputs` `(lines, cells * n, 4 h)` is the input-to-state part of the cells, packed by step, then position, then example;
+    `weight` `(lines, offsets * h, 4 h)` the state-to-state part. Differentiable once.
+    """
+    found: Tensor = _Sweep.apply(inputs, weight, path, n)
+    return found
+
+
+class _Sweep(Function):
+    """The backward pass is written by hand: the weights' gradient is one product, and steps leave no graph behind."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
+        lines, _, h = inputs.shape[0], inputs.shape[1], inputs.shape[2] // 4
+        margin = max(map(abs, path.offsets))
+        outputs = inputs.new_zeros(lines, (path.positions + 2 * margin) * n, h)
+        states = inputs.new_zeros(lines, path.positions * n, h)
+        kept: list[Tensor] = []
+        made: list[Tensor] = []
+        done = 0
+        for first, last in path.steps:
+            size = (last - first) * n
+            window = torch.cat(_windows(outputs, first + margin, last + margin, path.offsets, n), -1)
+            before = states[:, first * n : last * n].clone()
+            each = cell(torch.baddbmm(inputs[:, done : done + size], window, weight), before)
+            output = each.output
+            outputs[:, (first + margin) * n : (last + margin) * n] = output
+            states[:, first * n : last * n] = each.state
+            made.append(output)
+            kept += [window, before, *each]
+            done += size
+        ctx.save_for_backward(weight, *kept)
+        ctx.path, ctx.n = path, n
+        return torch.cat(made, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        weight, *kept = ctx.saved_tensors
+        path, n = ctx.path, ctx.n
+        lines, h = grad.shape[0], grad.shape[2]
+        margin = max(map(abs, path.offsets))
+        of_outputs = grad.new_zeros(lines, (path.positions + 2 * margin) * n, h)
+        of_states = grad.new_zeros(lines, path.positions * n, h)
+        transposed = weight.transpose(1, 2)
+        found: list[Tensor] = []
+        done = grad.shape[1]
+        for step in reversed(range(len(path.steps))):
+            first, last = path.steps[step]
+            size, here = (last - first) * n, slice(first * n, last * n)
+            _, before, *parts = kept[6 * step : 6 * step + 6]
+            output = grad[:, done - size : done] + of_outputs[:, (first + margin) * n : (last + margin) * n]
+            gradient, of_states[:, here] = _cell_backward(output, of_states[:, here], before, Cell(*parts))
+            of_window = torch.bmm(gradient, transposed).chunk(len(path.offsets), -1)
+            of_outputs.zero_()
+            windows = _windows(of_outputs, first + margin, last + margin, path.offsets, n)
+            for window, part in zip(windows, of_window, strict=True):
+                window += part
+            found.append(gradient)
+            done -= size
+        gradient = torch.cat(found[::-1], 1)
+        return gradient, torch.bmm(torch.cat(kept[::6], 1).transpose(1, 2), gradient), None, None
+
+
+def _windows(line: Tensor, first: int, last: int, offsets: tuple[int, ...], n: int) -> list[Tensor]:
+    return [line[:, (first + offset) * n : (last + offset) * n] for offset in offsets]
+
+
+def _cell_backward(of_output: Tensor, of_state: Tensor, before: Tensor, each: Cell) -> tuple[Tensor, Tensor]:
+    """The gradients of a cell's inputs and of the state before it, from those of its output and its state."""
+    take, keep, show = each.gates.chunk(3, -1)
+    of_state = of_state + torch.ops.aten.tanh_backward(of_output * show, each.squashed)
+    of_gates = torch.cat((of_state * each.candidate, of_state * before, of_output * each.squashed), -1)
+    of_inputs = (
+        torch.ops.aten.sigmoid_backward(of_gates, each.gates),
+        torch.ops.aten.tanh_backward(of_state * take, each.candidate),
+    )
+    return torch.cat(of_inputs, -1), of_state * keep
