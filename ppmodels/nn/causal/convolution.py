@@ -29,7 +29,7 @@ def channel_of(features: int, channels: int, blocks: int = 1) -> Tensor:
 
 
 class MaskedConv(Causal):
-    """A convolution of odd width `kernel` over the rows above, the pixels to the left, and, as `mask` says, the pixel itself.
+    """A convolution of odd width `kernel` over the rows above, the pixels on the left and, by `mask`, the pixel itself.
 
     Features are split evenly among `channels` colour channels, outputs in `blocks` equal blocks each; with one channel
     a pixel is a unit, and Mask.A hides it whole. `rows` is how many rows above are seen, by default kernel // 2. That

@@ -1,5 +1,7 @@
 """Gated layers in a vertical and a horizontal stack, without a blind spot (van den Oord et al., 2016, arXiv 1606.05328)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
