@@ -2,7 +2,7 @@
 
 from inference.bounds import Bound, elbo, iwae, renyi
 from inference.check import check
-from inference.differentiate import Traced
+from inference.differentiate import Compiled, Traced
 from inference.estimators import Estimate, Estimator, exact, importance
 from inference.evaluate import Evaluation, evaluate
 from inference.fit import Fitted, Validation, fit
@@ -18,6 +18,7 @@ __all__ = [
     "SVI",
     "Batch",
     "Bound",
+    "Compiled",
     "Estimate",
     "Estimator",
     "Evaluation",

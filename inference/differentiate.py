@@ -1,5 +1,6 @@
 """How a player's loss becomes gradients: by autograd at every step, or by a graph that is traced once."""
 
+import warnings
 from collections.abc import Callable
 
 import pyro
@@ -34,17 +35,60 @@ class Traced:
     """
 
     def __init__(self) -> None:
-        self._graphs: dict[tuple[object, ...], GraphModule] = {}
+        self._graphs: dict[tuple[object, ...], Graph] = {}
 
     def __call__(self, player: Player, batch: tuple[Tensor, ...]) -> Tensor:
         key = (player.loss, *((tensor.shape, tensor.dtype, tensor.device) for tensor in batch))
         if key not in self._graphs:
-            self._graphs[key] = _graph(player, batch)
+            self._graphs[key] = self.made(_graph(player, batch))
         with torch.no_grad():
             loss, *gradients = self._graphs[key](*batch)
         for parameter, gradient in zip(player.parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss
+
+    def made(self, graph: GraphModule) -> "Graph":
+        """What is run at every step: the graph as it was traced."""
+        return graph
+
+
+class Compiled(Traced):
+    """`Traced`, and the graph compiled by Inductor: for convolutional networks, whose first step then takes a minute.
+
+    It draws other noise than the eager step, as the seed and the step say all the same. Where there is no working C++
+    compiler the graph is run as it was traced, with a warning.
+    """
+
+    def made(self, graph: GraphModule) -> "Graph":
+        """The graph, compiled when it is first run."""
+        compiled: Graph = torch.compile(graph, dynamic=False)
+        return _Attempt(compiled, graph)
+
+
+class _Attempt:
+    """Runs a compiled graph, or for good the graph itself if the first run finds that it can not be compiled."""
+
+    def __init__(self, compiled: "Graph", graph: GraphModule) -> None:
+        self.graph: Graph = compiled
+        self.instead: GraphModule | None = graph
+
+    def __call__(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        if self.instead is None:
+            return self.graph(*batch)
+        try:
+            found = self.graph(*batch)
+        except Exception as error:
+            if type(error).__name__ != "BackendCompilerFailed":  # torch's own; to import its module takes seconds
+                raise
+            warnings.warn(f"the step is traced, but can not be compiled here: {error}", stacklevel=3)
+            self.graph = self.instead
+            found = self.graph(*batch)
+        self.instead = None
+        return found
+
+
+Graph = Callable[..., tuple[Tensor, ...]]
+"""A loss and its gradients, as a function of the batch."""
 
 
 def _graph(player: Player, batch: tuple[Tensor, ...]) -> GraphModule:

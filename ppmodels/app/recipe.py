@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from inference import SVI, Estimator, Objective, elbo, importance
+from inference import SVI, Estimator, Objective, Traced, elbo, importance
 from ppmodels.data import Dataset
 
 
@@ -41,8 +41,8 @@ class Recipe:
     """The decay of a moving average of the weights, which is then what is scored and saved."""
     schedule: Callable[[float], float] | None = None
     """A factor on the learning rate, as a function of the fraction of steps taken, in [0, 1)."""
-    traced: bool = False
-    """Whether the program is run once and its arithmetic replayed at every step, which is quicker (`inference.Traced`)."""
+    traced: Callable[[], Traced] | None = None
+    """`inference.Traced`: the program is run once and its arithmetic replayed, which is quicker; or `Compiled`."""
     labelled: bool = False
     """Whether the program is called with `(x, y)`, y the labels, or with `(x,)`."""
     validate_every: int | None = 500

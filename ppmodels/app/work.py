@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import inference
-from inference import Estimator, Evaluation, Fitted, Step, Traced, Validation, adam, elbo, fit
+from inference import Estimator, Evaluation, Fitted, Step, Validation, adam, elbo, fit
 from inference.average import restore
 from inference.differentiate import backward
 from inference.estimators import Importance
@@ -188,7 +188,7 @@ def _step(subject: Subject, seed: int) -> Step:
         clip=recipe.clip,
         learning_rate=_by_step(recipe),
         average=recipe.average,
-        differentiate=Traced() if recipe.traced else backward,
+        differentiate=recipe.traced() if recipe.traced else backward,
     )
 
 

@@ -93,8 +93,11 @@ class ConvWalk(Walk):
         self.above = weight[:, :, :-1]
         self.here = weight[:, :, -1, : conv.reach + 1].permute(2, 1, 0).reshape(-1, outputs).contiguous()
         self.rows = weight.new_zeros(self.n, self.inputs, conv.rows, self.width)
-        # Pixels side by side, the reach to the left of the first column included, so that a window is a slice.
+        # Pixels side by side, the reach to the left of the first column included, so that a window is a slice: the
+        # views of all columns are made once, as making one takes as long as a small product.
         self.current = weight.new_zeros(self.n, (conv.reach + self.width) * self.inputs)
+        self.slots = self.current.split(self.inputs, 1)[conv.reach :]
+        self.windows = self.current.unfold(1, self.here.shape[0], self.inputs).unbind(1)
         self.base: Sequence[Tensor] = ()
         self.done = 0
 
@@ -117,14 +120,12 @@ class ConvWalk(Walk):
         """The contribution of the rows above, and that of the pixels to the left."""
         if not (self.conv.reach or self.conv.rows):
             return torch.addmm(self.base[column], x, self.here)
-        self.known(column, x)
-        at = column * self.inputs
-        return torch.addmm(self.base[column], self.current[:, at : at + self.here.shape[0]], self.here)
+        self.slots[column].copy_(x)
+        return torch.addmm(self.base[column], self.windows[column], self.here)
 
     def known(self, column: int, x: Tensor) -> None:
         """Keeps the inputs for the pixels after."""
-        end = (self.conv.reach + column + 1) * self.inputs
-        self.current[:, end - self.inputs : end] = x
+        self.slots[column].copy_(x)
 
     def _base(self, row: int) -> Tensor:
         """What does not depend on this row's pixels, `(n or 1, outputs, width or 1)`."""
