@@ -5,7 +5,7 @@ from enum import Enum
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, linear, pad
 
 from ppmodels.nn.causal.layer import Causal, Start, Walk
 
@@ -54,14 +54,16 @@ class MaskedConv(Causal):
             raise ValueError(f"kernel: expected an odd width, got {kernel}; take {kernel + 1}")
         self.reach = kernel // 2
         self.rows = self.reach if rows is None else rows
-        drawn = nn.Conv2d(inputs, outputs, (self.rows + 1, kernel))
+        columns = kernel if self.rows else self.reach + 1  # in its own row a pixel sees nothing to the right
+        drawn = nn.Conv2d(inputs, outputs, (self.rows + 1, columns))
         assert drawn.bias is not None
         self.weight, self.bias = drawn.weight, drawn.bias
         self.context = nn.Conv2d(context, outputs, 1, bias=False) if context else None
-        self.register_buffer("mask", self._mask(inputs, outputs, kernel, mask, channels, blocks), persistent=False)
+        self.register_buffer("mask", self._mask(mask, channels, blocks), persistent=False)
 
-    def _mask(self, inputs: int, outputs: int, kernel: int, mask: Mask, channels: int, blocks: int) -> Tensor:
-        seen = torch.ones(outputs, inputs, self.rows + 1, kernel)
+    def _mask(self, mask: Mask, channels: int, blocks: int) -> Tensor:
+        seen = torch.ones_like(self.weight)
+        outputs, inputs, _, _ = seen.shape
         seen[:, :, -1, self.reach + 1 :] = 0
         before, after = channel_of(inputs, channels), channel_of(outputs, channels, blocks).unsqueeze(1)
         seen[:, :, -1, self.reach] = (before < after if mask is Mask.A else before <= after).to(seen.dtype)
@@ -74,9 +76,17 @@ class MaskedConv(Causal):
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """All pixels' outputs."""
-        # Padding is the same above and below, so there are too many rows at the end.
-        y = conv2d(x, self.masked, self.bias, padding=(self.rows, self.reach))[:, :, : x.shape[2]]
+        # Padding is the same on both sides, so there are too many rows, or columns, at the end.
+        y = conv2d(x, self.masked, self.bias, padding=(self.rows, self.reach))[:, :, : x.shape[2], : x.shape[3]]
         return y if self.context is None else y + self.context(context)
+
+    def packed(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The outputs as `(height, width, n, outputs)`, by one product; only of a convolution that sees no rows above."""
+        x = pad(x.permute(2, 3, 0, 1), (0, 0, 0, 0, self.reach, 0))
+        width = x.shape[1] - self.reach
+        window = torch.cat([x[:, tap : tap + width] for tap in range(self.reach + 1)], -1)
+        y = linear(window, self.masked[:, :, 0].transpose(1, 2).flatten(1), self.bias)
+        return y if self.context is None else y + self.context(context).permute(2, 3, 0, 1)
 
     def walk(self, start: Start) -> "ConvWalk":
         """At the first pixel."""

@@ -26,10 +26,10 @@ class RowLSTMLayer(Causal):
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The outputs `(n, hidden, height, width)`."""
         n, _, height, width = x.shape
-        inputs = full_precision(self.input_to_state(x, context)).permute(2, 3, 0, 1)
+        inputs = full_precision(self.input_to_state.packed(x, context))
         path = Path(width, ((0, width),) * height, (-1, 0, 1))
         with without_autocast(x):
-            found = sweep(inputs.reshape(1, height * width * n, -1), self.state_to_state, path, n)
+            found = sweep(inputs.view(1, height * width * n, -1), self.state_to_state, path, n)
         return found.view(height, width, n, -1).permute(2, 3, 0, 1)
 
     def walk(self, start: Start) -> "RowLSTMWalk":
@@ -83,7 +83,7 @@ class DiagonalBiLSTMLayer(Causal):
         """The outputs `(n, hidden, height, width)`."""
         n, _, height, width = x.shape
         cells = height * width
-        inputs = full_precision(self.input_to_state(x, context)).unflatten(1, (2, -1)).permute(1, 3, 4, 0, 2)
+        inputs = full_precision(self.input_to_state.packed(x, context)).unflatten(3, (2, -1)).permute(3, 0, 1, 2, 4)
         packed = inputs.reshape(2 * cells, -1).index_select(0, self.order).view(2, cells * n, -1)
         with without_autocast(x):
             found = sweep(packed, self.state_to_state, self.path, n)

@@ -94,36 +94,38 @@ class _Sweep(Function):
         of_outputs = grad.new_zeros(lines, (path.positions + 2 * margin) * n, h)
         of_states = grad.new_zeros(lines, path.positions * n, h)
         transposed = weight.transpose(1, 2)
-        found: list[Tensor] = []
+        of_inputs, of_weight = grad.new_empty(lines, grad.shape[1], 4 * h), torch.zeros_like(weight)
         done = grad.shape[1]
         for step in reversed(range(len(path.steps))):
             first, last = path.steps[step]
             size, here = (last - first) * n, slice(first * n, last * n)
-            _, before, *parts = kept[6 * step : 6 * step + 6]
+            seen, before, *parts = kept[6 * step : 6 * step + 6]
             output = grad[:, done - size : done] + of_outputs[:, (first + margin) * n : (last + margin) * n]
-            gradient, of_states[:, here] = _cell_backward(output, of_states[:, here], before, Cell(*parts))
+            gradient = of_inputs[:, done - size : done]
+            of_states[:, here] = _cell_backward(output, of_states[:, here], before, Cell(*parts), gradient)
             of_window = torch.bmm(gradient, transposed).chunk(len(path.offsets), -1)
+            of_weight.baddbmm_(seen.transpose(1, 2), gradient)
             of_outputs.zero_()
             windows = _windows(of_outputs, first + margin, last + margin, path.offsets, n)
             for window, part in zip(windows, of_window, strict=True):
                 window += part
-            found.append(gradient)
             done -= size
-        gradient = torch.cat(found[::-1], 1)
-        return gradient, torch.bmm(torch.cat(kept[::6], 1).transpose(1, 2), gradient), None, None
+        return of_inputs, of_weight, None, None
 
 
 def _windows(line: Tensor, first: int, last: int, offsets: tuple[int, ...], n: int) -> list[Tensor]:
     return [line[:, (first + offset) * n : (last + offset) * n] for offset in offsets]
 
 
-def _cell_backward(of_output: Tensor, of_state: Tensor, before: Tensor, each: Cell) -> tuple[Tensor, Tensor]:
-    """The gradients of a cell's inputs and of the state before it, from those of its output and its state."""
+def _cell_backward(of_output: Tensor, of_state: Tensor, before: Tensor, each: Cell, of_inputs: Tensor) -> Tensor:
+    """Writes the gradient of a cell's inputs, from those of its output and state; gives that of the state before it."""
+    h = before.shape[-1]
     take, keep, show = each.gates.chunk(3, -1)
     of_state = of_state + torch.ops.aten.tanh_backward(of_output * show, each.squashed)
-    of_gates = torch.cat((of_state * each.candidate, of_state * before, of_output * each.squashed), -1)
-    of_inputs = (
-        torch.ops.aten.sigmoid_backward(of_gates, each.gates),
-        torch.ops.aten.tanh_backward(of_state * take, each.candidate),
-    )
-    return torch.cat(of_inputs, -1), of_state * keep
+    of_gates = of_inputs[..., : 3 * h]
+    of_gates[..., :h] = of_state * each.candidate
+    of_gates[..., h : 2 * h] = of_state * before
+    of_gates[..., 2 * h :] = of_output * each.squashed
+    of_gates.copy_(torch.ops.aten.sigmoid_backward(of_gates, each.gates))
+    of_inputs[..., 3 * h :] = torch.ops.aten.tanh_backward(of_state * take, each.candidate)
+    return of_state * keep
