@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from benchmarks import memory, step
+from benchmarks import memory, pixels, step
 from benchmarks.timing import machine
 
 
@@ -17,6 +17,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(machine(arguments.device))
     step.report(arguments.device)
+    pixels.report(arguments.device)
     memory.report(arguments.examples)
 
 

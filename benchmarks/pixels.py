@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.timing import interleaved, milliseconds, ratio, synchronise
 from inference import SVI, Compiled, Step, adam
 from ppmodels import CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
-from ppmodels.nn.causal import DiagonalBiLSTMLayer, Mask, MaskedConv, PixelModel, RowLSTMLayer
+from ppmodels.nn.causal import DiagonalBiLSTMLayer, PixelModel, RowLSTMLayer
 
 SIDE, BATCH = 28, 16
 
@@ -18,7 +18,7 @@ SIDE, BATCH = 28, 16
 @torch.no_grad()
 def naive_steps(model: PixelModel, x: Tensor, steps: int) -> None:
     """Some steps of sampling as it is without carried state: a full forward, and the draw of one pixel."""
-    channels, height, width = model.shape
+    _, height, width = model.shape
     for index in range(steps):
         row, column = divmod(index * height * width // steps, width)
         parameters = model.network(model.standardise(x), None)

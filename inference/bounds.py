@@ -11,6 +11,10 @@ BoundFunction = Callable[[Tensor], Tensor]
 """`(particles, batch)` log-weights to `(batch,)` nats."""
 
 
+LOWER_BOUND = "lower bound in expectation"
+"""The kind of a number whose expectation is at most log p(x)."""
+
+
 @dataclass(frozen=True)
 class Bound:
     """The Rényi bound of order alpha: the log of a power mean of the weights (Li & Turner 2016, arXiv 1602.02311).
@@ -35,7 +39,7 @@ class Bound:
     @property
     def kind(self) -> str:
         """What an estimate by this bound is of log p(x)."""
-        return "lower bound in expectation" if self.alpha >= 0 else "estimate, no bound"
+        return LOWER_BOUND if self.alpha >= 0 else "estimate, no bound"
 
 
 elbo = Bound(1.0)

@@ -26,6 +26,10 @@ class Estimate(NamedTuple):
     error: Tensor
 
 
+EXACT = "exact"
+"""The kind of a number that is log p(x) itself."""
+
+
 class Estimator(Protocol):
     """What gives log p(x) of a batch, and says what the number is."""
 
@@ -46,7 +50,7 @@ class Exact:
 
     @property
     def kind(self) -> str:
-        return "exact"
+        return EXACT
 
     @property
     def settings(self) -> dict[str, str | int | float]:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from inference.bounds import LOWER_BOUND
 from inference.check import check_batch
-from inference.estimators import Estimator, Importance
+from inference.estimators import EXACT, Estimator, Importance
 from inference.noise import mix, own_noise, reseed
 from inference.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.sites import is_implicit, random_sites
@@ -72,20 +73,25 @@ class Evaluation:
         """The paired mean difference of two estimates of this evaluation, and its standard error, in nats."""
         return _paired(self._values(name), self._values(other), self.error[name] + self.error[other])
 
-    def difference(self, other: "Evaluation", name: str) -> tuple[float, float]:
+    def difference(self, other: "Evaluation", name: str, than: str | None = None) -> tuple[float, float]:
         """The paired mean difference from another evaluation on the same examples, and its standard error, in nats.
+
+        `than` is the other's estimate, `name` by default. Besides numbers of one kind and setting, an exact one compares
+        with a lower bound; the side of the bound is then in truth better by the bound's gap, which is not known.
 
         Raises:
             ProgramError: the two were measured on different data, or by estimators of different settings.
         """
+        than = name if than is None else than
         mine = (self.measured_on, self.kind.get(name), self.settings.get(name))
-        theirs = (other.measured_on, other.kind.get(name), other.settings.get(name))
-        if mine != theirs:
+        theirs = (other.measured_on, other.kind.get(than), other.settings.get(than))
+        one_exact = {mine[1], theirs[1]} == {EXACT, LOWER_BOUND} and mine[0] == theirs[0]
+        if mine != theirs and not one_exact:
             raise ProgramError(
                 f"two numbers can be compared only where data, kind and settings agree; here {mine} against {theirs}. "
                 "Evaluate both on the same batches with the same estimators."
             )
-        return _paired(self._values(name), other._values(name), self.error[name] + other.error[name])
+        return _paired(self._values(name), other._values(than), self.error[name] + other.error[than])
 
     def summary(self) -> dict[str, Any]:
         """The numbers as plain values, for a table or a JSON file; what is not finite or cannot be had is None."""

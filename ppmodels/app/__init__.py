@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from ppmodels.app.recipe import Recipe
     from ppmodels.app.recipes import RECIPES
     from ppmodels.app.run import Run
-    from ppmodels.app.work import evaluate, reconstruct, sample, train
+    from ppmodels.app.work import compare, complete, evaluate, reconstruct, sample, train
 
-__all__ = ["RECIPES", "Recipe", "Run", "evaluate", "find", "reconstruct", "sample", "train"]
+__all__ = ["RECIPES", "Recipe", "Run", "compare", "complete", "evaluate", "find", "reconstruct", "sample", "train"]
 
 _HOMES = {
     "ppmodels.app.lookup": ("find",),
     "ppmodels.app.recipe": ("Recipe",),
     "ppmodels.app.recipes": ("RECIPES",),
     "ppmodels.app.run": ("Run",),
-    "ppmodels.app.work": ("evaluate", "reconstruct", "sample", "train"),
+    "ppmodels.app.work": ("compare", "complete", "evaluate", "reconstruct", "sample", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -125,6 +125,29 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders that `train` wrote, of the same data.")],
+    split: Annotated[SplitName, typer.Option(help="Which part of the data.")] = SplitName.TEST,
+    particles: Annotated[
+        int | None, typer.Option(min=1, help="Draws per example of importance-weighted bounds.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only so many examples, chosen at random.")] = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+) -> None:
+    """Rank RUNs of the same data by log p(x), exact or bounded, with paired differences and their errors."""
+    with clean():
+        from rich.console import Console
+
+        from ppmodels.app import report, work
+        from ppmodels.app.run import Run
+
+        opened = [Run.open(run) for run in runs]
+        report.comparison(work.compare(opened, split.value, particles, limit, folder, device.value, seed), Console())
+
+
+@app.command()
 def sample(
     run: RunFolder,
     count: Annotated[int | None, typer.Option(min=1, max=100_000, help="How many; 100 images or 1000 rows.")] = None,
@@ -157,6 +180,24 @@ def reconstruct(
 
         opened = Run.open(run)
         _pictures(run, work.reconstruct(opened, data, folder, device.value, seed))
+
+
+@app.command()
+def complete(
+    run: RunFolder,
+    given: Annotated[float, typer.Option(min=0.0, max=0.99, help="The part of the rows that is given.")] = 0.5,
+    data: Data = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+) -> None:
+    """Show test images of which the upper part is given, and endings that RUN, a model of pixels, draws for them."""
+    with clean():
+        from ppmodels.app import work
+        from ppmodels.app.run import Run
+
+        opened = Run.open(run)
+        _pictures(run, work.complete(opened, given, data, folder, device.value, seed))
 
 
 @contextmanager

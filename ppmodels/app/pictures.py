@@ -5,7 +5,9 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -86,11 +88,53 @@ def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
     return _made("reconstructions", seed, make)
 
 
+def completions(subject: Subject, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
+    """Test images, of which the upper part is given, and several endings that the program draws for each."""
+
+    def make() -> dict[str, bytes]:
+        _need_images(subject)
+        batch = subject.examples(10)
+        x = batch[0]
+        height = x.shape[2]
+        rows = min(max(round(given * height), 0), height - 1)
+        known = torch.zeros_like(x, dtype=torch.bool)
+        known[:, :, :rows] = True
+        index = torch.arange(len(x), device=x.device).repeat_interleave(endings)
+        drawn = _pixels(subject, _rows(batch, index)).complete(x[index], known[index])
+        grey = torch.where(known, x, x.new_tensor((subject.data.levels or 2) / 2))
+        images = torch.cat((x.unsqueeze(1), grey.unsqueeze(1), drawn.unflatten(0, (len(x), endings))), 1)
+        title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
+        return {"completions.png": _grid(subject, images.flatten(0, 1), endings + 2, title)}
+
+    return _made("completions", seed, make)
+
+
+def inferred(subject: Subject, seed: int = 0) -> Pictures:
+    """What a program makes of test images: endings, where it has no latents; else reconstructions and latent walks."""
+    with torch.no_grad():
+        latents = posterior(subject.program, subject.examples(2))
+    if not latents:
+        return completions(subject, seed)
+    return reconstructions(subject, seed) | latent_pictures(subject, seed)
+
+
 def latent_pictures(subject: Subject, seed: int = 0) -> Pictures:
     """A traversal of the most active latent dimensions, and interpolations between test images."""
     return _made("traversal", seed, lambda: {"traversal.png": _traversal(subject, *_codes(subject))}) | _made(
         "interpolation", seed, lambda: {"interpolation.png": _interpolation(subject, *_codes(subject))}
     )
+
+
+def _pixels(subject: Subject, batch: tuple[Tensor, ...]) -> Any:
+    """The distribution of the observed images, one that can complete them."""
+    if posterior(subject.program, batch):
+        raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
+    with torch.no_grad(), evaluating(subject.program):
+        sites = pyro.poutine.trace(subject.program.model).get_trace(*batch).nodes.values()
+    found = [site["fn"] for site in sites if site["type"] == "sample" and hasattr(site["fn"], "complete")]
+    if len(found) != 1:
+        raise _Impossible(f"expected one observed site with an Autoregressive distribution, got {len(found)}")
+    return found[0]
 
 
 def _codes(subject: Subject) -> tuple[tuple[Tensor, ...], str, Tensor]:

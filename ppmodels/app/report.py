@@ -1,12 +1,13 @@
 """Tables for a person to read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ppmodels.app.recipe import Recipe
+from ppmodels.app.work import Standing
 
 
 def recipes(table: Mapping[str, Recipe], console: Console) -> None:
@@ -29,14 +30,36 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
     for name, row in summary["estimates"].items():
         settings = row["settings"]
         label = f"{name}, K = {settings['particles']}" if "particles" in settings else name
-        nats, error = (
-            "not finite" if value is None else f"{value:.2f}" for value in (row["nats"], row["standard_error"])
-        )
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
-        rows.add_row(label, row["kind"], f"{nats} ± {error}", bits)
+        rows.add_row(label, row["kind"], _nats(row), bits)
     console.print(rows)
     for line in _limits(summary, density):
         console.print(line, highlight=False, style="dim")
+
+
+def comparison(standings: Sequence[Standing], console: Console) -> None:
+    """Prints runs in their order, each with its number and how far it is behind the first on the same examples."""
+    first = standings[0]
+    rows = Table(title=_measured_on(first.result.measured_on), title_justify="left", title_style="bold")
+    for heading in ("run", "of log p(x)", "nats", "bits/dim", "behind"):
+        rows.add_column(heading, justify="left" if heading in ("run", "of log p(x)") else "right", no_wrap=True)
+    for each in standings:
+        row = each.result.summary()["estimates"][each.estimate]
+        behind = "—" if each is first else "{:.2f} ± {:.2f}".format(*first.ahead_of(each))
+        bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
+        kind = row["kind"].removesuffix(" in expectation")
+        rows.add_row(each.run.folder.name, kind, _nats(row), bits, behind)
+    console.print(rows)
+    lines = ["Mean nats per example; differences are paired by example. Below two standard errors nothing is decided."]
+    if len({each.result.kind[each.estimate] for each in standings}) > 1:
+        lines.append("A run known by a lower bound (in expectation) is in truth better by its gap, which is not known.")
+    for line in lines:
+        console.print(line, highlight=False, style="dim")
+
+
+def _nats(row: Mapping[str, Any]) -> str:
+    nats, error = ("not finite" if row[key] is None else f"{row[key]:.2f}" for key in ("nats", "standard_error"))
+    return f"{nats} ± {error}"
 
 
 def _measured_on(about: Mapping[str, Any]) -> str:

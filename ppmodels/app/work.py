@@ -1,8 +1,8 @@
-"""The app's four verbs as functions: train, evaluate, sample, reconstruct."""
+"""The app's verbs as functions: train, evaluate, sample, reconstruct, complete."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from inference.estimators import Importance
 from inference.progress import shown
 from ppmodels.app import plots
 from ppmodels.app.lookup import Found
-from ppmodels.app.pictures import Pictures, latent_pictures, reconstructions, samples
+from ppmodels.app.pictures import Pictures, completions, inferred, latent_pictures, reconstructions, samples
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, versions, write_whole
 from ppmodels.app.subject import Subject, device_named, located, prepared, restored
@@ -27,7 +27,14 @@ from ppmodels.data import InOrder, Shuffled
 
 WRITTEN = (
     *(RECORD, WEIGHTS, METRICS, RECIPE, "loss.png", "samples.png", "samples.csv", "reconstructions.png"),
-    *("traversal.png", "interpolation.png", "evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
+    *(
+        "traversal.png",
+        "interpolation.png",
+        "completions.png",
+        "evaluation.json",
+        "evaluation-train.json",
+        "evaluation-valid.json",
+    ),
 )
 """What a run may hold, and --overwrite removes."""
 
@@ -75,7 +82,7 @@ def train(
     write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))
     made = samples(subject, seed=seed)
     if subject.is_images:
-        made |= reconstructions(subject, seed) | latent_pictures(subject, seed)
+        made |= inferred(subject, seed)
     made.write(run.folder)
     return run, made.notes
 
@@ -122,6 +129,49 @@ def evaluate(
     return result
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A run in a comparison, with the number that stands for it."""
+
+    run: Run
+    estimate: str
+    result: Evaluation
+
+    def ahead_of(self, other: "Standing") -> tuple[float, float]:
+        """The paired mean difference, this run's number less the other's, and its standard error, in nats."""
+        return self.result.difference(other.result, self.estimate, other.estimate)
+
+
+def compare(
+    runs: Sequence[Run],
+    split: str = "test",
+    particles: int | None = None,
+    limit: int | None = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Standing]:
+    """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
+
+    That number is the exact one where there is one, and else the last of the recipe's bounds. Raises ProgramError for
+    runs that were not trained on the same kind of data, and for bounds of different settings.
+    """
+    found: list[Standing] = []
+    for run in runs:
+        subject = restored(run, None, folder, device)
+        watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
+        name, estimator = list(with_particles(subject.recipe.estimators, particles).items())[-1]
+        with pyro.validation_enabled(False):
+            found.append(
+                Standing(run, name, inference.evaluate(subject.program, watched, {name: estimator}, seed=seed))
+            )
+    found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)
+    for other in found[1:]:
+        found[0].ahead_of(other)  # refuses what can not be compared, before anything is shown
+    return found
+
+
 def sample(
     run: Run,
     count: int | None = None,
@@ -142,6 +192,22 @@ def reconstruct(
     """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
     subject = restored(run, data, folder, device)
     made = reconstructions(subject, seed) | latent_pictures(subject, seed)
+    made.write(run.folder)
+    return made
+
+
+def complete(
+    run: Run,
+    given: float = 0.5,
+    data: str | None = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Pictures:
+    """Writes completions.png of a run: test images of which the first rows are given, a fraction, and several endings."""
+    if not 0 <= given < 1:
+        raise ValueError(f"given: expected a fraction of the rows, at least 0 and below 1, got {given}")
+    made = completions(restored(run, data, folder, device), seed, given)
     made.write(run.folder)
     return made
 

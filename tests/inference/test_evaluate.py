@@ -194,6 +194,28 @@ def test_a_difference_is_paired_and_only_between_like_numbers() -> None:
             first.difference(other, "elbo")
 
 
+def test_an_exact_number_compares_with_a_lower_bound_and_with_nothing_looser() -> None:
+    class Observed(LinearGaussian):
+        """Nothing is latent: its density is exact."""
+
+        def model(self, x: Tensor) -> Tensor:
+            with pyro.plate("data", len(x)):
+                return pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).to_event(1), obs=x)
+
+        def guide(self, x: Tensor) -> None: ...
+
+    bounds = {"elbo": importance(50, elbo), "loose": importance(50, renyi(-1.0))}
+    bounded = evaluate(LinearGaussian(), X, bounds, measured_on={"data": "made"})
+    known = evaluate(Observed(), X, {"exact": exact()}, measured_on={"data": "made"})
+    ahead, error = bounded.difference(known, "elbo", "exact")
+    assert ahead == pytest.approx(bounded.mean("elbo") - known.mean("exact"))
+    assert known.difference(bounded, "exact", "elbo") == pytest.approx((-ahead, error))
+    elsewhere = evaluate(Observed(), X, {"exact": exact()}, measured_on={"data": "other"})
+    for other, than in ((bounded, "loose"), (elsewhere, "exact")):
+        with pytest.raises(ProgramError, match="only where data, kind and settings agree"):
+            known.difference(other, "exact", than)
+
+
 def test_labels_say_what_a_number_is() -> None:
     found = evaluate(LinearGaussian(), X, {"r": importance(3, renyi(-1.0)), "e": importance(3, elbo)})
     assert found.kind == {"r": "estimate, no bound", "e": "lower bound in expectation"}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from inference import (
     SVI,
+    Compiled,
     ImportanceWeighted,
     Objective,
     Pair,
@@ -391,6 +392,48 @@ def test_a_program_that_looks_at_values_is_not_traced() -> None:
 
     with pytest.raises(ProgramError, match=r"cannot be traced.*looks at values"):
         Step(SVI(Looks()), differentiate=Traced())(X)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # raised inside torch as it compiles
+def test_a_compiled_step_trains_as_the_eager_one_does() -> None:
+    """Inductor draws noise of its own, so the two agree in what they reach and exactly only without noise."""
+
+    class Observed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = nn.Parameter(torch.zeros(X.shape[1], dtype=X.dtype))
+
+        def model(self, x: Tensor) -> Tensor:
+            with pyro.plate("data", len(x)):
+                return pyro.sample("x", dist.Normal(self.mean.exp(), 1.0).to_event(1), obs=x)
+
+        def guide(self, x: Tensor) -> None: ...
+
+    found = []
+    for differentiate in (backward, Compiled()):
+        program = Observed()
+        step = Step(SVI(program), _sgd, differentiate=differentiate)
+        losses = [float(step(X)["loss"]) for _ in range(5)]
+        found.append([torch.tensor(losses), *program.state_dict().values()])
+    torch.testing.assert_close(*found)
+
+
+def test_where_nothing_can_be_compiled_the_traced_graph_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BackendCompilerFailed(RuntimeError): ...
+
+    def no_compiler(graph: object, dynamic: bool) -> object:
+        def run(*batch: Tensor) -> object:
+            raise BackendCompilerFailed("no C++ compiler")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    steps = [Step(SVI(LinearGaussian(error=0.3)), _sgd, differentiate=each) for each in (Traced(), Compiled())]
+    with pytest.warns(UserWarning, match=r"traced, but can not be compiled here.*no C\+\+ compiler"):
+        first = [float(step(X)["loss"]) for step in steps]
+    second = [float(step(X)["loss"]) for step in steps]
+    assert first[0] == first[1] != second[0] == second[1]
 
 
 @pytest.mark.parametrize("turns", [1, 2])
