@@ -131,7 +131,7 @@ _LARGE = Recipe(
     clip=100.0,
     average=0.999,
     schedule=cosine,
-    validate_every=1500,
+    validate_every=3000,
     estimators=_EXACT,
 )
 
