@@ -31,7 +31,8 @@ class Traced:
     branches, floats, the training mode. Schedules that live in buffers, as an objective's do, are read at every step.
 
     Raises:
-        ProgramError: the program looks at values (`.item()`, `if tensor:`), which no graph can follow.
+        ProgramError: the program looks at values (`.item()`, `if tensor:`), which no graph can follow, or has an operation
+            that does not survive tracing (nn.LSTM on a CPU).
     """
 
     def __init__(self) -> None:
@@ -39,10 +40,19 @@ class Traced:
 
     def __call__(self, player: Player, batch: tuple[Tensor, ...]) -> Tensor:
         key = (player.loss, *((tensor.shape, tensor.dtype, tensor.device) for tensor in batch))
-        if key not in self._graphs:
+        fresh = key not in self._graphs
+        if fresh:
             self._graphs[key] = self.made(_graph(player, batch))
-        with torch.no_grad():
-            loss, *gradients = self._graphs[key](*batch)
+        try:
+            with torch.no_grad():
+                loss, *gradients = self._graphs[key](*batch)
+        except RuntimeError as error:
+            if not fresh:
+                raise
+            raise ProgramError(
+                f"the program was traced, but its graph does not run ({error}), as that of nn.LSTM on a CPU does not. "
+                "Use the default, Step(..., differentiate=backward)."
+            ) from error
         for parameter, gradient in zip(player.parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss

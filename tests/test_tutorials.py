@@ -15,6 +15,16 @@ NAMES = [path.name for path in sorted(FOLDER.glob("*.py"))]
 PICTURES = {
     "01_vae.py": ["bounds", "interpolation", "reconstructions", "samples", "training"],
     "02_your_own_program.py": ["covariance", "mixture"],
+    "03_pixelrnn.py": [
+        "classes",
+        "completions",
+        "nats",
+        "pixelvae",
+        "receptive_fields",
+        "samples",
+        "surprise",
+        "training",
+    ],
 }
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 

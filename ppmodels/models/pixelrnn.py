@@ -12,6 +12,7 @@ from ppmodels.nn.causal import (
     RasterLSTM,
     Residual,
     RowLSTMLayer,
+    WrappedConv,
     read_out,
 )
 from ppmodels.nn.heads import Head
@@ -59,14 +60,15 @@ class RowLSTM(PixelModel):
     ) -> None:
         super().__init__(shape, levels, context, classes, likelihood)
         recurrent = [RowLSTMLayer(2 * hidden, hidden, self.ordered, self.maps) for _ in range(layers)]
-        self.network = _residual(self, hidden, recurrent)
+        self.network = _residual(self, _first(self, hidden), hidden, recurrent)
 
 
 class DiagonalBiLSTM(PixelModel):
     """Diagonal BiLSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see PixelModel.
 
     A 7×7 convolution that hides the pixel itself, then `layers` layers of `hidden` units a direction between maps of
-    twice as many. One layer sees every pixel before.
+    twice as many. One layer sees every pixel before: the last pixel of the row above, which in the paper's own account
+    only pixels near it see, is given to the first of the next row.
     """
 
     def __init__(
@@ -84,15 +86,15 @@ class DiagonalBiLSTM(PixelModel):
         recurrent = [
             DiagonalBiLSTMLayer(2 * hidden, hidden, (height, width), self.ordered, self.maps) for _ in range(layers)
         ]
-        self.network = _residual(self, hidden, recurrent)
+        self.network = _residual(self, WrappedConv(_first(self, hidden)), hidden, recurrent)
 
 
-def _residual(model: PixelModel, hidden: int, recurrent: Sequence[Causal]) -> Chain:
+def _first(model: PixelModel, hidden: int) -> MaskedConv:
+    return MaskedConv(model.shape[0], 2 * hidden, 7, Mask.A, model.ordered, context=model.maps)
+
+
+def _residual(model: PixelModel, first: Causal, hidden: int, recurrent: Sequence[Causal]) -> Chain:
     """The paper's architecture around recurrent layers."""
     channels = model.ordered
     blocks = [Residual(layer, MaskedConv(hidden, 2 * hidden, 1, Mask.B, channels)) for layer in recurrent]
-    return Chain(
-        MaskedConv(model.shape[0], 2 * hidden, 7, Mask.A, channels, context=model.maps),
-        *blocks,
-        *read_out(2 * hidden, model.outputs, channels),
-    )
+    return Chain(first, *blocks, *read_out(2 * hidden, model.outputs, channels))

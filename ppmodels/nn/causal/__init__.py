@@ -5,7 +5,7 @@ from ppmodels.nn.causal.gated import GatedLayers
 from ppmodels.nn.causal.lattice import DiagonalBiLSTMLayer, RowLSTMLayer
 from ppmodels.nn.causal.layer import Causal, Chain, Rectify, Residual, Start, Walk
 from ppmodels.nn.causal.model import PixelModel, read_out
-from ppmodels.nn.causal.raster import RasterLSTM
+from ppmodels.nn.causal.raster import RasterLSTM, WrappedConv
 
 __all__ = [
     "Causal",
@@ -21,5 +21,6 @@ __all__ = [
     "RowLSTMLayer",
     "Start",
     "Walk",
+    "WrappedConv",
     "read_out",
 ]

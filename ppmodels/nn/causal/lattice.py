@@ -64,7 +64,8 @@ class DiagonalBiLSTMLayer(Causal):
     """The Diagonal BiLSTM: two LSTMs that go down the image's diagonals, one from each upper corner.
 
     A cell is given the outputs above it and beside it, on the left or, in the other direction, on the right; what comes from
-    the right is moved down by a row. Together every pixel before is seen. Both directions are one batch, and a step
+    the right is moved down by a row. Together the inputs at every pixel before are seen. Both
+    directions are one batch, and a step
     computes the cells of one diagonal that lie in the image.
     """
 

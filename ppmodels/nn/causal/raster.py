@@ -1,4 +1,4 @@
-"""An LSTM over the pixels as one long sequence."""
+"""The pixels as one long sequence, in which the last of a row comes just before the first of the next."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,54 @@ from torch.nn.functional import pad
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
 from ppmodels.nn.causal.layer import Causal, Start, Walk
+
+
+def pixel_before(x: Tensor) -> Tensor:
+    """Maps `(n, inputs, height, width)` moved on by one pixel along the raster; the first pixel has 0 before it."""
+    return pad(x.flatten(2)[:, :, :-1], (1, 0)).unflatten(2, x.shape[2:])
+
+
+class WrappedConv(Causal):
+    """A masked convolution, plus a 1×1 one of the pixel before along the raster: at a row's start, the last one above.
+
+    Two LSTMs from the upper corners would not bring that pixel there: what comes from the right starts with features that
+    hide their own pixel.
+    """
+
+    def __init__(self, conv: MaskedConv) -> None:
+        super().__init__()
+        outputs, inputs, _, _ = conv.weight.shape
+        self.conv, self.before = conv, nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """All pixels' outputs."""
+        found: Tensor = self.conv(x, context) + self.before(pixel_before(x))
+        return found
+
+    def walk(self, start: Start) -> "WrappedWalk":
+        """At the first pixel."""
+        return WrappedWalk(self, start)
+
+
+class WrappedWalk(Walk):
+    """The convolution on a walk, and the pixel before."""
+
+    def __init__(self, layer: WrappedConv, start: Start) -> None:
+        self.conv, self.weight = layer.conv.walk(start), layer.before.weight[:, :, 0, 0].T
+        self.latest = self.weight.new_zeros(start.n, len(self.weight))
+
+    def row(self) -> None:
+        """The convolution's row begins; the pixel before stays."""
+        self.conv.row()
+
+    def pixel(self, column: int, x: Tensor) -> Tensor:
+        """Both parts."""
+        return torch.addmm(self.conv.pixel(column, x), self.latest, self.weight)
+
+    def known(self, column: int, x: Tensor) -> None:
+        """To the convolution, and for the next pixel."""
+        self.conv.known(column, x)
+        self.latest = x
 
 
 class RasterLSTM(Causal):
@@ -21,7 +69,7 @@ class RasterLSTM(Causal):
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The outputs `(n, hidden, height, width)`."""
-        before = pad(x.flatten(2)[:, :, :-1], (1, 0)).unflatten(2, x.shape[2:])
+        before = pixel_before(x)
         if context is not None:
             before = torch.cat((before, context.expand(-1, -1, *x.shape[2:])), 1)
         found, _ = self.lstm(before.flatten(2).permute(2, 0, 1))
