@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppmodels.data import Dataset, load
-    from ppmodels.distributions import Autoregressive, CategoricalLevels, DiscretizedLogisticMixture, DiscretizedNormal
+    from ppmodels.distributions import (
+        Autoregressive,
+        CategoricalLevels,
+        DiscretizedLogisticMixture,
+        DiscretizedNormal,
+        Implicit,
+    )
     from ppmodels.models import VAE, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
     from ppmodels.nn import ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, MLPEncoder, make_head
 
@@ -25,6 +31,7 @@ __all__ = [
     "DiscretizedNormal",
     "FlowEncoder",
     "GatedPixelCNN",
+    "Implicit",
     "MLPDecoder",
     "MLPEncoder",
     "PixelCNN",

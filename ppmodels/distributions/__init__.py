@@ -2,6 +2,7 @@
 
 from ppmodels.distributions.autoregressive import Autoregressive
 from ppmodels.distributions.categorical import CategoricalLevels
+from ppmodels.distributions.implicit import Implicit
 from ppmodels.distributions.levels import LevelsDistribution
 from ppmodels.distributions.logistic_mixture import DiscretizedLogisticMixture
 from ppmodels.distributions.normal import DiscretizedNormal
@@ -11,5 +12,6 @@ __all__ = [
     "CategoricalLevels",
     "DiscretizedLogisticMixture",
     "DiscretizedNormal",
+    "Implicit",
     "LevelsDistribution",
 ]

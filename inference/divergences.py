@@ -1,0 +1,86 @@
+"""Divergences between the q side (data and guide) and the p side (model), told by a critic T.
+
+A critic's loss is minimal where T is a known function of the ratio of the two densities; for an f-divergence it is minus the
+variational bound of Nowozin et al. (2016, arXiv 1606.00709), which the program then lowers. Values are means over a batch.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of the critic's values on the q side and on the p side, `(batch,)` each."""
+
+_STEEP = 20.0
+"""Exponents are cut here, 5e8 to 1: a critic that is farther off gets a constant gradient in place of an infinite one."""
+
+
+class Divergence(NamedTuple):
+    """What a critic minimises, what the program minimises, and what the critic's values say."""
+
+    critic: Loss
+    program: Loss
+    log_ratio: Callable[[Tensor], Tensor] | None
+    """log q/p from the best critic's T, in nats; None where T is a sign or a potential."""
+
+
+def _of(bound: Loss, log_ratio: Callable[[Tensor], Tensor]) -> Divergence:
+    """The divergence that is the largest value of `bound` over critics."""
+    return Divergence(lambda q, p: -bound(q, p), bound, log_ratio)
+
+
+def _itself(values: Tensor) -> Tensor:
+    return values
+
+
+def _exp(values: Tensor) -> Tensor:
+    # Beyond the cut linear, so that the gradient does not vanish where the critic is most wrong.
+    return values.clamp(max=_STEEP).exp() * (1 + (values - _STEEP).relu())
+
+
+def _logistic(q: Tensor, p: Tensor) -> Tensor:
+    return softplus(-q).mean() + softplus(p).mean()
+
+
+jensen_shannon = _of(lambda q, p: -_logistic(q, p), _itself)
+"""The minimax game of Goodfellow et al. (2014, arXiv 1406.2661): 2 JS - 2 log 2."""
+
+non_saturating = Divergence(_logistic, lambda q, p: softplus(q).mean() + softplus(-p).mean(), _itself)
+"""The same critic; the program makes it mistake each side for the other, whose gradient lasts where the critic is sure."""
+
+plug_in_kl = Divergence(_logistic, lambda q, p: q.mean(), _itself)
+"""KL(q ‖ p) by the logistic critic's ratio (Mescheder et al., 2017, arXiv 1701.04722). Its p side gets no gradient."""
+
+kl = _of(lambda q, p: q.mean() - _exp(p).mean() + 1, _itself)
+"""KL(q ‖ p) by the bound of Nguyen, Wainwright & Jordan (2010, arXiv 0809.0853)."""
+
+reverse_kl = _of(lambda q, p: -p.mean() - _exp(-q).mean() + 1, _itself)
+"""KL(p ‖ q) by the same bound."""
+
+pearson = _of(lambda q, p: (2 * q).mean() - p.square().mean() - 1, lambda t: t.clamp(min=1e-6).log())
+"""χ²(q ‖ p); T is the ratio q/p itself (Kanamori et al., 2009, by least squares)."""
+
+hellinger = _of(lambda q, p: 2 - _exp(-q / 2).mean() - _exp(p / 2).mean(), _itself)
+"""The squared Hellinger distance ∫(√q - √p)², twice the smaller convention."""
+
+least_squares = Divergence(
+    lambda q, p: (q - 1).square().mean() + p.square().mean(),
+    lambda q, p: q.square().mean() + (p - 1).square().mean(),
+    lambda t: torch.logit(t, eps=1e-6),
+)
+"""Labels 1 and 0 by least squares (Mao et al., 2017, arXiv 1611.04076); T is q / (q + p)."""
+
+hinge = Divergence(lambda q, p: (1 - q).relu().mean() + (1 + p).relu().mean(), lambda q, p: q.mean() - p.mean(), None)
+"""The hinge loss (Lim & Ye, 2017, arXiv 1705.02894); T is a margin."""
+
+wasserstein = Divergence(lambda q, p: p.mean() - q.mean(), lambda q, p: q.mean() - p.mean(), None)
+"""The earth mover's distance, of a critic that a penalty keeps 1-Lipschitz (Arjovsky et al., 2017, arXiv 1701.07875)."""
+
+relativistic = Divergence(lambda q, p: softplus(p - q).mean(), lambda q, p: softplus(q - p).mean(), None)
+"""Each example of one side against one of the other (Jolicoeur-Martineau, 2018, arXiv 1807.00734).
+
+With R1 and R2 it is R3GAN (Huang et al., 2024, arXiv 2501.05441).
+"""

@@ -1,0 +1,62 @@
+"""What is added to a critic's loss so that it stays smooth where the two sides are.
+
+A penalty is a function of the critic (as one of the values that it is given, by name) and of those values on both sides; its
+value is a mean over the batch. Several are added up by `both`.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Values = Mapping[str, Tensor]
+"""What a critic is given, by name."""
+Critic = Callable[[Values], Tensor]
+Penalty = Callable[[Critic, Values, Values], Tensor]
+"""Of the critic, the values on the q side, and those on the p side."""
+
+
+def gradient_penalty(weight: float = 10.0, norm: float = 1.0) -> Penalty:
+    """weight · E(‖∇T‖ - norm)² between the sides, at one place drawn for each example.
+
+    Gulrajani et al. (2017, arXiv 1704.00028).
+    """
+
+    def penalty(critic: Critic, q: Values, p: Values) -> Tensor:
+        some = next(iter(_moving(q, p).values()))
+        at = torch.rand(len(some), device=some.device, dtype=some.dtype)
+        between = {
+            name: torch.lerp(p[name], q[name], at.view(-1, *(1,) * (q[name].dim() - 1))) for name in _moving(q, p)
+        }
+        return weight * (_squared_norm(critic, {**q, **between}, between).sqrt() - norm).square().mean()
+
+    return penalty
+
+
+def r1(weight: float = 10.0) -> Penalty:
+    """weight / 2 · E_q ‖∇T‖² (Mescheder et al., 2018, arXiv 1801.04406)."""
+    return lambda critic, q, p: weight / 2 * _squared_norm(critic, q, _moving(q, p)).mean()
+
+
+def r2(weight: float = 10.0) -> Penalty:
+    """weight / 2 · E_p ‖∇T‖²: R1 on the p side."""
+    return lambda critic, q, p: weight / 2 * _squared_norm(critic, p, _moving(p, q)).mean()
+
+
+def both(*penalties: Penalty) -> Penalty:
+    """Their sum."""
+    return lambda critic, q, p: torch.stack([penalty(critic, q, p) for penalty in penalties]).sum()
+
+
+def _moving(here: Values, there: Values) -> dict[str, Tensor]:
+    """The values that differ between the sides, as real numbers: what the critic compares, and not what is given to it."""
+    return {name: value for name, value in here.items() if value is not there[name] and value.is_floating_point()}
+
+
+def _squared_norm(critic: Critic, values: Values, moving: Values) -> Tensor:
+    """The squared norm of each example's gradient, `(batch,)`."""
+    leaves = {name: values[name].detach().requires_grad_() for name in moving}
+    total = critic({**values, **leaves}).sum()
+    gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
+    squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
+    return torch.stack(squares).sum(0)

@@ -1,0 +1,380 @@
+"""Adversarial inference: what is compared, whose parameters move, and cases whose answer is known."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inference import ProgramError, Step, adam, fit, sample
+from inference.adversarial import Adversarial
+from inference.compared import p_side, q_side, structure
+from inference.divergences import (
+    Divergence,
+    hellinger,
+    hinge,
+    jensen_shannon,
+    kl,
+    least_squares,
+    non_saturating,
+    pearson,
+    plug_in_kl,
+    relativistic,
+    reverse_kl,
+    wasserstein,
+)
+from inference.penalties import both, gradient_penalty, r1, r2
+from ppmodels.distributions import Implicit
+
+
+class Critic(nn.Module):
+    """A critic of x alone."""
+
+    def __init__(self, hidden: int = 32) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(1, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x).squeeze(1)
+
+
+class Joint(nn.Module):
+    """A critic of x and z."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.network(torch.cat((x, z), 1)).squeeze(1)
+
+
+class OfCode(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Linear(1, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.network(z).squeeze(1)
+
+
+class Toy(nn.Module):
+    """z ~ Normal(0, 1), x from it, and a guide; either with a density or without."""
+
+    def __init__(self, implicit_x: bool = False, implicit_q: bool = False, guided: bool = True) -> None:
+        super().__init__()
+        self.generator = nn.Linear(1, 1)
+        self.encoder = nn.Linear(1, 1) if guided else nn.Identity()
+        self.implicit_x, self.implicit_q, self.guided = implicit_x, implicit_q, guided
+        self.generated = 0
+
+    def model(self, x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            return pyro.sample("x", self.likelihood(z), obs=x)
+
+    def likelihood(self, z: Tensor) -> object:
+        self.generated += 1
+        if self.implicit_x:
+            return Implicit(lambda: self.generator(z), (len(z),), (1,))
+        return dist.Normal(self.generator(z), 1.0).to_event(1)
+
+    def guide(self, x: Tensor) -> None:
+        if not self.guided:
+            return
+        with pyro.plate("data", len(x)):
+            if self.implicit_q:
+                pyro.sample("z", Implicit(lambda: self.encoder(x) + torch.randn_like(x), (len(x),), (1,)))
+            else:
+                pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+X = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+
+CASES: dict[str, tuple[Toy, nn.Module, dict[str, object], set[str], set[str]]] = {
+    "GAN": (Toy(implicit_x=True, guided=False), Critic(), {}, {"x"}, set()),
+    "ALI": (Toy(implicit_x=True), Joint(), {}, {"x", "z"}, set()),
+    "ALI, implicit guide": (Toy(implicit_x=True, implicit_q=True), Joint(), {}, {"x", "z"}, set()),
+    "AVB": (Toy(implicit_q=True), Joint(), {"divergence": plug_in_kl}, {"z"}, {"x"}),
+    "adversarial autoencoder": (Toy(), OfCode(), {"divergence": plug_in_kl, "compare": ("z",)}, {"z"}, {"x"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_sites_say_what_is_compared(name: str) -> None:
+    program, _, options, compared, exact = CASES[name]
+    found = structure(program, (X,), options.get("compare"))
+    assert (set(found.compared), set(found.exact)) == (compared, exact)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_turn_moves_its_players_parameters_alone(name: str) -> None:
+    program, critic, options, _, _ = CASES[name]
+    objective = Adversarial(program, critic, **options)
+    step = Step(objective, {"critic": adam(1e-2), "program": adam(1e-12)})
+    step.prepare(X)
+    before = {key: value.clone() for key, value in objective.state_dict().items()}
+    step(X)
+    moved = {key for key, value in objective.state_dict().items() if not torch.allclose(value, before[key], atol=1e-9)}
+    assert moved
+    assert all(key.startswith("critic.") for key in moved)
+    objective.zero_grad()
+    objective.critic_loss(X).backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in program.parameters())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_game_runs_where_there_are_no_values(name: str) -> None:
+    program, critic, options, _, _ = CASES[name]
+    objective = Adversarial(program, critic, **options, penalty=both(r1(1.0), r2(1.0)))
+    objective.prepare(X)
+    there = copy.deepcopy(objective).to("meta")
+    with pyro.validation_enabled(False):
+        for player in there.players().values():
+            player.loss(X.to("meta")).backward()
+
+
+def test_observing_an_implicit_site_draws_nothing_and_the_p_side_stops_at_what_it_needs() -> None:
+    program = CASES["AVB"][0]
+    found = structure(program, (X,), None)
+    _, q = q_side(program, (X,), found)
+    program.generated = 0
+    p = p_side(program, (X,), found, q)
+    assert program.generated == 0  # the decoder comes after z
+    assert p["x"] is q["x"] is X
+    assert p["z"].shape == q["z"].shape
+    assert not torch.equal(p["z"], q["z"])
+
+
+def test_the_loss_of_the_program_is_exact_terms_and_divergence() -> None:
+    """Of an adversarial autoencoder with a critic that says 0.3 everywhere: minus the mean log-likelihood, plus 2 · 0.3."""
+
+    class Says(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.0))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return 0.3 + self.weight * z.squeeze(1)
+
+    program = Toy()
+    objective = Adversarial(program, Says(), plug_in_kl, compare=("z",), weight=2.0)
+    objective.prepare(X)
+    torch.manual_seed(3)
+    loss = objective.program_loss(X)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        z = program.encoder(X) + torch.randn(64, 1)
+        expected = -dist.Normal(program.generator(z), 1.0).log_prob(X).mean() + 2.0 * 0.3
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+def test_shared_sites_are_exact_and_divided_by_the_dataset() -> None:
+    class Simulator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loc = nn.Parameter(torch.tensor(0.5))
+
+        def model(self, x: Tensor) -> Tensor:
+            mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 2.0))
+            with pyro.plate("data", 1000, subsample_size=len(x)):
+                return pyro.sample("x", Implicit(lambda: mean + torch.randn(len(x), 1), (len(x),), (1,)), obs=x)
+
+        def guide(self, x: Tensor) -> None:
+            pyro.sample("mean", dist.Normal(self.loc, 0.1))
+
+    class OfBoth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Linear(2, 1)
+
+        def forward(self, x: Tensor, mean: Tensor) -> Tensor:
+            return 0.0 * self.network(torch.cat((x, mean.expand(len(x), 1)), 1)).squeeze(1)
+
+    objective = Adversarial(Simulator(), OfBoth(), plug_in_kl)
+    objective.prepare(X)
+    torch.manual_seed(4)
+    loss = objective.program_loss(X)
+    torch.manual_seed(4)
+    mean = 0.5 + 0.1 * torch.randn(())
+    expected = dist.Normal(0.5, 0.1).log_prob(mean) - dist.Normal(0.0, 2.0).log_prob(mean)
+    torch.testing.assert_close(loss.detach(), expected / 1000)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Adversarial(Toy(), Joint()), "every site has a density"),
+        (lambda: Adversarial(Toy(implicit_x=True), Critic()), r"it lacks \['z'\]"),
+        (lambda: Adversarial(Toy(implicit_x=True, guided=False), Joint()), r"\['z'\] is unknown"),
+        (lambda: Adversarial(Toy(), OfCode(), plug_in_kl, compare=("zz",)), r"compare: expected names among.*'zz'"),
+        (lambda: Adversarial(Toy(), OfCode(), plug_in_kl, compare="z"), "as a tuple"),
+        (lambda: Adversarial(Toy(implicit_q=True), Joint(), hinge), "not in nats.*weight="),
+        (lambda: Adversarial(Toy(implicit_x=True, guided=False), Critic(), plug_in_kl), "gives no gradient to what"),
+        (lambda: Adversarial(Toy(implicit_x=True, implicit_q=True), OfCode(), compare=("z",)), "nothing tells how"),
+        (lambda: Adversarial(Toy(implicit_x=True, guided=False), lambda x: x), "expected an nn.Module"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(make: Callable[[], Adversarial], message: str) -> None:
+    with pytest.raises(ProgramError, match=message):
+        Step(make()).prepare(X)
+
+
+def test_a_critic_gives_one_number_an_example() -> None:
+    class Flat(Critic):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network(x)
+
+    with pytest.raises(ProgramError, match=r"shape \(64,\), got \(64, 1\)"):
+        Step(Adversarial(Toy(implicit_x=True, guided=False), Flat())).prepare(X)
+
+
+def test_penalties_are_those_computed_by_hand() -> None:
+    """T = (a · x)² / 2 has the gradient (a · x) a."""
+    a = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+
+    def critic(values: dict[str, Tensor]) -> Tensor:
+        return (values["x"] @ a).square() / 2
+
+    q, p = ({"x": torch.randn(9, 2, dtype=torch.float64)} for _ in range(2))
+    for penalty, side in ((r1(3.0), q), (r2(3.0), p)):
+        expected = 1.5 * ((side["x"] @ a).square() * a.square().sum()).mean()
+        found = penalty(critic, q, p)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(each, a)[0] for each in (found, expected)))
+    torch.manual_seed(1)
+    found = gradient_penalty(10.0)(critic, q, p)
+    torch.manual_seed(1)
+    at = torch.rand(9, dtype=torch.float64).unsqueeze(1)
+    between = p["x"] + at * (q["x"] - p["x"])  # one weight for each example
+    norm = (between @ a).abs() * a.norm()
+    torch.testing.assert_close(found, 10.0 * (norm - 1).square().mean())
+    torch.testing.assert_close(both(r1(1.0), r2(2.0))(critic, q, p), r1(1.0)(critic, q, p) + r2(2.0)(critic, q, p))
+
+
+def test_a_penalty_is_over_what_differs_between_the_sides() -> None:
+    given = torch.randn(5, 1)
+    q, p = {"x": torch.randn(5, 1), "y": given}, {"x": torch.randn(5, 1), "y": given}
+    found = r1(2.0)(lambda values: (3 * values["x"] + 100 * values["y"]).squeeze(1), q, p)
+    assert float(found) == pytest.approx(9.0)
+
+
+DIVERGENCES: dict[str, Divergence] = {
+    "jensen_shannon": jensen_shannon,
+    "kl": kl,
+    "reverse_kl": reverse_kl,
+    "hellinger": hellinger,
+    "pearson": pearson,
+    "least_squares": least_squares,
+    "non_saturating": non_saturating,
+    "hinge": hinge,
+    "wasserstein": wasserstein,
+    "relativistic": relativistic,
+}
+
+
+@pytest.mark.parametrize("name", ["jensen_shannon", "kl", "reverse_kl", "hellinger", "pearson", "least_squares"])
+def test_the_best_critic_is_the_stated_function_of_the_ratio(name: str) -> None:
+    """At T* the critic's loss is stationary: tried on two discrete distributions, whose T is a free table."""
+    divergence = DIVERGENCES[name]
+    q, p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
+    table = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    # Counts in the right proportions, so that means over examples are the expectations.
+    rows_q, rows_p = (torch.arange(3).repeat_interleave((10 * each).round().long()) for each in (q, p))
+    optimizer = torch.optim.LBFGS([table], lr=0.5, max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = divergence.critic(table[rows_q], table[rows_p])
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert divergence.log_ratio is not None
+    torch.testing.assert_close(divergence.log_ratio(table.detach()), (q / p).log(), atol=1e-4, rtol=0)
+    if name not in ("least_squares",):
+        at_best = divergence.program(table[rows_q], table[rows_p]).detach()
+        middle = (q + p) / 2
+        known = {
+            "jensen_shannon": (q * (q / middle).log() + p * (p / middle).log()).sum() - 2 * math.log(2),
+            "kl": (q * (q / p).log()).sum(),
+            "reverse_kl": (p * (p / q).log()).sum(),
+            "hellinger": (q.sqrt() - p.sqrt()).square().sum(),
+            "pearson": ((q - p).square() / p).sum(),
+        }
+        torch.testing.assert_close(at_best, known[name], atol=1e-6, rtol=0)
+
+
+def test_a_logistic_critic_finds_the_log_ratio_of_two_normals() -> None:
+    """Normal(1, 0.8²) against Normal(0, 1): rms error below 0.1 nats under q, the KL within 2 %."""
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor(0.0))
+
+        def model(self, x: Tensor) -> Tensor:
+            draw = Implicit(lambda: torch.randn(len(x), 1) + self.shift, (len(x),), (1,))
+            with pyro.plate("data", len(x)):
+                return pyro.sample("x", draw, obs=x)
+
+        def guide(self, x: Tensor) -> None: ...
+
+    torch.manual_seed(0)
+    program, critic = Unit(), Critic()
+    objective = Adversarial(program, critic, jensen_shannon)
+    step = Step(
+        objective,
+        {"critic": adam(5e-3), "program": adam(1e-12)},
+        learning_rate=lambda step: 0.5 * (1 + math.cos(math.pi * step / 1000)),
+    )
+    generator = torch.Generator().manual_seed(1)
+    fit(step, lambda _: 1 + 0.8 * torch.randn(512, 1, generator=generator), 1000, progress=False)
+    x = 1 + 0.8 * torch.randn(20_000, 1, generator=generator)
+    known = (dist.Normal(1.0, 0.8).log_prob(x) - dist.Normal(0.0, 1.0).log_prob(x)).squeeze(1)
+    found = objective.log_ratio(x)
+    assert float((found - known).square().mean().sqrt()) < 0.1
+    kl_known = 0.5 * (0.8**2 + 1 - 1) - math.log(0.8)
+    assert float(found.mean()) == pytest.approx(kl_known, rel=0.02)
+
+
+class Generator(nn.Module):
+    """Two dimensions of noise through a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 1))
+
+    def model(self, x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            return pyro.sample("x", Implicit(lambda: self.network(z), (len(x),), (1,)), obs=x)
+
+    def guide(self, x: Tensor) -> None: ...
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_gan_of_every_divergence_finds_a_normal(name: str) -> None:
+    """Normal(2, 0.5²) by averaged weights: mean within 0.05, standard deviation within 0.06."""
+    torch.manual_seed(1)
+    program = Generator()
+    penalty = gradient_penalty(1.0) if name == "wasserstein" else both(r1(0.1), r2(0.1))
+    step = Step(
+        Adversarial(program, Critic(), DIVERGENCES[name], penalty=penalty),
+        {"critic": adam(2e-3, betas=(0.0, 0.99)), "program": adam(1e-3, betas=(0.0, 0.99))},
+        average=0.995,
+        learning_rate=lambda step: 0.5 * (1 + math.cos(math.pi * step / 1500)),
+    )
+    generator = torch.Generator().manual_seed(2)
+    fit(step, lambda _: 2 + 0.5 * torch.randn(256, 1, generator=generator), 1500, progress=False)
+    with step.averaged():
+        x = sample(program, torch.zeros(20_000, 1))["x"]
+    assert float(x.mean()) == pytest.approx(2.0, abs=0.05)
+    assert float(x.std()) == pytest.approx(0.5, abs=0.06)
