@@ -47,6 +47,7 @@ _HOMES = {
         "CategoricalLevels",
         "DiscretizedLogisticMixture",
         "DiscretizedNormal",
+        "Implicit",
     ),
     "ppmodels.models": ("VAE", "CharRNN", "DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "RowLSTM"),
     "ppmodels.nn": ("ConvDecoder", "ConvEncoder", "FlowEncoder", "MLPDecoder", "MLPEncoder", "make_head"),

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,9 @@ def test_the_inference_package_is_ours() -> None:
 def test_typed_packages_say_so() -> None:
     assert (ROOT / "inference" / "py.typed").exists()
     assert (ROOT / "ppmodels" / "py.typed").exists()
+
+
+@pytest.mark.parametrize("package", ["inference", "ppmodels", "ppmodels.app"])
+def test_everything_that_a_package_names_is_there(package: str) -> None:
+    module = import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []

@@ -1,6 +1,7 @@
 """What every model of pixels shares: its likelihood, its context, and the program."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import pyro
 import torch
@@ -26,12 +27,12 @@ class PixelModel(nn.Module):
     for `make_head`. Under a head whose channels depend on each other (the mixture of logistics) the network takes a
     pixel as one step.
 
-    Subclasses set `network`, a Causal from `(n, channel, height, width)` in [-1, 1] to `self.outputs` parameters a
-    pixel, of `self.ordered` colour channels and `self.maps` context maps. `network.compile()` and
-    `to(memory_format=torch.channels_last)` make training quicker where there is a compiler.
+    Subclasses set `network`, a function of images `(n, channel, height, width)` in [-1, 1] and of `self.maps` context
+    maps, or None, to `self.outputs` parameters a pixel, of `self.ordered` colour channels in order. A Causal one walks;
+    any other module is run whole for every value that is drawn.
     """
 
-    network: Causal
+    network: nn.Module
 
     def __init__(
         self,
@@ -88,6 +89,9 @@ class PixelModel(nn.Module):
 
     def walk(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Place, Tensor]]:
         """Each place with its conditional's parameters, in the order in which values are drawn into x."""
+        if not isinstance(self.network, Causal):
+            yield from self.passes(x, context)
+            return
         channels, height, width = self.shape
         size = channels // self.ordered
         walk = self.network.walk(Start(len(x), width, self._maps(context)))
@@ -101,6 +105,14 @@ class PixelModel(nn.Module):
                     yield place, walk.pixel(column, pixel)
                     pixel = self.standardise(x[:, :, row, column])
                 walk.known(column, pixel)
+
+    def passes(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Place, Tensor]]:
+        """What `walk` yields, by a full pass for each value: slow, and right whatever the network is."""
+        channels, height, width = self.shape
+        size = channels // self.ordered
+        for row, column, channel in product(range(height), range(width), range(0, channels, size)):
+            parameters = self.network(self.standardise(x), self._maps(context))[:, :, row, column]
+            yield (slice(None), slice(channel, channel + size), row, column), parameters
 
     def draw(self, parameters: Tensor) -> Tensor:
         """Values of a pixel from its conditional's parameters."""
