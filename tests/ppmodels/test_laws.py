@@ -12,6 +12,7 @@ from inference import (
     SVI,
     Gradient,
     ImportanceWeighted,
+    ProgramError,
     Step,
     Traced,
     adam,
@@ -145,8 +146,13 @@ def test_the_objective_runs_where_there_are_no_values(case, objective: str) -> N
 
 @every_objective
 def test_a_traced_step_is_the_same_step(objective: str, case, request: pytest.FixtureRequest) -> None:
-    make, batches = MODELS[request.node.callspec.params["case"]]
+    name = request.node.callspec.params["case"]
+    make, batches = MODELS[name]
     batch, other = batches(6), batches(6)
+    if name == "char rnn":  # torch's own LSTM: on a CPU its kernel can not be run from a graph
+        with pytest.raises(ProgramError, match="its graph does not run"):
+            Step(OBJECTIVES[objective](make()), adam(1e-2), differentiate=Traced())(batch)
+        return
     losses = []
     for differentiate in (backward, Traced()):
         torch.manual_seed(2)
