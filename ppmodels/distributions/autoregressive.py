@@ -96,8 +96,9 @@ class Autoregressive(TorchDistribution):
         Memory: beside the images, what the model carries along, for each image a few rows of every layer's activations.
         """
         shape = torch.Size(sample_shape) + self.batch_shape
-        blank = self.factors.blank(prod(shape))
-        return self._filled(blank, torch.zeros_like(blank, dtype=torch.bool), shape)
+        x = self.factors.blank(prod(shape))
+        self._fill(x, torch.zeros_like(x, dtype=torch.bool), self._contexts(shape))
+        return x.reshape(shape + self.event_shape)
 
     def complete(self, x: Tensor, mask: Tensor) -> Tensor:
         """x `(..., channel, height, width)` with draws where `mask` is False: it broadcasts to x, True where x is known.
@@ -117,34 +118,39 @@ class Autoregressive(TorchDistribution):
             ) from None
         x = torch.where(known, x.expand(full), x.new_zeros(()))
         self._check_values(x)
-        return self._filled(self._rows(x, shape).clone(), self._rows(known, shape), shape)
-
-    @torch.no_grad()
-    def _filled(self, x: Tensor, known: Tensor, shape: torch.Size) -> Tensor:
-        """Draws the values that are not known into x, `(n, channel, height, width)`."""
-        if not len(x):
-            return x.reshape(shape + self.event_shape)
-        # One read of the device for all pixels: which need no draw, and which need nothing but draws.
-        all_known, any_known = known.all(0).tolist(), known.any(0).tolist()
-        unknown_before = not_given = False
-        walk = self.factors.walk(x, self._contexts(shape))
-        for place, parameters in tqdm(walk, "values drawn", delay=2.0, disable=None, leave=False, unit=""):
-            _, channels, row, column = place
-            wanted = range(self.event_shape[0])[channels]
-            complete = all(all_known[channel][row][column] for channel in wanted)
-            some = any(any_known[channel][row][column] for channel in wanted)
-            not_given |= some and (unknown_before or not complete)
-            if not complete:
-                drawn = self.factors.draw(parameters)[:, channels]
-                x[place] = torch.where(known[place], x[place], drawn) if some else drawn
-                unknown_before = True
-        if not_given:
+        x, known = self._rows(x, shape).clone(), self._rows(known, shape)
+        at_once = self._fill(x, known, self._contexts(shape))
+        if at_once or not _comes_first(known):
             warnings.warn(
                 "complete: some known values come after values to be drawn (in raster order, channels innermost), so "
                 "these are no exact draws given all that is known: each is given only what comes before it",
-                stacklevel=3,
+                stacklevel=2,
             )
-        return x.reshape(shape + self.event_shape)
+        return x.reshape(full)
+
+    @torch.no_grad()
+    def _fill(self, x: Tensor, known: Tensor, context: Tensor | None) -> bool:
+        """Draws the values that are not known into x `(n, *shape)`.
+
+        Gives whether some image had a place of several channels known in part, which are drawn without regard to it.
+        """
+        if not len(x):
+            return False
+        # One read of the device for all pixels: which need no draw, which nothing but draws, which are known in part.
+        all_known, any_known = known.all(0).tolist(), known.any(0).tolist()
+        in_part = (known.any(1) & ~known.all(1)).any(0).tolist()
+        at_once = False
+        walk = self.factors.walk(x, context)
+        for place, parameters in tqdm(walk, "values drawn", delay=2.0, disable=None, leave=False, unit=""):
+            _, channels, row, column = place
+            wanted = range(self.event_shape[0])[channels]
+            if all(all_known[channel][row][column] for channel in wanted):
+                continue
+            drawn = self.factors.draw(parameters)[:, channels]
+            some_known = any(any_known[channel][row][column] for channel in wanted)
+            x[place] = torch.where(known[place], x[place], drawn) if some_known else drawn
+            at_once |= len(wanted) > 1 and in_part[row][column]
+        return at_once
 
     def _shape_of(self, value: Tensor, checked: bool = True) -> torch.Size:
         """The batch shape of value and this distribution together."""
@@ -184,3 +190,10 @@ class Autoregressive(TorchDistribution):
             return None
         own = self.factors.context_shape
         return self.context.expand(shape + own).reshape(-1, *own)
+
+
+def _comes_first(known: Tensor) -> bool:
+    """Whether in each image `(n, channel, height, width)` no known value comes after an unknown one, in drawing order."""
+    ordered = known.permute(0, 2, 3, 1).flatten(1)
+    unknown_so_far = (~ordered).cumsum(1) > 0
+    return not bool((ordered & unknown_so_far).any())

@@ -15,7 +15,7 @@ from inference import elbo, evaluate, exact, importance, posterior
 from ppmodels import VAE, Autoregressive, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from ppmodels.nn import BernoulliHead, CategoricalHead, DiscretizedNormalHead, Head, LogisticMixtureHead
 from ppmodels.nn.causal import PixelModel
-from tests.ppmodels.test_causal import CASES, MAP_OF_ONE_ROW, MODELS, Maker, alive, context_for, every_case, every_model
+from tests.ppmodels.test_causal import CASES, MODELS, Maker, alive, context_for, every_case, every_model
 
 
 def every_image(shape: tuple[int, int, int], levels: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -155,10 +155,8 @@ def drawn_naively(model: PixelModel, n: int, context: Tensor | None) -> Tensor:
 
 @every_case
 @every_model
-def test_a_sample_is_that_of_a_pass_for_every_value(make: Maker, case: dict, request: pytest.FixtureRequest) -> None:
+def test_a_sample_is_that_of_a_pass_for_every_value(make: Maker, case: dict) -> None:
     """With the same noise: the image is the same, value for value."""
-    if request.node.callspec.id == "char rnn-one row, of a map":
-        request.applymarker(MAP_OF_ONE_ROW)
     model = alive(make(**case), 0.4)
     p = model(context_for(model, 32))
     torch.manual_seed(1)
@@ -394,11 +392,6 @@ def test_each_image_may_have_known_values_of_its_own(make: Maker) -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UserWarning,
-    reason="the order is judged over the whole batch, not in each image: exact draws are called inexact",
-)
 def test_nothing_is_said_where_in_each_image_known_values_come_first() -> None:
     x, known = own_masks()
     PixelCNN((1, 3, 5), 2, 6, 1)().complete(x, known)

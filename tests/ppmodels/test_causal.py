@@ -46,10 +46,6 @@ CASES = {
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
-MAP_OF_ONE_ROW = pytest.mark.xfail(
-    strict=True, reason="RasterLSTMWalk takes a map of one row for a vector: its first column is used at every column"
-)
-
 
 def alive(model: PixelModel, size: float = 0.8) -> PixelModel:
     """The model in float64 with all its parameters drawn anew, biases among them: what can depend does so visibly."""
@@ -304,11 +300,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(("make", "case"), VARIANTS.values(), ids=VARIANTS)
-def test_a_walk_gives_the_parameters_of_one_pass(
-    make: Maker, case: dict, dtype: torch.dtype, request: pytest.FixtureRequest
-) -> None:
-    if request.node.callspec.id.startswith("char rnn, one row, of a map"):
-        request.applymarker(MAP_OF_ONE_ROW)
+def test_a_walk_gives_the_parameters_of_one_pass(make: Maker, case: dict, dtype: torch.dtype) -> None:
     model = alive(make(**case), 0.4).to(dtype)
     n = 3
     context = model(context_for(model, n, dtype)).context

@@ -110,5 +110,5 @@ class RasterLSTMWalk(Walk):
 
     def _context(self, column: int) -> Tensor:
         assert self.context is not None
-        constant = self.context.shape[2] == 1
-        return self.context[:, :, 0, 0] if constant else self.context[:, :, self.done, column]
+        _, _, height, width = self.context.shape
+        return self.context[:, :, self.done if height > 1 else 0, column if width > 1 else 0]
