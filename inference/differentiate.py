@@ -88,7 +88,8 @@ class _Attempt:
         try:
             found = self.graph(*batch)
         except Exception as error:
-            if type(error).__name__ != "BackendCompilerFailed":  # torch's own; to import its module takes seconds
+            names = [kind.__name__ for kind in type(error).__mro__]  # torch's own: to import its module takes seconds
+            if "BackendCompilerFailed" not in names:
                 raise
             warnings.warn(f"the step is traced, but can not be compiled here: {error}", stacklevel=3)
             self.graph = self.instead

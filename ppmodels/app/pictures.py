@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from inference import decode, posterior, sample
 from inference.noise import mix, own_noise
-from inference.predict import NoMean, reconstruct
+from inference.predict import NoMean
 from inference.program import evaluating
 from inference.sites import random_sites
-from inference.traces import Run, model_runs
+from inference.traces import Run, model_runs, runs
 from ppmodels.app import plots
 from ppmodels.app.run import write_whole
 from ppmodels.app.subject import Subject
+from ppmodels.distributions import Autoregressive
 
 DRAWS = 32
 """How many stand in for a mean that has no closed form."""
@@ -55,7 +55,7 @@ def samples(subject: Subject, count: int | None = None, seed: int = 0, draws: bo
             found, what = _shown(subject, batch, {}, draws)
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             return {"samples.png": _grid(subject, found, columns, title + given)}
-        drawn = _drawn(subject, batch)
+        drawn, _ = _shown(subject, batch, {}, draws=True)
         data = subject.data.evaluated("test").values.flatten(1)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
@@ -100,13 +100,25 @@ def completions(subject: Subject, seed: int = 0, given: float = 0.5, endings: in
         known = torch.zeros_like(x, dtype=torch.bool)
         known[:, :, :rows] = True
         index = torch.arange(len(x), device=x.device).repeat_interleave(endings)
-        drawn = _pixels(subject, _rows(batch, index)).complete(x[index], known[index])
+        drawn = _endings(subject, _rows(batch, index), known[index])
         grey = torch.where(known, x, x.new_tensor((subject.data.levels or 2) / 2))
         images = torch.cat((x.unsqueeze(1), grey.unsqueeze(1), drawn.unflatten(0, (len(x), endings))), 1)
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
         return {"completions.png": _grid(subject, images.flatten(0, 1), endings + 2, title)}
 
     return _made("completions", seed, make)
+
+
+def _endings(subject: Subject, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
+    if posterior(subject.program, batch):
+        raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
+    with torch.no_grad(), evaluating(subject.program):
+        run = runs(subject.program, batch)[0]
+        sites = [site for site in random_sites(run.model).values() if isinstance(site["fn"], Autoregressive)]
+        if len(sites) != 1:
+            raise _Impossible(f"expected one observed site with an Autoregressive distribution, got {len(sites)}")
+        drawn: Tensor = sites[0]["fn"].complete(batch[0], known)
+        return drawn
 
 
 def inferred(subject: Subject, seed: int = 0) -> Pictures:
@@ -123,18 +135,6 @@ def latent_pictures(subject: Subject, seed: int = 0) -> Pictures:
     return _made("traversal", seed, lambda: {"traversal.png": _traversal(subject, *_codes(subject))}) | _made(
         "interpolation", seed, lambda: {"interpolation.png": _interpolation(subject, *_codes(subject))}
     )
-
-
-def _pixels(subject: Subject, batch: tuple[Tensor, ...]) -> Any:
-    """The distribution of the observed images, one that can complete them."""
-    if posterior(subject.program, batch):
-        raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
-    with torch.no_grad(), evaluating(subject.program):
-        sites = pyro.poutine.trace(subject.program.model).get_trace(*batch).nodes.values()
-    found = [site["fn"] for site in sites if site["type"] == "sample" and hasattr(site["fn"], "complete")]
-    if len(found) != 1:
-        raise _Impossible(f"expected one observed site with an Autoregressive distribution, got {len(found)}")
-    return found[0]
 
 
 def _codes(subject: Subject) -> tuple[tuple[Tensor, ...], str, Tensor]:
@@ -218,15 +218,19 @@ def _shown(
     subject: Subject, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
 ) -> tuple[Tensor, str]:
     """Images given latents, or given draws from the prior, and what they are: means, or draws."""
-    name = _observed(subject, batch)
-    if draws:
-        return _drawn(subject, batch), "draws"
+    name, distribution = _observed(subject, batch)
+    pixel_by_pixel = isinstance(distribution, Autoregressive)  # no mean in closed form, and draws are dear
+    if draws or (pixel_by_pixel and not latents):
+        return sample(subject.program, batch)[name][0], "draws"
+    if pixel_by_pixel:
+        (run,) = _model_runs(subject, batch, latents)
+        return run.values(random_sites(run.model))[name][0], "draws"
     try:
         return decode(subject.program, batch, latents)[name][0], "means"
     except NoMean:
         given = latents or _from_the_prior(subject, batch)
         if not given:
-            return _drawn(subject, batch), "draws"
+            return sample(subject.program, batch)[name][0], "draws"
     many = {site: value.expand(DRAWS, *value.shape[1:]) for site, value in given.items()}
     found = [run.values(random_sites(run.model))[name] for run in _model_runs(subject, batch, many)]
     return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
@@ -242,20 +246,18 @@ def _from_the_prior(subject: Subject, batch: tuple[Tensor, ...]) -> dict[str, Te
     return {name: value for name, value in sample(subject.program, batch).items() if name in names}
 
 
-def _drawn(subject: Subject, batch: tuple[Tensor, ...]) -> Tensor:
-    return sample(subject.program, batch)[_observed(subject, batch)][0]
-
-
-def _observed(subject: Subject, batch: tuple[Tensor, ...]) -> str:
-    few = tuple(tensor[:2] for tensor in batch)
-    values = reconstruct(subject.program, few)
-    fitting = [name for name, value in values.items() if tuple(value.shape[2:]) == subject.data.shape]
+def _observed(subject: Subject, batch: tuple[Tensor, ...]) -> tuple[str, Any]:
+    """The site that observes the examples: its name and its distribution."""
+    with torch.no_grad(), evaluating(subject.program):
+        run = runs(subject.program, tuple(tensor[:2] for tensor in batch))[0]
+    sites = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
+    shapes = {name: tuple(value.shape[2:]) for name, value in run.values(sites).items()}
+    fitting = [name for name, shape in shapes.items() if shape == subject.data.shape]
     if len(fitting) != 1:
         raise _Impossible(
-            f"expected one observed site of the examples' shape {subject.data.shape}, got "
-            f"{ {name: tuple(value.shape[2:]) for name, value in values.items()} or 'none' }"
+            f"expected one observed site of the examples' shape {subject.data.shape}, got {shapes or 'none'}"
         )
-    return fitting[0]
+    return fitting[0], sites[fitting[0]]["fn"]
 
 
 def _need_images(subject: Subject) -> None:

@@ -145,7 +145,7 @@ def _pixel_recipes() -> dict[str, Recipe]:
         "pixelcnn": ("PixelCNN", PixelCNN, Compiled),
         "gated-pixelcnn": ("gated PixelCNN", GatedPixelCNN, Compiled),
     }
-    small = replace(_DIGITS, steps=600, average=0.995, estimators=_EXACT)
+    small = replace(_DIGITS, steps=600, learning_rate=4e-3, average=0.995, estimators=_EXACT)
     sets = {
         "digits": replace(small, summary="of the 8×8 digits in their 17 levels"),
         "digits-binary": replace(small, summary="of the digits, binarised", binarisation="dynamic"),

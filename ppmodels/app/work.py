@@ -15,7 +15,7 @@ import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, adam, elbo, fit
 from inference.average import restore
 from inference.differentiate import backward
-from inference.estimators import Importance
+from inference.estimators import EXACT, Importance
 from inference.progress import shown
 from ppmodels.app import plots
 from ppmodels.app.lookup import Found
@@ -161,7 +161,10 @@ def compare(
     for run in runs:
         subject = restored(run, None, folder, device)
         watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
-        name, estimator = list(with_particles(subject.recipe.estimators, particles).items())[-1]
+        estimators = with_particles(subject.recipe.estimators, particles)
+        name, estimator = next(
+            (each for each in estimators.items() if each[1].kind == EXACT), list(estimators.items())[-1]
+        )
         with pyro.validation_enabled(False):
             found.append(
                 Standing(run, name, inference.evaluate(subject.program, watched, {name: estimator}, seed=seed))

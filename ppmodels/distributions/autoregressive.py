@@ -27,6 +27,8 @@ class Factors(Protocol):
     shape: tuple[int, int, int]
     levels: int
     context_shape: tuple[int, ...]
+    places: int
+    """How many a walk has."""
 
     def conditionals(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         """The conditional of every pixel given the values in x, as one distribution over images, batch shape `(n,)`."""
@@ -78,6 +80,8 @@ class Autoregressive(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Exact log p of each image `(..., channel, height, width)`, in nats, from one pass."""
         shape = self._shape_of(value)
+        if not shape.numel():
+            return value.new_zeros(shape)
         images = self._rows(value, shape)
         return self.factors.conditionals(images, self._contexts(shape)).log_prob(images).reshape(shape)
 
@@ -120,10 +124,11 @@ class Autoregressive(TorchDistribution):
         self._check_values(x)
         x, known = self._rows(x, shape).clone(), self._rows(known, shape)
         at_once = self._fill(x, known, self._contexts(shape))
+        reason = "some known values come after values to be drawn, in raster order with channels innermost"
         if at_once or not _comes_first(known):
+            reason = reason if not at_once else "some pixels are known in part, and their channels are drawn at once"
             warnings.warn(
-                "complete: some known values come after values to be drawn (in raster order, channels innermost), so "
-                "these are no exact draws given all that is known: each is given only what comes before it",
+                f"complete: {reason}, so these are no exact draws given all that is known: each is given what comes before",
                 stacklevel=2,
             )
         return x.reshape(full)
@@ -141,7 +146,7 @@ class Autoregressive(TorchDistribution):
         in_part = (known.any(1) & ~known.all(1)).any(0).tolist()
         at_once = False
         walk = self.factors.walk(x, context)
-        for place, parameters in tqdm(walk, "values drawn", delay=2.0, disable=None, leave=False, unit=""):
+        for place, parameters in tqdm(walk, "values drawn", self.factors.places, delay=2.0, disable=None, leave=False):
             _, channels, row, column = place
             wanted = range(self.event_shape[0])[channels]
             if all(all_known[channel][row][column] for channel in wanted):
@@ -159,6 +164,9 @@ class Autoregressive(TorchDistribution):
                 f"x: expected images {tuple(self.event_shape)} (channel, height, width), got shape {tuple(value.shape)}; "
                 "reshape it, or build the model with its shape"
             )
+        dtype = self.factors.blank(0).dtype
+        if value.is_floating_point() and value.dtype != dtype:
+            raise ValueError(f"x: expected {dtype}, as the parameters are, got {value.dtype}; convert it, or the model")
         if checked:
             self._check_values(value)
         try:
@@ -171,10 +179,10 @@ class Autoregressive(TorchDistribution):
 
     def _check_values(self, value: Tensor) -> None:
         top = self.factors.levels - 1
-        if not self._validate_args:
-            return
         if not value.is_floating_point():
             raise ValueError(f"x: expected levels as floats, got {value.dtype}; call x.float()")
+        if not self._validate_args:
+            return
         if bool(((value != value.round()) | (value < 0) | (value > top)).any()):
             raise ValueError(
                 f"x: expected whole levels 0..{top}, got values between {float(value.min()):g} and "

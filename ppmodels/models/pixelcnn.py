@@ -47,7 +47,7 @@ class GatedPixelCNN(PixelModel):
     """Gated convolutions in a vertical and a horizontal stack (van den Oord et al., 2016, arXiv 1606.05328); see PixelModel.
 
     A layer of kernel 7 that hides the pixel itself, then `layers` layers of `kernel`, of `features` maps in each stack. It
-    has no blind spot: with enough layers every pixel before is seen.
+    has no blind spot: with enough layers every pixel before is seen, 3 + layers · (kernel // 2) rows up and columns aside.
     """
 
     def __init__(

@@ -27,6 +27,8 @@ class Head(nn.Module, ABC):
 
     factorised: ClassVar[bool] = True
     """Whether a pixel's channels are independent given its parameters."""
+    levels: int | None
+    """How many whole levels its values have; None for real numbers."""
 
     @abstractmethod
     def outputs(self, channels: int) -> int:
@@ -63,6 +65,8 @@ class Head(nn.Module, ABC):
 class BernoulliHead(Head):
     """Binary values, one logit each."""
 
+    levels = 2
+
     def outputs(self, channels: int) -> int:
         """One for each channel."""
         return channels
@@ -80,6 +84,8 @@ class BernoulliHead(Head):
 class NormalHead(Head):
     """Real values under a normal density, its scale learned for each value; a density, never comparable with levels."""
 
+    levels = None
+
     def outputs(self, channels: int) -> int:
         """Location and scale of each channel."""
         return 2 * channels
@@ -92,6 +98,8 @@ class NormalHead(Head):
 
 class CategoricalHead(Head):
     """Levels with a free probability each."""
+
+    levels: int
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -116,6 +124,8 @@ class CategoricalHead(Head):
 class DiscretizedNormalHead(Head):
     """Levels under a rounded normal, its scale learned for each value."""
 
+    levels: int
+
     def __init__(self, levels: int) -> None:
         super().__init__()
         self.levels = levels
@@ -136,6 +146,7 @@ class LogisticMixtureHead(Head):
     """Images under a discretised mixture of logistics, a channel conditioned on the earlier ones (arXiv 1701.05517)."""
 
     factorised = False
+    levels: int
 
     def __init__(self, levels: int, components: int = 5) -> None:
         super().__init__()

@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference import elbo, evaluate, exact, importance, posterior
 from ppmodels import VAE, Autoregressive, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
-from ppmodels.nn import BernoulliHead, CategoricalHead, DiscretizedNormalHead, Head, LogisticMixtureHead
+from ppmodels.nn import BernoulliHead, CategoricalHead, DiscretizedNormalHead, Head, LogisticMixtureHead, NormalHead
 from ppmodels.nn.causal import PixelModel
 from tests.ppmodels.test_causal import CASES, MODELS, Maker, alive, context_for, every_case, every_model
 
@@ -174,6 +174,31 @@ DRAWN = {
     "discretized normal": {"shape": (2, 1, 2), "levels": 2, "likelihood": "discretized-normal"},
     "logistic mixture": {"shape": (2, 1, 2), "levels": 2, "likelihood": "logistic-mixture"},
 }
+
+
+class Whole(nn.Module):
+    """A network without a walk."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        found: Tensor = self.network(x, context)
+        return found
+
+
+@every_model
+def test_a_network_of_ones_own_needs_no_walk(make: Maker) -> None:
+    model = alive(make((3, 3, 2), 3, context=2), 0.4)
+    p = model(context_for(model, 5))
+    x = torch.randint(3, (5, 3, 3, 2)).double()
+    torch.manual_seed(1)
+    drawn, score = p.sample((2,)), p.log_prob(x)
+    model.network = Whole(model.network)
+    torch.manual_seed(1)
+    assert torch.equal(p.sample((2,)), drawn)
+    assert torch.equal(p.log_prob(x), score)
 
 
 @pytest.mark.parametrize("case", DRAWN.values(), ids=DRAWN)
@@ -355,7 +380,7 @@ def test_the_warning_is_about_the_order_of_values() -> None:
     within = torch.tensor([[True, False], [True, False], [False, False]]).view(3, 1, 2)
     assert p.complete(x, within).shape == x.shape
     for known in (torch.tensor([True, False, False]).view(3, 1, 1), torch.tensor([False, True]).view(1, 1, 2)):
-        with pytest.warns(UserWarning, match="in raster order, channels innermost"):
+        with pytest.warns(UserWarning, match="in raster order with channels innermost"):
             p.complete(x, known)
 
 
@@ -364,7 +389,7 @@ def test_a_pixel_known_in_part_warns_where_its_channels_are_drawn_at_once() -> N
     pixel = torch.tensor([True, False]).view(1, 1, 2)
     assert torch.equal(p.complete(x, pixel)[..., 0], x[..., 0])
     part = torch.tensor([[True, False], [False, False], [False, False]]).view(3, 1, 2)
-    with pytest.warns(UserWarning, match="some known values"):
+    with pytest.warns(UserWarning, match="some pixels are known in part"):
         found = p.complete(x, part)
     assert (found[:, 0, 0, 0] == 1).all()
 
@@ -374,7 +399,6 @@ def own_masks() -> tuple[Tensor, Tensor]:
     return torch.ones(4, 1, 3, 5), (torch.arange(15) < torch.tensor([[3], [8], [15], [0]])).view(4, 1, 3, 5)
 
 
-@pytest.mark.filterwarnings("ignore:complete")  # whether there is a warning is the next test's to say
 @every_model
 def test_each_image_may_have_known_values_of_its_own(make: Maker) -> None:
     model = alive(make((1, 3, 5), 2), 0.4)
@@ -392,9 +416,17 @@ def test_each_image_may_have_known_values_of_its_own(make: Maker) -> None:
     assert torch.equal(found, expected)
 
 
-def test_nothing_is_said_where_in_each_image_known_values_come_first() -> None:
+def test_the_order_of_what_is_known_is_judged_in_each_image() -> None:
     x, known = own_masks()
-    PixelCNN((1, 3, 5), 2, 6, 1)().complete(x, known)
+    p = PixelCNN((1, 3, 5), 2, 6, 1)()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p.complete(x, known)
+        whole_pixels = PixelCNN((3, 3, 5), 4, 12, 1, likelihood="logistic-mixture")()
+        whole_pixels.complete(x.expand(4, 3, 3, 5), known)
+    known[2, 0, 0, 0] = False  # of one image alone
+    with pytest.warns(UserWarning, match="some known values come after"):
+        p.complete(x, known)
 
 
 def test_a_mask_may_have_any_shape_that_broadcasts() -> None:
@@ -749,15 +781,52 @@ def test_a_context_of_another_batch_is_refused(make: Maker) -> None:
     with pytest.raises(ValueError, match="x: expected a batch that broadcasts"):
         labelled(torch.zeros(3, dtype=torch.int64)).complete(x, torch.ones((), dtype=torch.bool))
     for model, context in ((vector, torch.zeros(3, 4)), (labelled, torch.zeros(1, dtype=torch.int64))):
-        with pytest.raises(ValueError, match=r"context: expected 4, one for each image in x, got [13]"):
+        with pytest.raises(ValueError, match=r"context: expected shape \(4,.*one for each image in x, got \([13]"):
             model.model(x, context)
     with pytest.raises(ValueError, match="context: expected the shape"):
         vector.model(x)
 
 
+def test_an_empty_batch_has_no_numbers() -> None:
+    model = PixelCNN((1, 3, 5), 2, 6, 1)
+    assert model().log_prob(torch.zeros(0, 1, 3, 5)).shape == (0,)
+    assert model().complete(torch.zeros(0, 1, 3, 5), torch.ones((), dtype=torch.bool)).shape == (0, 1, 3, 5)
+
+
+@pytest.mark.parametrize("kind", [RowLSTM, DiagonalBiLSTM])
+def test_a_gradient_of_a_gradient_is_refused_rather_than_wrong(kind: type[PixelModel]) -> None:
+    model = kind((1, 3, 5), 2, 4, 1)
+    x = torch.zeros(2, 1, 3, 5, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        torch.autograd.grad(model.network(x, None).sum(), x, create_graph=True)
+
+
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "one level": (lambda: PixelCNN((1, 3, 5), 1), "levels: expected at least 2, got 1"),
-    "no levels": (lambda: RowLSTM((1, 3, 5), None), "levels: expected at least 2, got None"),  # type: ignore[arg-type]
+    "a head of other levels": (
+        lambda: PixelCNN((1, 3, 5), 17, likelihood=CategoricalHead(256)),
+        "likelihood: expected a head of 17 levels.*CategoricalHead of 256",
+    ),
+    "a normal head": (
+        lambda: PixelCNN((1, 3, 5), 17, likelihood=NormalHead()),
+        "likelihood:.*NormalHead of real numbers",
+    ),
+    "a column of labels": (
+        lambda: PixelCNN((1, 3, 5), 2, classes=3).model(torch.zeros(4, 1, 3, 5), torch.zeros(4, 1, dtype=torch.int64)),
+        r"context: expected shape \(4,\)",
+    ),
+    "a single image": (lambda: PixelCNN((3, 3, 5), 2).model(torch.zeros(3, 3, 5)), "x: expected images.*pass a batch"),
+    "doubles": (
+        lambda: PixelCNN((1, 3, 5), 2)().log_prob(torch.zeros(2, 1, 3, 5, dtype=torch.float64)),
+        r"x: expected torch\.float32, as the parameters are, got torch\.float64",
+    ),
+    "a context in doubles": (
+        lambda: PixelCNN((1, 3, 5), 2, context=3)(torch.zeros(2, 3, dtype=torch.float64)),
+        r"context: expected torch\.float32",
+    ),
+    "labels in a list": (lambda: PixelCNN((1, 3, 5), 2, classes=3)([0, 1]), "context: expected int64 labels"),  # type: ignore[arg-type]
+    "a negative context": (lambda: PixelCNN((1, 3, 5), 2, context=-1), "context: expected the length of a vector"),
+    "one level": (lambda: PixelCNN((1, 3, 5), 1), "levels: expected a whole number of at least 2, got 1"),
+    "no levels": (lambda: RowLSTM((1, 3, 5), None), "levels: expected a whole number of at least 2, got None"),  # type: ignore[arg-type]
     "a vector": (lambda: CharRNN((5,), 2), r"expected \(channel, height, width\), got \(5,\)"),
     "even kernel": (lambda: GatedPixelCNN((1, 3, 5), 2, kernel=4), "kernel: expected an odd width, got 4; take 5"),
     "classes and context": (

@@ -185,7 +185,7 @@ def test_masks_are_those_of_the_paper() -> None:
         assert (alone == (1.0 if mask is Mask.B else 0.0)).all()
 
 
-def test_a_network_that_begins_with_an_open_layer_is_refused_on_a_walk() -> None:
+def test_a_walk_that_begins_with_an_open_layer_is_refused_on_a_walk() -> None:
     walk = Chain(Rectify(), MaskedConv(1, 1, 3, Mask.A)).walk(Start(2, 3, None))
     walk.row()
     with pytest.raises(NotImplementedError, match="RectifyWalk: expected a network's first layer to hide the pixel"):

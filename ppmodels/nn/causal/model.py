@@ -44,15 +44,23 @@ class PixelModel(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.levels, self.classes = image_shape(shape), levels, classes
-        if levels is None or levels < 2:
-            raise ValueError(f"levels: expected at least 2, got {levels}; pixels are drawn level by level")
+        if not isinstance(levels, int) or levels < 2:
+            raise ValueError(
+                f"levels: expected a whole number of at least 2, got {levels}; real numbers have no levels"
+            )
         if classes and context:
             raise ValueError(f"context: expected none beside classes={classes}, which are the context, got {context}")
         self.context_shape = _context_shape(classes or context, self.shape)
         self.maps = self.context_shape[0] if self.context_shape else 0
         self.head = likelihood if isinstance(likelihood, Head) else make_head(levels, likelihood)
+        if self.head.levels != levels:
+            raise ValueError(
+                f"likelihood: expected a head of {levels} levels, as the model has, got {type(self.head).__name__} of "
+                f"{self.head.levels or 'real numbers'}; build it with the data's levels"
+            )
         self.outputs = self.head.outputs(self.shape[0])
         self.ordered = self.shape[0] if self.head.factorised else 1
+        self.places = self.ordered * self.shape[1] * self.shape[2]
         self.standardise = Standardise.for_levels(levels)
 
     def forward(self, context: Tensor | None = None) -> Autoregressive:
@@ -69,12 +77,21 @@ class PixelModel(nn.Module):
                 f"context: expected {_described(self.context_shape, self.classes)}, got "
                 f"{'none' if context is None else tuple(context.shape)}; call the model with it, or build it with context=…"
             )
+        like = next(self.parameters())
+        if context is not None and context.dtype != like.dtype:
+            raise ValueError(f"context: expected {like.dtype}, as the parameters are, got {context.dtype}; convert it")
         return Autoregressive(self, context)
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Observes x, and returns it (or a draw of it, where the observation is lifted)."""
-        if context is not None and len(context) != len(x):
-            raise ValueError(f"context: expected {len(x)}, one for each image in x, got {len(context)}; match them")
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"x: expected images {self.shape} (channel, height, width), got shape {tuple(x.shape)}; pass a batch of "
+                "them, or build the model with their shape"
+            )
+        expected = (len(x), *(() if self.classes else self.context_shape))
+        if context is not None and tuple(context.shape) != expected:
+            raise ValueError(f"context: expected shape {expected}, one for each image in x, got {tuple(context.shape)}")
         with pyro.plate("data", len(x)):
             drawn: Tensor = pyro.sample("x", self(context), obs=x)
         return drawn
@@ -125,8 +142,10 @@ class PixelModel(nn.Module):
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         like = next(self.parameters())
-        if labels.is_floating_point():
-            raise ValueError(f"context: expected int64 labels 0..{self.classes - 1}, got {labels.dtype}; convert them")
+        if not isinstance(labels, Tensor) or labels.is_floating_point():
+            raise ValueError(
+                f"context: expected int64 labels 0..{self.classes - 1}, got {getattr(labels, 'dtype', labels)}"
+            )
         # Reading values makes a device wait, so it is part of Pyro's validation and switched off with it.
         if is_validation_enabled() and bool(((labels < 0) | (labels >= self.classes)).any()):
             raise ValueError(
@@ -151,10 +170,12 @@ def read_out(features: int, outputs: int, channels: int) -> list[Causal]:
 
 
 def _context_shape(context: int | Sequence[int], image: tuple[int, int, int]) -> tuple[int, ...]:
-    if isinstance(context, int):
-        return (context,) if context else ()
-    shape = image_shape(context)
-    if shape[1:] != image[1:]:
+    shape = ((context,) if context else ()) if isinstance(context, int) else tuple(context)
+    if len(shape) not in (0, 1, 3) or any(size < 1 for size in shape):
+        raise ValueError(
+            f"context: expected the length of a vector, or (channel, height, width) of a map, got {context}"
+        )
+    if len(shape) == 3 and shape[1:] != image[1:]:
         raise ValueError(f"context: expected a map of the image's size {image[1:]}, got {shape}; resize it")
     return shape
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 
 class Path(NamedTuple):
@@ -85,8 +84,11 @@ class _Sweep(Function):
         return torch.cat(made, 1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        if torch.is_grad_enabled():  # only where a gradient of the gradient is asked for
+            raise NotImplementedError(
+                "the Row LSTM and the Diagonal BiLSTM are differentiable once: take no create_graph"
+            )
         weight, *kept = ctx.saved_tensors
         path, n = ctx.path, ctx.n
         lines, h = grad.shape[0], grad.shape[2]
