@@ -101,7 +101,7 @@ def completions(subject: Subject, seed: int = 0, given: float = 0.5, endings: in
         known[:, :, :rows] = True
         index = torch.arange(len(x), device=x.device).repeat_interleave(endings)
         drawn = _endings(subject, _rows(batch, index), known[index])
-        grey = torch.where(known, x, x.new_tensor((subject.data.levels or 2) / 2))
+        grey = torch.where(known, x, x.new_tensor(((subject.data.levels or 2) - 1) / 2))
         images = torch.cat((x.unsqueeze(1), grey.unsqueeze(1), drawn.unflatten(0, (len(x), endings))), 1)
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
         return {"completions.png": _grid(subject, images.flatten(0, 1), endings + 2, title)}
