@@ -146,7 +146,7 @@ def _pixel_recipes() -> dict[str, Recipe]:
         "gated-pixelcnn": ("gated PixelCNN", GatedPixelCNN, Compiled),
     }
     # On larger images seven layers of a recurrent network take hours on a processor; two, wider, see as much.
-    larger = {
+    larger: dict[str, Callable[..., nn.Module]] = {
         "row-lstm": partial(RowLSTM, hidden=24, layers=2),
         "diagonal-bilstm": partial(DiagonalBiLSTM, hidden=24, layers=2),
     }
