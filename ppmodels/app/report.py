@@ -41,8 +41,10 @@ def comparison(standings: Sequence[Standing], console: Console) -> None:
     """Prints runs in their order, each with its number and how far it is behind the first on the same examples."""
     first = standings[0]
     rows = Table(title=_measured_on(first.result.measured_on), title_justify="left", title_style="bold")
-    for heading in ("run", "of log p(x)", "nats", "bits/dim", "behind"):
-        rows.add_column(heading, justify="left" if heading in ("run", "of log p(x)") else "right", no_wrap=True)
+    rows.add_column("run", overflow="fold")  # long names give way, numbers do not
+    rows.add_column("of log p(x)", no_wrap=True)
+    for heading in ("nats", "bits/dim", "behind"):
+        rows.add_column(heading, justify="right", no_wrap=True)
     for each in standings:
         row = each.result.summary()["estimates"][each.estimate]
         behind = "—" if each is first else "{:.2f} ± {:.2f}".format(*first.ahead_of(each))
