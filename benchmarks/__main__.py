@@ -13,12 +13,18 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
+    parser.add_argument("--only", choices=("step", "pixels", "memory"), help="One of the three; all by default.")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(machine(arguments.device))
-    step.report(arguments.device)
-    pixels.report(arguments.device)
-    memory.report(arguments.examples)
+    reports = {
+        "step": lambda: step.report(arguments.device),
+        "pixels": lambda: pixels.report(arguments.device),
+        "memory": lambda: memory.report(arguments.examples),
+    }
+    for name, report in reports.items():
+        if arguments.only in (None, name):
+            report()
 
 
 main()
