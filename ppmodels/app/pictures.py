@@ -116,7 +116,7 @@ def _endings(subject: Subject, batch: tuple[Tensor, ...], known: Tensor) -> Tens
         run = runs(subject.program, batch)[0]
         sites = [site for site in random_sites(run.model).values() if isinstance(site["fn"], Autoregressive)]
         if len(sites) != 1:
-            raise _Impossible(f"expected one observed site with an Autoregressive distribution, got {len(sites)}")
+            raise _Impossible("only a program with one Autoregressive site draws the rest of an image given a part")
         drawn: Tensor = sites[0]["fn"].complete(batch[0], known)
         return drawn
 

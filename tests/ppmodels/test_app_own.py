@@ -101,11 +101,14 @@ recipe = Recipe(program=Independent, data="DATA", steps=2, batch_size=8)
 """
     run, notes = train(find(write_recipe(tmp_path, tmp_path / "images.npy", source)), tmp_path / "run", progress=False)
     assert notes == [
+        "no completions: only a program with one Autoregressive site draws the rest of an image given a part"
+    ]
+    assert picture_size(run.folder / "samples.png")
+    assert reconstruct(run).notes == [
         "no reconstructions: the program has no latent variables",
         "no traversal: it needs a program with one vector of latents, this has none",
         "no interpolation: it needs a program with one vector of latents, this has none",
     ]
-    assert picture_size(run.folder / "samples.png")
 
 
 def test_a_file_without_a_recipe_is_told(tmp_path: Path) -> None:
