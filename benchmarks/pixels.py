@@ -188,8 +188,8 @@ def report(device: str) -> None:
 
     print(f"  gated PixelCNN, batch 16: {sampling(gated(SIDE), 16)}   aim 150")
     print(f"  gated PixelCNN, batch 64: {sampling(gated(SIDE), 64)}   aim 300, 2 forward passes")
-    for kind in (PixelCNN, CharRNN, RowLSTM, DiagonalBiLSTM):
-        print(f"  {kind.__name__}, batch 16: {sampling(lambda kind=kind: kind().to(device), 16)}   aim 50")
+    for kind, aim in ((PixelCNN, "none"), (CharRNN, "50"), (RowLSTM, "50"), (DiagonalBiLSTM, "50")):
+        print(f"  {kind.__name__}, batch 16: {sampling(lambda kind=kind: kind().to(device), 16)}   aim {aim}")
     for side in (8, 14, 28, 56):
         print(f"  gated PixelCNN, batch 16, {side}×{side}: {sampling(gated(side), 16, 2)}")
     print(f"layers, forward and backward, {SIDE}×{SIDE}, batch {BATCH}")
