@@ -137,7 +137,10 @@ def test_the_game_runs_where_there_are_no_values(name: str) -> None:
     there = copy.deepcopy(objective).to("meta")
     with pyro.validation_enabled(False):
         for player in there.players().values():
-            player.loss(X.to("meta")).backward()
+            loss = player.loss(X.to("meta"))
+            loss.backward()
+            assert loss.shape == ()
+            assert all(parameter.grad is not None for parameter in player.parameters)
 
 
 def test_observing_an_implicit_site_draws_nothing_and_the_p_side_stops_at_what_it_needs() -> None:
