@@ -112,11 +112,8 @@ def evaluate(
         progress: whether to show how far it has come.
     """
     subject = restored(run, data, folder, device)
-    watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
-    estimators = with_particles(subject.recipe.estimators, particles)
     began = time.perf_counter()
-    with pyro.validation_enabled(False):  # a dataset has checked its levels
-        result = inference.evaluate(subject.program, watched, estimators, seed=seed)
+    result = _scored(subject, with_particles(subject.recipe.estimators, particles), split, limit, seed, progress)
     name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
     about = {
         "recipe": run.record["recipe"],
@@ -160,15 +157,10 @@ def compare(
     found: list[Standing] = []
     for run in runs:
         subject = restored(run, None, folder, device)
-        watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
         estimators = with_particles(subject.recipe.estimators, particles)
-        name, estimator = next(
-            (each for each in estimators.items() if each[1].kind == EXACT), list(estimators.items())[-1]
-        )
-        with pyro.validation_enabled(False):
-            found.append(
-                Standing(run, name, inference.evaluate(subject.program, watched, {name: estimator}, seed=seed))
-            )
+        name = best_of(estimators)
+        result = _scored(subject, {name: estimators[name]}, split, limit, seed, progress)
+        found.append(Standing(run, name, result))
     found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)
     for other in found[1:]:
         found[0].ahead_of(other)  # refuses what can not be compared, before anything is shown
@@ -225,6 +217,19 @@ def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -
         else estimator
         for name, estimator in estimators.items()
     }
+
+
+def best_of(estimators: Mapping[str, Estimator]) -> str:
+    """The name of the exact estimator where there is one, else of the last: recipes have the tightest bound there."""
+    return next((name for name, each in estimators.items() if each.kind == EXACT), list(estimators)[-1])
+
+
+def _scored(
+    subject: Subject, estimators: Mapping[str, Estimator], split: str, limit: int | None, seed: int, progress: bool
+) -> Evaluation:
+    watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
+    with pyro.validation_enabled(False):  # a dataset has checked its levels
+        return inference.evaluate(subject.program, watched, estimators, seed=seed)
 
 
 @dataclass(frozen=True)

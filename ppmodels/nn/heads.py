@@ -21,8 +21,8 @@ from ppmodels.nn.parameters import full_precision, positive
 class Head(nn.Module, ABC):
     """A likelihood: how many parameters it needs, and the distribution that they give.
 
-    Subclasses write `outputs` and `build`, which gets parameters of at least float32. A number of outputs that does
-    not fit, or a tensor that is neither images nor vectors, is a ValueError.
+    Subclasses set `levels` and write `outputs` and `build`, which gets parameters of at least float32. A number of
+    outputs that does not fit, or a tensor that is neither images nor vectors, is a ValueError.
     """
 
     factorised: ClassVar[bool] = True

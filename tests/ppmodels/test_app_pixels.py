@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from inference import importance
+from inference import elbo, exact, importance
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, reconstruct, train
 from ppmodels.app.cli import app
 from ppmodels.app.lookup import Found
+from ppmodels.app.work import best_of
 from tests.ppmodels.app_helpers import picture_size
 
 PIXELS = dataclasses.replace(RECIPES["gated-pixelcnn-digits"], steps=12, validate_every=6, traced=None)
@@ -69,6 +70,11 @@ def test_runs_are_ranked_by_the_best_number_of_each(run: Run, bounded: Run) -> N
     ahead, error = standings[0].ahead_of(standings[1])
     assert ahead == pytest.approx(means[0] - means[1])
     assert 0 < error < ahead
+
+
+def test_an_exact_number_goes_before_a_bound() -> None:
+    assert best_of({"exact": exact(), "iwae": importance(4)}) == "exact"
+    assert best_of({"elbo": importance(4, elbo), "iwae": importance(4)}) == "iwae"
 
 
 def test_the_command_line_compares(run: Run, bounded: Run) -> None:
