@@ -1,16 +1,18 @@
 """Inference in implicit models: a critic estimates the density ratios that no density gives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from inference.check import check_batch, check_gradients
-from inference.compared import Structure, exact_terms, p_side, q_side, seen_by, structure
-from inference.divergences import Divergence, non_saturating
+from inference.compared import Structure, contrast_of, exact_terms, log_prior, p_side, q_side, seen_by, structure
+from inference.contrast import Contrast
+from inference.divergences import Divergence, non_saturating, plug_in_kl
 from inference.objective import Objective, Player
 from inference.penalties import Penalty, Values
-from inference.program import Batch, Program, ProgramError, as_batch, parameters
+from inference.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
+from inference.watch import Collapse, accuracy, calibration, coverage, diversity, precision
 
 
 class Adversarial(Objective):
@@ -30,9 +32,14 @@ class Adversarial(Objective):
     Args:
         program: an `nn.Module` with `model` and `guide`.
         critic: an `nn.Module` that returns `(batch,)` numbers.
-        divergence: what the two play for, from `inference.divergences`.
+        divergence: what the two play for, from `inference.divergences`. None is `plug_in_kl` beside exact terms, whose unit
+            is the nat, and else `non_saturating`.
         compare: names of the sites to compare, where the sites alone can not tell (an adversarial autoencoder).
+        contrast: an `nn.Module` whose `forward` returns an explicit r(z | …) of what it names, such as `(self, x)`. It is
+            fitted to the guide's draws by the critic's player, and compared with them in place of a distant prior.
+        size: of the dataset, by which terms of shared sites are divided; the plate's, if None.
         penalty: on the critic, from `inference.penalties`.
+        anneal: a factor on the penalty as a function of the step: large while modes are found, small while they are drawn.
         weight: of the divergence beside the exact terms.
         turns: the critic's turns in a step.
 
@@ -40,14 +47,19 @@ class Adversarial(Objective):
         ProgramError: the critic is no module, or the sites, the critic and the divergence do not go together.
     """
 
+    _annealed: Tensor
+
     def __init__(
         self,
         program: Program,
         critic: nn.Module,
-        divergence: Divergence = non_saturating,
+        divergence: Divergence | None = None,
         *,
         compare: Sequence[str] | None = None,
+        contrast: nn.Module | None = None,
+        size: int | None = None,
         penalty: Penalty | None = None,
+        anneal: Callable[[int], float] | None = None,
         weight: float | None = None,
         turns: int = 1,
     ) -> None:
@@ -56,16 +68,33 @@ class Adversarial(Objective):
             raise ProgramError(
                 f"critic: expected an nn.Module, got a {type(critic).__name__}; its parameters are trained."
             )
-        self.critic, self.divergence, self.compare = critic, divergence, compare
-        self.penalty, self.weight, self.turns = penalty, weight, turns
+        if turns < 1 or (size is not None and size < 1):
+            raise ProgramError(f"turns and size: expected at least 1, got turns={turns} and size={size}.")
+        self.critic, self.contrast, self.compare, self.size = critic, contrast, compare, size
+        self.penalty, self.anneal, self.weight, self.turns = penalty, anneal, weight, turns
+        self.register_buffer("_annealed", torch.tensor(1.0), persistent=False)
+        self._divergence = divergence
         self._structure: Structure | None = None
         self._seen: tuple[str, ...] = ()
+        self._contrast: Contrast | None = None
+        self._collapse = Collapse()
 
     def players(self) -> dict[str, Player]:
         return {
-            "critic": Player(parameters(self.critic), self.critic_loss, self.turns),
+            "critic": Player([*parameters(self.critic), *parameters(self.contrast)], self.critic_loss, self.turns),
             "program": Player(parameters(self.program), self.program_loss),
         }
+
+    @property
+    def divergence(self) -> Divergence:
+        """What the two play for; where none was given, the sites say."""
+        if self._divergence is not None:
+            return self._divergence
+        return plug_in_kl if self._found.exact or self._contrast else non_saturating
+
+    def schedule(self, step: int) -> None:
+        if self.anneal is not None:
+            self._annealed.fill_(self.anneal(step))
 
     def prepare(self, batch: Batch) -> None:
         examples = as_batch(batch)
@@ -74,74 +103,116 @@ class Adversarial(Objective):
             found = structure(self.program, examples, self.compare)
             self._seen = seen_by(self.critic, found, self.program, examples)
             self._structure = found
-            _, q = q_side(self.program, examples, found)
-            self._values(q, len(examples[0]))
-        if self.weight is None and found.exact and self.divergence.log_ratio is None:
+            if self.contrast is not None:
+                self._contrast = contrast_of(self.contrast, found, self.program, examples)
+                self._contrast.check(q_side(self.program, examples, found)[1])
+            self._check_shape(self._sides(examples)[0], len(examples[0]))
+        if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
                 f"the sites {list(found.exact)} count in nats, and this divergence's critic is not in nats. Take one with a "
                 "log_ratio (plug_in_kl, kl), or say what it weighs: weight=…"
             )
 
     def check(self, batch: Batch) -> None:
-        q, p = self._sides(as_batch(batch))
+        q, p, log_r = self._sides(as_batch(batch))
         players = self.players()
         # Without the penalty, whose gradient at values of its own would look like parameters that nobody holds.
-        check_gradients(self.divergence.critic(self._critic(q), self._critic(p)), players["critic"].parameters, self)
+        loss = self.divergence.critic(self._critic(q), self._critic(p)) - log_r.mean()
+        check_gradients(loss, players["critic"].parameters, self)
         try:
             check_gradients(self.program_loss(batch), players["program"].parameters, self)
         except ProgramError as error:
             raise ProgramError(
                 f"{error} Or it is the divergence: one that is a mean over the q side alone, as plug_in_kl is, gives no "
-                "gradient to what the model draws; take non_saturating."
+                "gradient to what the model draws; take kl, or non_saturating."
             ) from error
 
     def critic_loss(self, batch: Batch) -> Tensor:
         """What the critic minimises; no gradient is left in the program."""
-        q, p = self._sides(as_batch(batch))
-        loss = self.divergence.critic(self._critic(q), self._critic(p))
+        q, p, log_r = self._sides(as_batch(batch))
+        loss = self.divergence.critic(self._critic(q), self._critic(p)) - log_r.mean()
         if self.penalty is None:
             return loss
-        return loss + self.penalty(self._critic, *({name: side[name] for name in self._seen} for side in (q, p)))
+        seen = ({name: side[name] for name in self._seen} for side in (q, p))
+        return loss + self._annealed * self.penalty(self._critic, *seen)
 
     def program_loss(self, batch: Batch) -> Tensor:
         """What the program minimises, per example."""
         examples = as_batch(batch)
         found = self._found
         guide, q = q_side(self.program, examples, found)
-        p = p_side(self.program, examples, found, q)
-        weight = 1.0 if self.weight is None else self.weight
-        loss = weight * self.divergence.program(self._critic(q), self._critic(p))
-        return loss - exact_terms(self.program, examples, found, guide) if found.exact else loss
+        contrasted: tuple[str, ...] = ()
+        if self._contrast is None:
+            p = p_side(self.program, examples, found, q)
+            loss = self._weighed(q, p)
+        else:
+            q, p, log_r = self._contrast.sides(q)
+            contrasted = found.compared
+            loss = self._weighed(q, p) + log_r.mean()
+        if found.exact or contrasted:
+            loss = loss - exact_terms(self.program, examples, found, guide, self.size, contrasted)
+        return loss
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """The critic's accuracy and calibration, and how diverse, covering and precise draws are against the data."""
+        with torch.no_grad(), evaluating(self):
+            q, p, _ = self._sides(as_batch(batch))
+            values = self._critic(q), self._critic(p)
+            found = {"critic/accuracy": accuracy(*values)}
+            if self.divergence.log_ratio is not None:
+                found["critic/calibration"] = calibration(self.divergence.log_ratio(values[1]))
+            site = (self._found.observed or self._found.compared)[0]
+            if len(q[site]) > 1 and q[site].is_floating_point():
+                told = diversity(q[site], p[site]), coverage(q[site], p[site]), precision(q[site], p[site])
+                found |= dict(zip(("program/diversity", "program/coverage", "program/precision"), told, strict=True))
+                self._collapse.watch(*told)
+        return found
 
     def log_ratio(self, batch: Batch) -> Tensor:
-        """The critic's log q/p of the compared values, on data and guide: `(batch,)` nats. An estimate, and no bound.
+        """log q/p of the compared values on data and guide, by the critic: `(batch,)` nats. An estimate, and no bound.
+
+        With a contrast it is log q/r, by the critic, plus the exact log r/p.
 
         Raises:
             ProgramError: the divergence's critic tells no ratio.
         """
-        if self.divergence.log_ratio is None:
-            raise ProgramError("the critic of this divergence is a sign or a potential, and tells no log ratio.")
         if self._structure is None:
             self.prepare(batch)
+        if self.divergence.log_ratio is None:
+            raise ProgramError("the critic of this divergence is a sign or a potential, and tells no log ratio.")
         with torch.no_grad():
-            _, q = q_side(self.program, as_batch(batch), self._found)
-            return self.divergence.log_ratio(self._critic(q))
+            guide, q = q_side(self.program, as_batch(batch), self._found)
+            if self._contrast is None:
+                return self.divergence.log_ratio(self._critic(q))
+            told, _, log_r = self._contrast.sides(q)
+            return (
+                self.divergence.log_ratio(self._critic(told))
+                + log_r
+                - log_prior(self.program, as_batch(batch), guide, self._contrast.site)
+            )
 
     @property
     def _found(self) -> Structure:
         assert self._structure is not None, "`prepare` comes first"
         return self._structure
 
-    @torch.no_grad()
-    def _sides(self, examples: tuple[Tensor, ...]) -> tuple[Values, Values]:
-        _, q = q_side(self.program, examples, self._found)
-        return q, p_side(self.program, examples, self._found, q)
+    def _sides(self, examples: tuple[Tensor, ...]) -> tuple[Values, Values, Tensor]:
+        """What the critic compares, without a gradient to the program; and log r of the guide's draws, or 0."""
+        with torch.no_grad():
+            _, q = q_side(self.program, examples, self._found)
+            if self._contrast is None:
+                return q, p_side(self.program, examples, self._found, q), examples[0].new_zeros(())
+        return self._contrast.sides(q)
+
+    def _weighed(self, q: Values, p: Values) -> Tensor:
+        weight = 1.0 if self.weight is None else self.weight
+        return weight * self.divergence.program(self._critic(q), self._critic(p))
 
     def _critic(self, values: Values) -> Tensor:
         found: Tensor = self.critic(**{name: values[name] for name in self._seen})
         return found
 
-    def _values(self, q: Values, rows: int) -> None:
+    def _check_shape(self, q: Values, rows: int) -> None:
         shape = tuple(self._critic(q).shape)
         if shape != (rows,):
             raise ProgramError(

@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
+from inference.contrast import Contrast
 from inference.program import Program, ProgramError, without_store
 from inference.sites import Site, batch_plate, is_implicit, log_density, random_sites, site_log_prob
 from inference.terms import latent_sites
@@ -72,8 +73,8 @@ def seen_by(critic: nn.Module, found: Structure, program: Program, batch: tuple[
     Raises:
         ProgramError: it asks for what there is not, or does not look at something that is compared.
     """
-    names = tuple(inspect.signature(critic.forward).parameters)
     known = sorted({*found.compared, *found.shared, *found.data, *found.exact, *_arguments(program, batch)})
+    names = _asked(critic, known)
     strange = [name for name in names if name not in known]
     missing = [name for name in found.compared if name not in names]
     if strange or missing:
@@ -83,6 +84,33 @@ def seen_by(critic: nn.Module, found: Structure, program: Program, batch: tuple[
             f"other of {known}, by these names."
         )
     return names
+
+
+def contrast_of(network: nn.Module, found: Structure, program: Program, batch: tuple[Tensor, ...]) -> Contrast:
+    """The contrast of a structure in which one latent site is compared, and it has a density in the model.
+
+    Raises:
+        ProgramError: the structure is another, or the network's `forward` asks for what there is not.
+    """
+    if not isinstance(network, nn.Module):
+        raise ProgramError(
+            f"contrast: expected an nn.Module, got a {type(network).__name__}; its parameters are trained."
+        )
+    site = found.compared[0]
+    prior = random_sites(runs(program, batch)[0].model)[site]["fn"]
+    if len(found.compared) > 1 or found.observed or is_implicit(prior):
+        raise ProgramError(
+            f"a contrast stands between the guide and the prior of one latent site, and the sites tell that "
+            f"{list(found.compared)} are compared{', without a density' if is_implicit(prior) else ''}. Leave contrast out."
+        )
+    known = sorted({*found.shared, *found.data, *found.exact, *_arguments(program, batch)} - {site})
+    names = _asked(network, known)
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise ProgramError(
+            f"the contrast's forward takes {list(names)}, and {strange} is unknown. Take any of {known}, by these names."
+        )
+    return Contrast(network, names, site)
 
 
 def q_side(program: Program, batch: tuple[Tensor, ...], found: Structure) -> tuple[Trace, dict[str, Tensor]]:
@@ -105,27 +133,43 @@ def p_side(program: Program, batch: tuple[Tensor, ...], found: Structure, q: Map
     return {**q, **drawing.drawn}
 
 
-def exact_terms(program: Program, batch: tuple[Tensor, ...], found: Structure, guide: Trace) -> Tensor:
-    """Σ log p - log q of the sites that are not compared, in nats per example: a scalar.
+def exact_terms(
+    program: Program, batch: tuple[Tensor, ...], found: Structure, guide: Trace, size: int | None, prior: Sequence[str]
+) -> Tensor:
+    """Σ log p - log q of the sites that are not compared, and log p of those in `prior`: nats per example, a scalar.
 
-    Local sites are averaged over the batch, shared ones divided by the size of the dataset.
+    Local sites are averaged over the batch, shared ones divided by the size of the dataset (the plate's, if None).
     """
-    sides = {1: random_sites(_replayed(program, batch, guide)), -1: random_sites(guide)}
-    plate = batch_plate([site for sites in sides.values() for site in sites.values()], len(batch[0]))
+    model, drawn = random_sites(_replayed(program, batch, guide)), random_sites(guide)
+    plate = batch_plate([*model.values(), *drawn.values()], len(batch[0]))
     assert plate is not None  # or `structure` would have raised
     total = batch[0].new_zeros(())
-    for sign, sites in sides.items():
-        for name in found.exact:
+    for sign, sites, names in ((1, model, (*found.exact, *prior)), (-1, drawn, found.exact)):
+        for name in names:
             if name in sites and name in found.shared:
-                total = total + sign * site_log_prob(name, sites[name]).sum() / plate.full_size
+                total = total + sign * site_log_prob(name, sites[name]).sum() / (size or plate.full_size)
             elif name in sites:
                 total = total + sign * log_density(name, sites[name], plate).mean()
     return total
 
 
+def log_prior(program: Program, batch: tuple[Tensor, ...], guide: Trace, site: str) -> Tensor:
+    """log p of the guide's draws of a local site: `(batch,)` nats."""
+    model = random_sites(_replayed(program, batch, guide))
+    plate = batch_plate(model.values(), len(batch[0]))
+    assert plate is not None
+    return log_density(site, model[site], plate)
+
+
 def _replayed(program: Program, batch: tuple[Tensor, ...], guide: Trace) -> Trace:
     with without_store():
         return poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
+
+
+def _asked(network: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
+    """The names of what a `forward` takes, without those that it can do without and that there are not."""
+    parameters = inspect.signature(network.forward).parameters
+    return tuple(name for name, each in parameters.items() if each.default is each.empty or name in known)
 
 
 def _arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def fit(
             last = done == steps
             row = {"step": float(step.count)}
             if last or done == 1 or done % record_every == 0:
-                row |= {name: float(value) for name, value in values.items()}
+                row |= {name: float(value) for name, value in (values | step.watch(as_batch(batch))).items()}
                 row["seconds"] = time.perf_counter() - began
                 display.update(done, _shown(row))
             if validation is not None and (last or done % validation.every == 0):

@@ -48,6 +48,10 @@ class Objective(nn.Module, ABC):
         """Sets what the losses read at this step. A schedule lives in a 0-d buffer, so that a traced graph sees it."""
         return None
 
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """What is worth a look beside the losses, as 0-d tensors by name; recorded by `fit`, and changing nothing."""
+        return {}
+
     def prepare(self, batch: Batch) -> None:
         """Runs the program once: AutoGuides, lazy modules and `pyro.param` statements have no parameters before."""
         check_batch(self.program, batch)

@@ -18,6 +18,8 @@ Factory = Callable[[list[nn.Parameter]], Optimizer]
 """Makes the optimizer of a player's parameters."""
 
 
+_WATCH = 1 << 32
+"""In place of a player, in the words that seed its noise."""
 _ON_THE_WAY_BACK = (
     "every site is finite; the gradient is not (a square root, logarithm or division at 0 on the way back?)."
 )
@@ -122,6 +124,11 @@ class Step:
             self.average.update()
         self.count += 1
         return metrics
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """What the objective has to say of this batch beside its losses, by noise of its own: no later step is changed."""
+        with torch.no_grad(), own_noise(mix(self.seed, self.count, _process(), _WATCH)):
+            return self.objective.watch(batch)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -63,7 +63,7 @@ def samples(subject: Subject, count: int | None = None, seed: int = 0, draws: bo
             "samples.png": plots.png(plots.pairs(data.cpu(), drawn.flatten(1).cpu(), title)),
         }
 
-    return _made("samples", seed, make)
+    return made("samples", seed, make)
 
 
 def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
@@ -85,7 +85,7 @@ def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
             )
         }
 
-    return _made("reconstructions", seed, make)
+    return made("reconstructions", seed, make)
 
 
 def completions(subject: Subject, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
@@ -106,7 +106,7 @@ def completions(subject: Subject, seed: int = 0, given: float = 0.5, endings: in
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
         return {"completions.png": _grid(subject, images.flatten(0, 1), endings + 2, title)}
 
-    return _made("completions", seed, make)
+    return made("completions", seed, make)
 
 
 def _endings(subject: Subject, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
@@ -122,17 +122,19 @@ def _endings(subject: Subject, batch: tuple[Tensor, ...], known: Tensor) -> Tens
 
 
 def inferred(subject: Subject, seed: int = 0) -> Pictures:
-    """What a program makes of test images: endings, where it has no latents; else reconstructions and latent walks."""
-    with torch.no_grad():
-        latents = posterior(subject.program, subject.examples(2))
-    if not latents:
-        return completions(subject, seed)
-    return reconstructions(subject, seed) | latent_pictures(subject, seed)
+    """What a program makes of test images: reconstructions and latent walks; endings, or walks of its own, without codes."""
+    if posterior(subject.program, subject.examples(2)):
+        return reconstructions(subject, seed) | latent_pictures(subject, seed)
+    if _noises(subject):
+        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(subject)})
+    return completions(subject, seed)
 
 
 def latent_pictures(subject: Subject, seed: int = 0) -> Pictures:
-    """A traversal of the most active latent dimensions, and interpolations between test images."""
-    return _made("traversal", seed, lambda: {"traversal.png": _traversal(subject, *_codes(subject))}) | _made(
+    """A traversal of the most active latent dimensions, and interpolations: between test images, or between draws of z."""
+    if not posterior(subject.program, subject.examples(2)) and _noises(subject):
+        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(subject)})
+    return made("traversal", seed, lambda: {"traversal.png": _traversal(subject, *_codes(subject))}) | made(
         "interpolation", seed, lambda: {"interpolation.png": _interpolation(subject, *_codes(subject))}
     )
 
@@ -182,6 +184,35 @@ def _interpolation(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Te
     return _grid(subject, rows.flatten(0, 1), 10, title)
 
 
+def _noises(subject: Subject) -> dict[str, Tensor]:
+    """A model's own draws, which its guide leaves out, of one row: vectors by the names of their sites."""
+    drawn = sample(subject.program, subject.examples(1))
+    observed = {_observed(subject, subject.examples(2))[0]}
+    return {
+        name: value
+        for name, value in drawn.items()
+        if name not in observed and value.dim() == 3 and value.is_floating_point()
+    }
+
+
+def _great_circles(subject: Subject, rows: int = 8, columns: int = 10) -> bytes:
+    """Each row goes from one draw of z to another along a great circle, on which every point is as likely as the ends.
+
+    After White (2016, arXiv 1609.04468).
+    """
+    (name, *others) = _noises(subject)
+    if others:
+        raise _Impossible(f"it needs a program with one vector of latents, this has {[name, *others]}")
+    batch, _, given = _context(subject, rows)
+    first, second = (sample(subject.program, batch)[name][0] for _ in range(2))
+    angle = torch.linspace(0, torch.pi / 2, columns, device=first.device)[None, :, None]
+    # Two draws of many dimensions stand at right angles, nearly.
+    points = angle.cos() * first.unsqueeze(1) + angle.sin() * second.unsqueeze(1)
+    repeated = torch.arange(rows, device=first.device).repeat_interleave(columns)
+    found, what = _shown(subject, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
+    return _grid(subject, found, columns, f"{what} of x; each row goes from one draw of {name} to another{given}")
+
+
 def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor]:
     """Indices of pairs of examples; of the same class where labels are given, as only z is changed."""
     size = len(batch[0])
@@ -229,8 +260,9 @@ def _shown(
         return decode(subject.program, batch, latents)[name][0], "means"
     except NoMean:
         given = latents or _from_the_prior(subject, batch)
-        if not given:
-            return sample(subject.program, batch)[name][0], "draws"
+        if not given or not posterior(subject.program, batch):  # x is all noise, or a function of it
+            (run,) = _model_runs(subject, batch, given)
+            return run.values(random_sites(run.model))[name][0], "draws"
     many = {site: value.expand(DRAWS, *value.shape[1:]) for site, value in given.items()}
     found = [run.values(random_sites(run.model))[name] for run in _model_runs(subject, batch, many)]
     return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
@@ -269,7 +301,20 @@ def _rows(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[index] for tensor in batch)
 
 
-def _made(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
+def drawn(subject: Subject, count: int, seed: int) -> Tensor:
+    """Draws of x, or means given draws of z where there are any: the same noise for the same seed."""
+    with own_noise(mix(seed, 2)):
+        batch, _, _ = _context(subject, count)
+        return _shown(subject, batch, {}, draws=not subject.is_images)[0]
+
+
+def picture(subject: Subject, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
+    """Rows of as many images each, with their labels."""
+    return _grid(subject, torch.cat(rows), len(rows[0]), title, labels)
+
+
+def made(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
+    """What `make` makes, by noise of its own, or a note that says why it is not to be had."""
     # The run is saved by now, and what a user's program can not do must not take it away.
     try:
         with own_noise(mix(seed, 2)):

@@ -3,7 +3,7 @@
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,25 @@ def pairs(data: Tensor, samples: Tensor, title: str, most: int = 4, shown: int =
     axes[0, 0].legend(frameon=False, fontsize=8)
     beyond = f" (the first {count} of {data.shape[1]} columns)" if data.shape[1] > count else ""
     figure.suptitle(textwrap.fill(title + beyond, int(side * 11)), fontsize=10)
+    return figure
+
+
+def panels(data: Tensor, samples: Mapping[str, Tensor], title: str, shown: int = 1000) -> Figure:
+    """The first two columns of tables `(n, features)`, one panel each by its name, with the data behind."""
+    figure = _figure((2.3 * len(samples), 2.9))
+    first, second = 0, min(1, data.shape[1] - 1)
+    low, high = data.amin(0), data.amax(0)
+    margin = 0.2 * (high - low).clamp_min(1e-6)
+    for axes, (name, values) in zip(figure.subplots(1, len(samples), squeeze=False)[0], samples.items(), strict=True):
+        for some, label in ((data, "data"), (values, "samples")):
+            axes.plot(
+                some[:shown, first].numpy(), some[:shown, second].numpy(), ".", markersize=2, alpha=0.5, label=label
+            )
+        axes.set_xlim(float((low - margin)[first]), float((high + margin)[first]))
+        axes.set_ylim(float((low - margin)[second]), float((high + margin)[second]))
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=6)
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

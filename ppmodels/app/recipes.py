@@ -1,6 +1,5 @@
 """The built-in recipes."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +8,8 @@ import torch
 from torch import nn
 
 from inference import Compiled, Estimator, ImportanceWeighted, Traced, exact
-from ppmodels.app.recipe import Recipe, bounds
+from ppmodels.app.games import GAMES
+from ppmodels.app.recipe import Recipe, bounds, cosine
 from ppmodels.data import Dataset
 from ppmodels.models import VAE, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from ppmodels.nn import ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, MLPEncoder, Standardise, make_head
@@ -77,11 +77,6 @@ def _levels(data: Dataset) -> int:
     if data.levels is None:
         raise ValueError(f"{data.name} are real numbers, and a model of pixels is one of whole levels; use a VAE")
     return data.levels
-
-
-def cosine(fraction: float) -> float:
-    """From 1 down to 0.05 along half a cosine (after Loshchilov & Hutter 2017, arXiv 1608.03983)."""
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
 _EXACT: dict[str, Estimator] = {"exact": exact()}
@@ -218,5 +213,6 @@ RECIPES: dict[str, Recipe] = {
         data="cifar10",
     ),
     **_pixel_recipes(),
+    **GAMES,
 }
 """By name."""

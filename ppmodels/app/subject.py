@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inference import Objective
 from inference.noise import mix, own_noise
 from ppmodels.app.lookup import find
 from ppmodels.app.recipe import Recipe
@@ -17,12 +18,17 @@ from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Split, load
 
 @dataclass(frozen=True)
 class Subject:
-    """A recipe, its data, and its program on a device."""
+    """A recipe, its data, and what fits its program to them, on a device."""
 
     recipe: Recipe
     data: Dataset
-    program: Any  # an nn.Module that is a Program; Python has no intersection types
+    objective: Objective
     device: torch.device
+
+    @property
+    def program(self) -> Any:  # an nn.Module that is a Program; Python has no intersection types
+        """What is fitted."""
+        return self.objective.program
 
     def in_order(self, split: str, batch_size: int = 100, limit: int | None = None) -> InOrder:
         """The split's examples, or a fixed choice of `limit` of them, as batches."""
@@ -66,10 +72,10 @@ def prepared(recipe: Recipe, folder: str | Path | None, seed: int, device: torch
                 f"the recipe's program gave a {type(program).__name__}; expected an nn.Module with model and guide, or "
                 "inference.Pair(model, guide)."
             )
-        program = program.to(device)
-        objective = recipe.objective(program)
+        # What fits it can have networks of its own, a critic's, which are made by the same noise.
+        objective = recipe.objective(program.to(device)).to(device)
         objective.prepare(Shuffled(data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)(0))
-    return Subject(recipe, data, program.to(device), device)
+    return Subject(recipe, data, objective.to(device), device)
 
 
 def restored(run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto") -> Subject:

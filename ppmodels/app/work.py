@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import inference
-from inference import Estimator, Evaluation, Fitted, Step, Validation, adam, elbo, fit
+from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
 from inference.average import restore
 from inference.differentiate import backward
 from inference.estimators import EXACT, Importance
@@ -22,11 +22,22 @@ from ppmodels.app.lookup import Found
 from ppmodels.app.pictures import Pictures, completions, inferred, latent_pictures, reconstructions, samples
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, versions, write_whole
+from ppmodels.app.strip import Strip
 from ppmodels.app.subject import Subject, device_named, located, prepared, restored
 from ppmodels.data import InOrder, Shuffled
 
 WRITTEN = (
-    *(RECORD, WEIGHTS, METRICS, RECIPE, "loss.png", "samples.png", "samples.csv", "reconstructions.png"),
+    *(
+        RECORD,
+        WEIGHTS,
+        METRICS,
+        RECIPE,
+        "loss.png",
+        "training.png",
+        "samples.png",
+        "samples.csv",
+        "reconstructions.png",
+    ),
     *(
         "traversal.png",
         "interpolation.png",
@@ -37,6 +48,11 @@ WRITTEN = (
     ),
 )
 """What a run may hold, and --overwrite removes."""
+
+NO_DENSITY = (
+    "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) is not to be had. "
+    "Look at samples, or give a generator an observation noise: ppmodels.NoisyGenerator(generator, scale)."
+)
 
 
 def train(
@@ -66,12 +82,14 @@ def train(
     clear(target, WRITTEN)
     if code is not None:
         write_whole(target / RECIPE, code)
+    strip = None if recipe.strip is None else Strip(subject, seed, recipe.steps, recipe.strip)
     with pyro.validation_enabled(False):  # the first batch has been checked, and levels stay levels
         fitted = fit(
             step,
             batches,
             recipe.steps,
             validation=_validation(subject),
+            callbacks=() if strip is None else (strip,),
             metrics=target / METRICS,
             progress=progress,
         )
@@ -83,6 +101,8 @@ def train(
     made = samples(subject, seed=seed)
     if subject.is_images:
         made |= inferred(subject, seed)
+    if strip is not None:
+        made |= strip.pictures()
     made.write(run.folder)
     return run, made.notes
 
@@ -221,12 +241,16 @@ def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -
 
 def best_of(estimators: Mapping[str, Estimator]) -> str:
     """The name of the exact estimator where there is one, else of the last: recipes have the tightest bound there."""
+    if not estimators:
+        raise ValueError(NO_DENSITY)
     return next((name for name, each in estimators.items() if each.kind == EXACT), list(estimators)[-1])
 
 
 def _scored(
     subject: Subject, estimators: Mapping[str, Estimator], split: str, limit: int | None, seed: int, progress: bool
 ) -> Evaluation:
+    if not estimators:
+        raise ValueError(NO_DENSITY)
     watched = _Watched(subject.in_order(split, limit=limit), len(subject.data.split(split)), progress)
     with pyro.validation_enabled(False):  # a dataset has checked its levels
         return inference.evaluate(subject.program, watched, estimators, seed=seed)
@@ -256,8 +280,8 @@ class _Watched:
 def _step(subject: Subject, seed: int) -> Step:
     recipe = subject.recipe
     return Step(
-        recipe.objective(subject.program),
-        adam(recipe.learning_rate),
+        subject.objective,
+        recipe.optimizer(recipe.learning_rate),
         seed=seed,
         clip=recipe.clip,
         learning_rate=_by_step(recipe),

@@ -2,7 +2,7 @@
 
 Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, features)`:
 
-    data = load("digits")                                  # embedded; the other NAMES are read from your folder
+    data = load("digits")                                  # embedded; see NAMES
     data = load("mnist", folder="…").binarized("dynamic")
     batches = Shuffled(data, batch_size=128)               # batches(step) -> (x,), x float32 level values
     for (x,) in InOrder(data, "test", 500): ...

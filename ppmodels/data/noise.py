@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 # One stream per purpose, so that equal seeds never make an order and a draw share their numbers.
-ORDER, TRAINING_DRAW, FIXED_DRAW, PARTITION = range(4)
+ORDER, TRAINING_DRAW, FIXED_DRAW, PARTITION, SIMULATED = range(5)
 
 _MASK = (1 << 64) - 1
 _BLOCK = 1 << 20  # values drawn at once by `fixed_draw`: bounds the float noise in memory

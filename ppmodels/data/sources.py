@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ppmodels.data import published
+from ppmodels.data import published, simulated
 from ppmodels.data.arrays import own_archive, own_array
 from ppmodels.data.assemble import Raw, assemble
 from ppmodels.data.dataset import Dataset
@@ -14,23 +14,30 @@ from ppmodels.data.pictures import own_pictures
 from ppmodels.data.table import own_table
 
 FOLDER_VARIABLE = "PPMODELS_DATA"
-NAMES = ("digits", *published.FOLDER_SETS)
-
 _READERS: dict[str, Callable[[Path], Raw]] = {".npy": own_array, ".npz": own_archive, ".csv": own_table}
+
+EMBEDDED: dict[str, Callable[[str, int], Dataset]] = {
+    "digits": lambda name, seed: assemble(name, published.digits(), name, seed, levels=17),
+    "ring-8": lambda name, seed: assemble(name, simulated.ring(seed), name, seed),
+    "grid-25": lambda name, seed: assemble(name, simulated.grid(seed), name, seed),
+    "stacked-digits": lambda name, seed: simulated.stacked(load("digits", seed=seed), seed),
+}
+NAMES = (*EMBEDDED, *published.FOLDER_SETS)
 
 
 def load(name_or_path: str | Path, folder: str | Path | None = None, seed: int = 0) -> Dataset:
     """A dataset by name (one of `NAMES`), or from a file or folder of your own.
 
-    "digits" is embedded. The other names are read from `folder`, by default the environment's PPMODELS_DATA; each
-    keeps its published order and splits (see `ppmodels.data.published`), and nothing is downloaded. Any other text is
-    a path, relative to `folder` if that is given: `.npy`, `.npz`, `.csv`, or a folder of pictures. Digits and your own
-    examples are split 80/10/10 by a permutation of `seed`, unless an `.npz` has train, valid and test.
+    "digits" is embedded, and "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`). The other
+    names are read from `folder`, by default the environment's PPMODELS_DATA; each keeps its published order and splits (see
+    `ppmodels.data.published`), and nothing is downloaded. Any other text is a path, relative to `folder` if that is given:
+    `.npy`, `.npz`, `.csv`, or a folder of pictures. Digits and your own examples are split 80/10/10 by a permutation of
+    `seed`, unless an `.npz` has train, valid and test.
     Raises FileNotFoundError for what is not there and ValueError for what can not be read as levels or as a table.
     """
     name = str(name_or_path)
-    if name == "digits":
-        return assemble(name, published.digits(), name, seed, levels=17)
+    if name in EMBEDDED:
+        return EMBEDDED[name](name, seed)
     if name in published.FOLDER_SETS:
         return _published(name, folder, seed)
     path = Path(name).expanduser() if folder is None else Path(folder).expanduser() / name
@@ -50,7 +57,7 @@ def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:
     if not chosen:
         raise ValueError(
             f"{name} is read from a folder of yours, and none is named: set {FOLDER_VARIABLE} or pass folder= to a "
-            f"folder that holds {published.LAYOUT[name]}; nothing is downloaded. 'digits' needs no folder"
+            f"folder that holds {published.LAYOUT[name]}; nothing is downloaded. {', '.join(EMBEDDED)} need no folder"
         )
     root = Path(chosen).expanduser()
     if not root.is_dir():

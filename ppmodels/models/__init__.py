@@ -1,7 +1,25 @@
-"""The models, one file each, none of which knows how it is fitted."""
+"""The models, one family a file, none of which knows how it is fitted."""
 
+from ppmodels.models.gan import ALI, GAN, NoisyGenerator
 from ppmodels.models.pixelcnn import GatedPixelCNN, PixelCNN
 from ppmodels.models.pixelrnn import CharRNN, DiagonalBiLSTM, RowLSTM
-from ppmodels.models.vae import VAE
+from ppmodels.models.simulator import HierarchicalImplicitModel, LotkaVolterra, NormalPosterior, NormalPrior
+from ppmodels.models.vae import AVB, VAE, AdversarialAutoencoder
 
-__all__ = ["VAE", "CharRNN", "DiagonalBiLSTM", "GatedPixelCNN", "PixelCNN", "RowLSTM"]
+__all__ = [
+    "ALI",
+    "AVB",
+    "GAN",
+    "VAE",
+    "AdversarialAutoencoder",
+    "CharRNN",
+    "DiagonalBiLSTM",
+    "GatedPixelCNN",
+    "HierarchicalImplicitModel",
+    "LotkaVolterra",
+    "NoisyGenerator",
+    "NormalPosterior",
+    "NormalPrior",
+    "PixelCNN",
+    "RowLSTM",
+]

@@ -1,14 +1,14 @@
-"""The variational autoencoder, plain and conditional (Kingma & Welling, 2014, arXiv 1312.6114)."""
+"""Models with an explicit decoder: the VAE, plain and conditional, and two whose latents are inferred by a game."""
 
 from collections.abc import Sequence
 
 import pyro
 import torch
 from pyro.distributions import Normal
-from pyro.distributions.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppmodels.nn import MLPDecoder, MLPEncoder, make_head
+from ppmodels.nn import MLPDecoder, MLPEncoder, NoiseEncoder, make_head
+from ppmodels.nn.given import check_examples, one_hot
 
 
 class VAE(nn.Module):
@@ -37,7 +37,7 @@ class VAE(nn.Module):
 
     def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Draws z, observes x, and returns it (or a draw of it, where the observation is lifted)."""
-        label = self._one_hot(x, y)
+        label = self._label(x, y)
         zeros = x.new_zeros(len(x), self.latent)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", Normal(zeros, zeros + 1).to_event(1))
@@ -47,45 +47,38 @@ class VAE(nn.Module):
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Draws z from q(z | x)."""
-        label = self._one_hot(x, y)
+        label = self._label(x, y)
         with pyro.plate("data", len(x)):
             posterior = self.encoder(x) if label is None else self.encoder(x, label)
             z: Tensor = pyro.sample("z", posterior)
         return z
 
-    def _one_hot(self, x: Tensor, y: Tensor | None) -> Tensor | None:
-        _check_examples(x, self.shape)
-        if not self.classes:
-            if y is not None:
-                raise ValueError("y: expected none, as this VAE has no classes, got labels; build it with classes=…")
-            return None
-        if y is None:
-            raise ValueError(
-                f"y: expected labels 0..{self.classes - 1}, as this VAE has classes={self.classes}, got none; "
-                "call it with (x, y)"
-            )
-        _check_labels(y, len(x), self.classes)
-        return (y.unsqueeze(1) == torch.arange(self.classes, device=y.device)).to(x.dtype)
+    def _label(self, x: Tensor, y: Tensor | None) -> Tensor | None:
+        check_examples(x, self.shape, type(self).__name__)
+        return one_hot(x, y, self.classes, type(self).__name__)
 
 
-def _check_examples(x: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(x.shape[1:]) != shape:
-        expected = ", ".join(map(str, shape))
-        raise ValueError(
-            f"x: expected shape (batch, {expected}), got {tuple(x.shape)}; reshape it, or build the VAE with its shape"
-        )
-    if not x.is_floating_point():
-        raise ValueError(f"x: expected levels as floats, got {x.dtype}; call x.float()")
+class AVB(VAE):
+    """A VAE whose q(z | x) is a network of x and noise (Mescheder et al., 2017, arXiv 1701.04722).
+
+    `Adversarial` fits it, with a critic of x and z, `plug_in_kl`, and best with a `contrast`. The encoder's default is a
+    `NoiseEncoder`; any that returns a distribution without a density will do.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        levels: int | None = 2,
+        latent: int = 32,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__(shape, levels, latent, encoder or NoiseEncoder(shape, levels, latent), decoder)
 
 
-def _check_labels(y: Tensor, batch: int, classes: int) -> None:
-    if tuple(y.shape) != (batch,) or y.dtype != torch.int64:
-        raise ValueError(
-            f"y: expected int64 labels of shape ({batch},), got {y.dtype} of shape {tuple(y.shape)}; convert them"
-        )
-    # Reading values makes a device wait, so it is part of Pyro's validation and switched off with it.
-    if is_validation_enabled() and bool(((y < 0) | (y >= classes)).any()):
-        raise ValueError(
-            f"y: expected labels 0..{classes - 1}, got {int(y.min())}..{int(y.max())}; "
-            "renumber them, or build the VAE with more classes"
-        )
+class AdversarialAutoencoder(VAE):
+    """A VAE whose codes are fitted to the prior as a whole, and not one by one (Makhzani et al., 2015, arXiv 1511.05644).
+
+    `Adversarial(…, compare=("z",))` fits it, with a critic of z alone: E q(z | x) over the data then is p(z), while the
+    reconstruction is free. Its encoder can have a density or none.
+    """

@@ -1,8 +1,18 @@
-"""Networks that return distributions: encoders q(z | x), decoders p(x | z), and the heads that name a likelihood."""
+"""Networks that return distributions: encoders, decoders, generators, and the heads that name a likelihood. And critics."""
 
+from ppmodels.nn.critics import (
+    CodeCritic,
+    ConvFeatures,
+    Critic,
+    JointCritic,
+    MLPFeatures,
+    ProjectionCritic,
+    spectrally_normalised,
+)
 from ppmodels.nn.decoders import ConvDecoder, MLPDecoder
 from ppmodels.nn.encoders import ConvEncoder, Encoder, MLPEncoder, Standardise
 from ppmodels.nn.flows import FlowEncoder
+from ppmodels.nn.generators import ConvGenerator, Generator, MLPGenerator, NoiseEncoder
 from ppmodels.nn.heads import (
     HEADS,
     BernoulliHead,
@@ -20,16 +30,27 @@ __all__ = [
     "MLP",
     "BernoulliHead",
     "CategoricalHead",
+    "CodeCritic",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvFeatures",
+    "ConvGenerator",
+    "Critic",
     "DiscretizedNormalHead",
     "Encoder",
     "FlowEncoder",
+    "Generator",
     "Head",
+    "JointCritic",
     "LogisticMixtureHead",
     "MLPDecoder",
     "MLPEncoder",
+    "MLPFeatures",
+    "MLPGenerator",
+    "NoiseEncoder",
     "NormalHead",
+    "ProjectionCritic",
     "Standardise",
     "make_head",
+    "spectrally_normalised",
 ]

@@ -211,7 +211,7 @@ def test_omniglot_and_cifar10_refuse_other_shapes(tmp_path: Path) -> None:
         load("cifar10", folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in EMBEDDED])
 def test_a_missing_folder_says_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPMODELS_DATA", raising=False)
     with pytest.raises(
@@ -228,7 +228,7 @@ def test_a_missing_folder_says_what_to_do(name: str, tmp_path: Path, monkeypatch
 
 
 def test_a_typo_lists_the_names_and_suggests_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'mnsit' is neither .*\(digits, mnist, .* Did you mean 'mnist'\?"):
+    with pytest.raises(FileNotFoundError, match=r"'mnsit' is neither .*\(digits, .*mnist, .* Did you mean 'mnist'\?"):
         load("mnsit")
     with pytest.raises(FileNotFoundError, match=r"Did you mean 'digits'\?"):
         load("Digits")

@@ -1,0 +1,75 @@
+"""What to look at while a game is played: can the critic tell, is it calibrated, are the draws diverse."""
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 5
+ALIKE, MISSING = 0.2, 0.6
+PATIENCE = 50
+"""Records in a row, 1,000 steps of `fit` as it comes, before a collapse is spoken of: young generators are no better."""
+
+
+@torch.no_grad()
+def accuracy(q: Tensor, p: Tensor) -> Tensor:
+    """How often a critic puts an example of the q side above one of the p side, over all pairs: 1/2 for alike."""
+    above = q.unsqueeze(1) - p.unsqueeze(0)
+    return ((above > 0).float() + 0.5 * (above == 0).float()).mean()
+
+
+@torch.no_grad()
+def calibration(log_ratio: Tensor) -> Tensor:
+    """log E_p[q/p] from log ratios on the p side, in nats: 0 for the true ratio."""
+    return torch.logsumexp(log_ratio, 0) - math.log(len(log_ratio))
+
+
+@torch.no_grad()
+def diversity(q: Tensor, p: Tensor) -> Tensor:
+    """The spread of the p side over that of the q side, each the root of a total variance: 1 for alike, 0 for one point."""
+    return (p.flatten(1).var(0).sum() / q.flatten(1).var(0).sum()).sqrt()
+
+
+@torch.no_grad()
+def coverage(q: Tensor, p: Tensor) -> Tensor:
+    """The share of the q side's examples with a draw of the p side nearer than their 5th neighbour among themselves.
+
+    Naeem et al. (2020, arXiv 2002.09797). About 0.97 where the sides are alike, and lower where modes are missing.
+    """
+    q, p = q.flatten(1), p.flatten(1)
+    return (torch.cdist(q, p).amin(1) <= _radii(q)).float().mean()
+
+
+@torch.no_grad()
+def precision(q: Tensor, p: Tensor) -> Tensor:
+    """The share of the p side's draws that lie as near to some example of the q side as its 5th neighbour does.
+
+    Kynkäänniemi et al. (2019, arXiv 1904.06991). Draws that are precise and cover little have left modes out.
+    """
+    q, p = q.flatten(1), p.flatten(1)
+    return (torch.cdist(p, q) <= _radii(q)).any(1).float().mean()
+
+
+def _radii(values: Tensor) -> Tensor:
+    """Each example's distance to its 5th neighbour, `(n,)`; the nearest of all is the example itself."""
+    return torch.cdist(values, values).kthvalue(min(NEIGHBOURS + 1, len(values)), dim=1).values
+
+
+class Collapse:
+    """Warns, once, where draws have for long been alike, or been like the data and left a good part of them out."""
+
+    def __init__(self) -> None:
+        self.low = 0
+
+    def watch(self, spread: Tensor, covered: Tensor, precise: Tensor) -> None:
+        """Takes in one record: diversity, coverage and precision."""
+        missing = float(precise) > 0.5 and float(covered) < MISSING * float(precise)
+        self.low = self.low + 1 if float(spread) < ALIKE or missing else 0
+        if self.low == PATIENCE:
+            warnings.warn(
+                f"mode collapse? For {PATIENCE} records the program's draws have been alike, or left out a part of the data "
+                f"(spread {float(spread):.2f} of theirs, precision {float(precise):.2f}, coverage {float(covered):.2f}). "
+                "Penalise the critic (r1, gradient_penalty), give it more turns, or lower the learning rate.",
+                stacklevel=2,
+            )
