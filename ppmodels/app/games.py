@@ -196,7 +196,10 @@ _IMAGES = replace(_GAN, program=partial(dcgan, features=(64, 32)), optimizer=dcg
 
 _SETS: dict[str, tuple[Recipe, Callable[[Any], nn.Module]]] = {
     "digits": (replace(_GAN, learning_rate=5e-4, data="digits"), mlp_critic),
-    "stacked-digits": (replace(_GAN, learning_rate=5e-4, data="stacked-digits", batch_size=128), mlp_critic),
+    "stacked-digits": (
+        replace(_GAN, learning_rate=5e-4, data="stacked-digits", batch_size=128, steps=5000),
+        mlp_critic,
+    ),
     "mnist": (replace(_IMAGES, data="mnist"), conv_critic),
     "fashion": (replace(_IMAGES, data="fashion-mnist"), conv_critic),
     "ring-8": (replace(_TOY, data="ring-8"), small_critic),
@@ -223,7 +226,10 @@ def _gans() -> dict[str, Recipe]:
                 continue  # it is there to be seen failing
             anneal = _ANNEALED if small and name == "r3gan" else None
             fitted = partial(objective, critic=critic, anneal=anneal)
-            found[f"{name}-{where}"] = replace(recipe, summary=f"{what}, on {recipe.data}", objective=fitted)
+            steps = recipe.steps // 2 if name == "wgan-gp" else recipe.steps  # each has five turns of the critic
+            found[f"{name}-{where}"] = replace(
+                recipe, summary=f"{what}, on {recipe.data}", objective=fitted, steps=steps
+            )
     return found
 
 

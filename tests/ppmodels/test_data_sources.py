@@ -12,6 +12,7 @@ from PIL import Image
 
 from ppmodels.data import NAMES, load
 from ppmodels.data.idx import read_idx
+from ppmodels.data.sources import EMBEDDED
 
 
 @pytest.fixture
