@@ -54,12 +54,19 @@ class Traced:
                 "Use the default, Step(..., differentiate=backward)."
             ) from error
         for parameter, gradient in zip(player.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
         return loss
 
     def made(self, graph: GraphModule) -> "Graph":
         """What is run at every step: the graph as it was traced."""
         return graph
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with its parameter's strides, as autograd gives it: torch's fused Adam (2.13) pairs them by memory."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 class Compiled(Traced):

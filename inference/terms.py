@@ -1,6 +1,6 @@
 """The log densities of a program's draws: what every bound, weight and gradient estimator is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -57,10 +57,7 @@ class Terms(NamedTuple):
             ProgramError: a site is implicit.
         """
         if self.implicit:
-            raise ProgramError(
-                f"the sites {list(self.implicit)} have no density (implicit distributions), so there are no log-weights. "
-                "Fit the program with Adversarial."
-            )
+            raise _without_density(self.implicit)
         local = self.likelihood + self.prior - self.posterior
         if self.shared is None:
             return local
@@ -122,6 +119,11 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     guide = random_sites(run.guide)
     auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
     drawn = guide.keys() - set(auxiliary)
+    generated = [
+        name for name, site in random_sites(run.model).items() if site["is_observed"] and is_implicit(site["fn"])
+    ]
+    if generated and not drawn:
+        raise _without_density(generated)  # a GAN, whose empty guide is no mistake
     _refuse_mismatch(model, drawn)
     random = [name for name in drawn if not is_point(guide[name])]
     if auxiliary and random:
@@ -130,6 +132,13 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
             "no closed form there and log-weights would be no bound. Train with SVI(program, Trace_ELBO())."
         )
     return model, guide
+
+
+def _without_density(names: Iterable[str]) -> ProgramError:
+    return ProgramError(
+        f"the sites {list(names)} have no density (implicit distributions), so there are no log-weights. Fit the "
+        "program with Adversarial; to score a generator, give it an observation noise that has a density."
+    )
 
 
 def is_point(site: Site) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ppmodels.distributions import Implicit
 from ppmodels.nn.encoders import Standardise, halved, image_shape
 from ppmodels.nn.mlp import MLP
+from ppmodels.nn.parameters import full_precision
 
 
 class Generator(nn.Module):
@@ -29,7 +30,7 @@ class Generator(nn.Module):
 
     def generated(self, z: Tensor) -> Tensor:
         """x, `(batch, *shape)`."""
-        raw: Tensor = self.network(z).reshape(len(z), *self.shape)
+        raw = full_precision(self.network(z).reshape(len(z), *self.shape))
         return raw if self.levels is None else (self.levels - 1) * raw.sigmoid()
 
 
@@ -100,8 +101,7 @@ class NoiseEncoder(nn.Module):
 
         def draw() -> Tensor:
             flat = self.standardise(x).flatten(1)
-            drawn: Tensor = self.network(torch.cat((flat, flat.new_empty(len(x), self.noise).normal_()), 1))
-            return drawn
+            return full_precision(self.network(torch.cat((flat, flat.new_empty(len(x), self.noise).normal_()), 1)))
 
         return Implicit(draw, (len(x),), (self.latent,))
 
