@@ -220,7 +220,7 @@ def test_a_density_that_there_is_not_is_refused(case: Case) -> None:
     if isinstance(objective.program, AdversarialAutoencoder):
         assert terms(objective.program, batch).log_weights.isfinite().all()
         return
-    with pytest.raises(ProgramError, match="has no density|shares sites"):
+    with pytest.raises(ProgramError, match=r"have no density|shares sites"):
         evaluate(objective.program, batch, {"elbo": importance(1, elbo)})
 
 
@@ -235,7 +235,8 @@ def test_a_generator_of_levels_stays_among_them(levels: int, low: float, high: f
     made = MLPGenerator(3, IMAGE, levels)
     with torch.no_grad():
         x = made(100 * torch.randn(50, 3)).rsample()
-    assert (float(x.min()) >= low) and (float(x.max()) <= high)
+    assert float(x.min()) >= low
+    assert float(x.max()) <= high
     assert float(x.max() - x.min()) > 0.5 * (high - low)
 
 
@@ -258,9 +259,8 @@ def test_spectral_normalisation_gives_unit_norms() -> None:
     critic = spectrally_normalised(Critic(MLPFeatures((4,), None, (16, 16))))
     for _ in range(200):  # the power iteration takes one step a call
         critic(torch.randn(8, 4))
-    norms = [
-        float(torch.linalg.matrix_norm(layer.weight, 2)) for layer in critic.modules() if isinstance(layer, nn.Linear)
-    ]
+    weights = [layer.weight.detach() for layer in critic.modules() if isinstance(layer, nn.Linear)]
+    norms = [float(torch.linalg.matrix_norm(weight, 2)) for weight in weights]
     assert len(norms) == 3
     assert norms == pytest.approx([1.0] * 3, abs=1e-3)
 
