@@ -87,7 +87,7 @@ def small_critic(program: Any) -> nn.Module:
 
 def conv_critic(program: Any) -> nn.Module:
     """T(x), or T(x, y) of a conditional program, by convolutions."""
-    return _of_x(program, ConvFeatures(program.shape, program.levels))
+    return _of_x(program, ConvFeatures(program.shape, program.levels, (32, 64)))
 
 
 def joint_critic(program: Any) -> nn.Module:
@@ -187,12 +187,12 @@ _GAN = Recipe(
 _TOY = replace(
     _GAN,
     program=partial(gan, latent=2, hidden=(64, 64, 64)),
-    steps=16_000,
+    steps=18_000,
     batch_size=128,
-    learning_rate=4e-3,
+    learning_rate=3e-3,
     schedule=cosine,
 )
-_IMAGES = replace(_GAN, program=partial(dcgan, features=(64, 32)), optimizer=dcgan_adam, learning_rate=2e-4)
+_IMAGES = replace(_GAN, program=partial(dcgan, features=(64, 32)), optimizer=dcgan_adam, learning_rate=2e-4, steps=8000)
 
 _SETS: dict[str, tuple[Recipe, Callable[[Any], nn.Module]]] = {
     "digits": (replace(_GAN, learning_rate=5e-4, data="digits"), mlp_critic),
@@ -212,7 +212,7 @@ _GAMES: dict[str, tuple[str, Callable[..., Adversarial]]] = {
     "r1gan": ("a GAN with R1", partial(game, divergence=non_saturating, penalty=flat_at_data)),
     "r3gan": ("R3GAN's game", partial(game, divergence=relativistic, penalty=flat)),
 }
-_ANNEALED = partial(falling, to=1e-4, steps=_TOY.steps)
+_ANNEALED = partial(falling, to=1e-6, steps=_TOY.steps)
 """Penalties that are large while modes are found would keep them wide."""
 
 

@@ -51,7 +51,7 @@ def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -
         axes.plot([best["step"]], [-best["score"]], "*", markersize=13, label=f"best: {-best['score']:.2f}")
     _without_the_start(axes, history, sorted(names))
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per example)")
+    axes.set_ylabel("loss (nats per example)" if len(names) == 1 else "loss of each player")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
