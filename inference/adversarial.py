@@ -74,6 +74,7 @@ class Adversarial(Objective):
         self.penalty, self.anneal, self.weight, self.turns = penalty, anneal, weight, turns
         self.register_buffer("_annealed", torch.tensor(1.0), persistent=False)
         self._divergence = divergence
+        self._one_sided = False
         self._structure: Structure | None = None
         self._seen: tuple[str, ...] = ()
         self._contrast: Contrast | None = None
@@ -107,6 +108,7 @@ class Adversarial(Objective):
                 self._contrast = contrast_of(self.contrast, found, self.program, examples)
                 self._contrast.check(q_side(self.program, examples, found)[1])
             self._check_shape(self._sides(examples)[0], len(examples[0]))
+        self._one_sided = self.divergence.one_sided
         if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
                 f"the sites {list(found.exact)} count in nats, and this divergence's critic is not in nats. Take one with a "
@@ -142,13 +144,14 @@ class Adversarial(Objective):
         found = self._found
         guide, q = q_side(self.program, examples, found)
         contrasted: tuple[str, ...] = ()
-        if self._contrast is None:
-            p = p_side(self.program, examples, found, q)
-            loss = self._weighed(q, p)
-        else:
+        if self._contrast is not None:
             q, p, log_r = self._contrast.sides(q)
             contrasted = found.compared
             loss = self._weighed(q, p) + log_r.mean()
+        elif self._one_sided:  # a simulator is spared a run that nothing would look at
+            loss = self._weighed(q, q)
+        else:
+            loss = self._weighed(q, p_side(self.program, examples, found, q))
         if found.exact or contrasted:
             loss = loss - exact_terms(self.program, examples, found, guide, self.size, contrasted)
         return loss
@@ -205,8 +208,8 @@ class Adversarial(Objective):
         return self._contrast.sides(q)
 
     def _weighed(self, q: Values, p: Values) -> Tensor:
-        weight = 1.0 if self.weight is None else self.weight
-        return weight * self.divergence.program(self._critic(q), self._critic(p))
+        weight, told = 1.0 if self.weight is None else self.weight, self._critic(q)
+        return weight * self.divergence.program(told, told if self._one_sided else self._critic(p))
 
     def _critic(self, values: Values) -> Tensor:
         found: Tensor = self.critic(**{name: values[name] for name in self._seen})

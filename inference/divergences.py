@@ -26,6 +26,13 @@ class Divergence(NamedTuple):
     log_ratio: Callable[[Tensor], Tensor] | None
     """log q/p from the best critic's T, in nats; None where T is a sign or a potential."""
 
+    @property
+    def one_sided(self) -> bool:
+        """Whether the program's loss is one of the q side alone, so that what the model draws has no part in it."""
+        q, p = (torch.zeros(1, requires_grad=True) for _ in range(2))
+        with torch.enable_grad():
+            return torch.autograd.grad(self.program(q, p), p, allow_unused=True)[0] is None
+
 
 def _of(bound: Loss, log_ratio: Callable[[Tensor], Tensor]) -> Divergence:
     """The divergence that is the largest value of `bound` over critics."""

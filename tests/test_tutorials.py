@@ -25,6 +25,7 @@ PICTURES = {
         "surprise",
         "training",
     ],
+    "04_gan_as_inference.py": ["gan", "posterior", "ratio", "simulator", "watch"],
 }
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inference import ProgramError, Step, adam, fit, sample
+from inference import ProgramError, Step, adam
 from inference.adversarial import Adversarial
 from inference.compared import p_side, q_side, structure
 from inference.divergences import (
@@ -20,12 +20,9 @@ from inference.divergences import (
     jensen_shannon,
     kl,
     least_squares,
-    non_saturating,
     pearson,
     plug_in_kl,
-    relativistic,
     reverse_kl,
-    wasserstein,
 )
 from inference.penalties import both, gradient_penalty, r1, r2
 from ppmodels.distributions import Implicit
@@ -155,6 +152,18 @@ def test_observing_an_implicit_site_draws_nothing_and_the_p_side_stops_at_what_i
     assert not torch.equal(p["z"], q["z"])
 
 
+def test_a_simulator_is_not_run_for_a_loss_of_the_q_side_alone() -> None:
+    program = Toy(implicit_x=True)
+    for divergence, runs in ((plug_in_kl, 0), (kl, 1)):
+        objective = Adversarial(program, Joint(), divergence)
+        objective.prepare(X)
+        program.generated = 0
+        objective.program_loss(X)
+        assert (divergence.one_sided, program.generated) == (not runs, runs)
+        objective.critic_loss(X)
+        assert program.generated == runs + 1
+
+
 def test_the_loss_of_the_program_is_exact_terms_and_divergence() -> None:
     """Of an adversarial autoencoder with a critic that says 0.3 everywhere: minus the mean log-likelihood, plus 2 · 0.3."""
 
@@ -275,14 +284,10 @@ DIVERGENCES: dict[str, Divergence] = {
     "hellinger": hellinger,
     "pearson": pearson,
     "least_squares": least_squares,
-    "non_saturating": non_saturating,
-    "hinge": hinge,
-    "wasserstein": wasserstein,
-    "relativistic": relativistic,
 }
 
 
-@pytest.mark.parametrize("name", ["jensen_shannon", "kl", "reverse_kl", "hellinger", "pearson", "least_squares"])
+@pytest.mark.parametrize("name", DIVERGENCES)
 def test_the_best_critic_is_the_stated_function_of_the_ratio(name: str) -> None:
     """At T* the critic's loss is stationary: tried on two discrete distributions, whose T is a free table."""
     divergence = DIVERGENCES[name]
@@ -312,72 +317,3 @@ def test_the_best_critic_is_the_stated_function_of_the_ratio(name: str) -> None:
             "pearson": ((q - p).square() / p).sum(),
         }
         torch.testing.assert_close(at_best, known[name], atol=1e-6, rtol=0)
-
-
-def test_a_logistic_critic_finds_the_log_ratio_of_two_normals() -> None:
-    """Normal(1, 0.8²) against Normal(0, 1): rms error below 0.1 nats under q, the KL within 2 %."""
-
-    class Unit(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.shift = nn.Parameter(torch.tensor(0.0))
-
-        def model(self, x: Tensor) -> Tensor:
-            draw = Implicit(lambda: torch.randn(len(x), 1) + self.shift, (len(x),), (1,))
-            with pyro.plate("data", len(x)):
-                return pyro.sample("x", draw, obs=x)
-
-        def guide(self, x: Tensor) -> None: ...
-
-    torch.manual_seed(0)
-    program, critic = Unit(), Critic()
-    objective = Adversarial(program, critic, jensen_shannon)
-    step = Step(
-        objective,
-        {"critic": adam(5e-3), "program": adam(1e-12)},
-        learning_rate=lambda step: 0.5 * (1 + math.cos(math.pi * step / 1000)),
-    )
-    generator = torch.Generator().manual_seed(1)
-    fit(step, lambda _: 1 + 0.8 * torch.randn(512, 1, generator=generator), 1000, progress=False)
-    x = 1 + 0.8 * torch.randn(20_000, 1, generator=generator)
-    known = (dist.Normal(1.0, 0.8).log_prob(x) - dist.Normal(0.0, 1.0).log_prob(x)).squeeze(1)
-    found = objective.log_ratio(x)
-    assert float((found - known).square().mean().sqrt()) < 0.1
-    kl_known = 0.5 * (0.8**2 + 1 - 1) - math.log(0.8)
-    assert float(found.mean()) == pytest.approx(kl_known, rel=0.02)
-
-
-class Generator(nn.Module):
-    """Two dimensions of noise through a network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 1))
-
-    def model(self, x: Tensor) -> Tensor:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
-            return pyro.sample("x", Implicit(lambda: self.network(z), (len(x),), (1,)), obs=x)
-
-    def guide(self, x: Tensor) -> None: ...
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", DIVERGENCES)
-def test_a_gan_of_every_divergence_finds_a_normal(name: str) -> None:
-    """Normal(2, 0.5²) by averaged weights: mean within 0.05, standard deviation within 0.06."""
-    torch.manual_seed(1)
-    program = Generator()
-    penalty = gradient_penalty(1.0) if name == "wasserstein" else both(r1(0.1), r2(0.1))
-    step = Step(
-        Adversarial(program, Critic(), DIVERGENCES[name], penalty=penalty),
-        {"critic": adam(2e-3, betas=(0.0, 0.99)), "program": adam(1e-3, betas=(0.0, 0.99))},
-        average=0.995,
-        learning_rate=lambda step: 0.5 * (1 + math.cos(math.pi * step / 1500)),
-    )
-    generator = torch.Generator().manual_seed(2)
-    fit(step, lambda _: 2 + 0.5 * torch.randn(256, 1, generator=generator), 1500, progress=False)
-    with step.averaged():
-        x = sample(program, torch.zeros(20_000, 1))["x"]
-    assert float(x.mean()) == pytest.approx(2.0, abs=0.05)
-    assert float(x.std()) == pytest.approx(0.5, abs=0.06)

@@ -1,0 +1,160 @@
+"""python -m benchmarks.predators: the rates of a Lotka-Volterra simulator, by a critic and by a long rejection ABC.
+
+Twenty populations are observed at ten times each, made with known rates. Neither method knows a likelihood. The ABC draws
+the rates from the prior, simulates twenty populations, and keeps the draws whose summaries are nearest to the observed
+ones; the summaries are regressions of the rates on means and deviations of the series (Fearnhead & Prangle, 2012, arXiv
+1004.1112), and what is kept is adjusted along a local regression (Beaumont et al., 2002).
+"""
+
+import argparse
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from inference import Adversarial, Step, Traced, adam, both, fit, posterior, r1, r2
+from ppmodels import HierarchicalImplicitModel, LotkaVolterra, NormalPosterior, NormalPrior
+from ppmodels.app.plots import png
+from ppmodels.app.recipe import cosine
+
+NAMES = ("log prey births", "log prey eaten", "log predators raised", "log predator deaths")
+TRUTH = torch.tensor([math.log(rate) for rate in (1.0, 0.01, 0.01, 0.5)])
+PRIOR = torch.tensor([math.log(rate) for rate in (0.8, 0.012, 0.008, 0.6)])
+SPREAD = 0.3
+SERIES = 20
+
+
+def simulator() -> LotkaVolterra:
+    return LotkaVolterra(times=10, end=10.0, steps=100, start=(50.0, 50.0))
+
+
+class OfSeries(nn.Module):
+    """T(x, theta), both standardised by what the prior predicts."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("loc", x.mean(0))
+        self.register_buffer("scale", x.std(0))
+        self.network = nn.Sequential(
+            *(nn.Linear(x[0].numel() + 4, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
+        )
+
+    def forward(self, x: Tensor, theta: Tensor) -> Tensor:
+        series = ((x - self.loc) / self.scale).flatten(1)
+        rates = ((theta - PRIOR) / SPREAD).expand(len(x), 4)
+        found: Tensor = self.network(torch.cat((series, rates), 1)).squeeze(1)
+        return found
+
+
+def by_a_critic(observed: Tensor, steps: int, repeats: int, penalty: float, seed: int) -> Tensor:
+    """Draws of the rates `(2000, 4)` from a guide that is fitted by `Adversarial`."""
+    torch.manual_seed(seed)
+    some = simulator()
+    predicted = some.simulated(PRIOR + SPREAD * torch.randn(2000, 4))
+    model = HierarchicalImplicitModel(some, NormalPrior(PRIOR, SPREAD), NormalPosterior(PRIOR, 0.2))
+    game = Adversarial(model, OfSeries(predicted), size=len(observed), penalty=both(r1(penalty), r2(penalty)))
+    step = Step(
+        game,
+        adam(3e-3),
+        seed,
+        average=0.998,
+        learning_rate=lambda step: cosine(step / steps),
+        differentiate=Traced(),
+    )
+    fit(step, observed.repeat(repeats, 1, 1), steps, progress=False)
+    with step.averaged():
+        return posterior(model, observed, 2000)["theta"]
+
+
+def by_rejection(observed: Tensor, draws: int, kept: int) -> Tensor:
+    """Draws of the rates `(kept, 4)` that are nearest to the observations, adjusted by a local regression."""
+    some = simulator()
+    theta = PRIOR + SPREAD * torch.randn(draws, 4)
+    told = torch.cat([_summaries(some.simulated(part.repeat_interleave(SERIES, 0))) for part in theta.split(1000)])
+    told, seen = _with_products(told), _with_products(_summaries(observed))
+    loc, scale = told.mean(0), told.std(0)
+    told, seen = (told - loc) / scale, (seen - loc) / scale
+    slopes = torch.linalg.lstsq(told, theta - PRIOR).solution
+    told, seen = told @ slopes, seen @ slopes
+    near = ((told - seen) / told.std(0)).square().sum(1).topk(kept, largest=False).indices
+    theta, told = theta[near], told[near] - seen
+    local = torch.linalg.lstsq(torch.cat((told, torch.ones(kept, 1)), 1), theta).solution
+    return theta - told @ local[:4]
+
+
+def _summaries(x: Tensor) -> Tensor:
+    """Means and log deviations over each `SERIES` series, `(n, 40)`."""
+    series = x.flatten(1).unflatten(0, (-1, SERIES))
+    return torch.cat((series.mean(1), (series.std(1) + 1e-3).log()), 1)
+
+
+def _with_products(told: Tensor) -> Tensor:
+    return torch.cat((told, told.square()), 1)
+
+
+def picture(posteriors: dict[str, Tensor]) -> Figure:
+    """Histograms of each rate and scatter plots of each pair."""
+    figure = Figure(figsize=(9, 9), layout="constrained", dpi=110)
+    axes = figure.subplots(4, 4, sharex="col")
+    for row in range(4):
+        for column in range(4):
+            panel = axes[row, column]
+            if column > row:
+                panel.set_visible(False)
+                continue
+            for name, theta in posteriors.items():
+                if row == column:
+                    panel.hist(theta[:, row].numpy(), 40, density=True, alpha=0.5, label=name)
+                else:
+                    panel.plot(theta[:, column], theta[:, row], ".", markersize=1.5, alpha=0.4)
+            if row == column:
+                panel.axvline(float(TRUTH[row]), color="k", linewidth=1, label="the truth")
+            else:
+                panel.plot([TRUTH[column]], [TRUTH[row]], "k+", markersize=10)
+            panel.tick_params(labelsize=7)
+        axes[row, 0].set_ylabel(NAMES[row], fontsize=8)
+        axes[3, row].set_xlabel(NAMES[row], fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=10, help="How often a batch repeats the observations.")
+    parser.add_argument("--penalty", type=float, default=0.1, help="The weight of R1 and R2.")
+    parser.add_argument("--draws", type=int, default=400_000, help="Of the ABC, twenty series each.")
+    parser.add_argument("--kept", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--out", type=Path, default=Path("runs/predators.png"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    observed = simulator().simulated(TRUTH.expand(SERIES, 4))
+    runs = {
+        f"critic, seed {seed}": partial(
+            by_a_critic, observed, arguments.steps, arguments.repeats, arguments.penalty, seed
+        )
+        for seed in arguments.seeds
+    }
+    posteriors: dict[str, Tensor] = {}
+    print(f"truth {[round(float(value), 3) for value in TRUTH]}; prior ± {SPREAD}")
+    for name, run in {
+        "rejection ABC": partial(by_rejection, observed, arguments.draws, arguments.kept),
+        **runs,
+    }.items():
+        began = time.perf_counter()
+        theta = posteriors[name] = run()
+        told = ", ".join(f"{float(m):.3f} ± {float(s):.3f}" for m, s in zip(theta.mean(0), theta.std(0), strict=True))
+        print(f"{name}: {told}; {time.perf_counter() - began:.0f} s", flush=True)
+    shown = {name: posteriors[name] for name in ("rejection ABC", next(iter(runs)))}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_bytes(png(picture(shown)))
+
+
+if __name__ == "__main__":
+    main()
