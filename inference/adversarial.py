@@ -12,7 +12,7 @@ from inference.divergences import Divergence, non_saturating, plug_in_kl
 from inference.objective import Objective, Player
 from inference.penalties import Penalty, Values
 from inference.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
-from inference.watch import Collapse, accuracy, calibration, coverage, diversity, precision
+from inference.watch import Collapse, accuracy, calibration, coverage_and_precision, diversity
 
 
 class Adversarial(Objective):
@@ -166,7 +166,7 @@ class Adversarial(Objective):
                 found["critic/calibration"] = calibration(self.divergence.log_ratio(values[1]))
             site = (self._found.observed or self._found.compared)[0]
             if len(q[site]) > 1 and q[site].is_floating_point():
-                told = diversity(q[site], p[site]), coverage(q[site], p[site]), precision(q[site], p[site])
+                told = diversity(q[site], p[site]), *coverage_and_precision(q[site], p[site])
                 found |= dict(zip(("program/diversity", "program/coverage", "program/precision"), told, strict=True))
                 self._collapse.watch(*told)
         return found

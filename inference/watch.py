@@ -32,28 +32,18 @@ def diversity(q: Tensor, p: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def coverage(q: Tensor, p: Tensor) -> Tensor:
-    """The share of the q side's examples with a draw of the p side nearer than their 5th neighbour among themselves.
+def coverage_and_precision(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Of two shares about balls around the q side's examples, each as wide as the way to its 5th neighbour among them.
 
-    Naeem et al. (2020, arXiv 2002.09797). About 0.97 where the sides are alike, and lower where modes are missing.
+    Coverage (Naeem et al., 2020, arXiv 2002.09797): how many balls hold a draw of the p side. About 0.97 where the sides
+    are alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws
+    lie in some ball. Draws that are precise and cover little have left modes out.
     """
     q, p = q.flatten(1), p.flatten(1)
-    return (torch.cdist(q, p).amin(1) <= _radii(q)).float().mean()
-
-
-@torch.no_grad()
-def precision(q: Tensor, p: Tensor) -> Tensor:
-    """The share of the p side's draws that lie as near to some example of the q side as its 5th neighbour does.
-
-    Kynkäänniemi et al. (2019, arXiv 1904.06991). Draws that are precise and cover little have left modes out.
-    """
-    q, p = q.flatten(1), p.flatten(1)
-    return (torch.cdist(p, q) <= _radii(q)).any(1).float().mean()
-
-
-def _radii(values: Tensor) -> Tensor:
-    """Each example's distance to its 5th neighbour, `(n,)`; the nearest of all is the example itself."""
-    return torch.cdist(values, values).kthvalue(min(NEIGHBOURS + 1, len(values)), dim=1).values
+    # The nearest of all is the example itself.
+    nearest = torch.cdist(q, q).topk(min(NEIGHBOURS + 1, len(q)), dim=1, largest=False).values
+    inside = torch.cdist(q, p) <= nearest[:, -1:]
+    return inside.any(1).float().mean(), inside.any(0).float().mean()
 
 
 class Collapse:

@@ -160,13 +160,13 @@ rows: dict[int, Tensor] = {}
 
 
 def look(step: Step, metrics: dict[str, Tensor]) -> None:
-    if step.count in (1, 100, 300, 1000, 2500):
+    if step.count in (1, 50, 150, 500, 1500):
         torch.manual_seed(1)
         with step.averaged():
             rows[step.count] = sample(gan, torch.zeros(12, *digits.shape))["x"][0]
 
 
-fitted = fit(step, Shuffled(digits, batch_size=64), 2500, callbacks=[look], progress=False)
+fitted = fit(step, Shuffled(digits, batch_size=64), 1500, callbacks=[look], progress=False)
 images = torch.cat(list(rows.values())) / (digits.levels - 1)
 save("gan.png", grid(images, 12, "the same noise after more and more steps", [f"{count:,}" for count in rows]))
 
@@ -235,7 +235,7 @@ torch.manual_seed(0)
 free = AVB((1,), None, 1, encoder=NoiseEncoder((1,), None, 1, noise=4, hidden=(64, 64)), decoder=Hills())
 critic = JointCritic(MLPFeatures((1,), None, (64,)), 1, (64, 64), nn.SiLU)
 game = Adversarial(free, critic, contrast=MLPEncoder((1,), None, 1, (32,)), turns=2)
-steps = 2000
+steps = 1500
 step = Step(
     game,
     {"critic": adam(5e-3), "program": adam(3e-3)},
@@ -309,7 +309,7 @@ class GivenTheta(nn.Module):
 torch.manual_seed(0)
 observed = bent(torch.randn(50, 1), torch.tensor(1.0), torch.tensor(-0.3))
 model = HierarchicalImplicitModel(Simulator(), NormalPrior([0.0, 0.0], 1.0), NormalPosterior([0.0, 0.0], 0.5))
-game, steps = Adversarial(model, GivenTheta(), size=len(observed)), 3000
+game, steps = Adversarial(model, GivenTheta(), size=len(observed)), 2000
 step = Step(game, adam(5e-3), average=0.998, learning_rate=falling(steps), differentiate=Traced())
 fit(step, observed.repeat(10, 1), steps, progress=False)
 

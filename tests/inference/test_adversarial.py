@@ -238,6 +238,20 @@ def test_what_does_not_go_together_is_refused(make: Callable[[], Adversarial], m
         Step(make()).prepare(X)
 
 
+def test_a_shared_site_without_a_density_is_refused() -> None:
+    class Shared(Toy):
+        def guide(self, x: Tensor) -> None:
+            pyro.sample("mean", Implicit(lambda: self.encoder(x).mean(), (), ()))
+
+        def model(self, x: Tensor) -> Tensor:
+            mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
+            with pyro.plate("data", len(x)):
+                return pyro.sample("x", Implicit(lambda: mean + torch.randn_like(x), (len(x),), (1,)), obs=x)
+
+    with pytest.raises(ProgramError, match=r"\['mean'\] are shared by all examples and have no density"):
+        Step(Adversarial(Shared(), Critic())).prepare(X)
+
+
 def test_a_critic_gives_one_number_an_example() -> None:
     class Flat(Critic):
         def forward(self, x: Tensor) -> Tensor:

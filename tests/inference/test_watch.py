@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.watch import PATIENCE, Collapse, accuracy, calibration, coverage, diversity, precision
+from inference.watch import PATIENCE, Collapse, accuracy, calibration, coverage_and_precision, diversity
 
 LINE = torch.arange(20.0).unsqueeze(1)
 """Neighbours among themselves: the 5th of an inner point is 3 away, that of an end 5."""
@@ -44,13 +44,12 @@ def test_diversity_is_a_ratio_of_spreads() -> None:
     ids=["the data", "one point", "elsewhere", "half elsewhere"],
 )
 def test_coverage_and_precision(drawn: Tensor, covered: float, precise: float) -> None:
-    assert float(coverage(LINE, drawn)) == pytest.approx(covered)
-    assert float(precision(LINE, drawn)) == pytest.approx(precise)
+    assert [float(share) for share in coverage_and_precision(LINE, drawn)] == pytest.approx([covered, precise])
 
 
 def test_images_are_compared_as_vectors_and_few_examples_by_what_neighbours_there_are() -> None:
     x = torch.randn(3, 1, 4, 4)
-    assert float(coverage(x, x)) == float(precision(x, x)) == 1.0
+    assert [float(share) for share in coverage_and_precision(x, x)] == [1.0, 1.0]
     assert math.isfinite(float(diversity(x, x)))
 
 
