@@ -9,6 +9,7 @@ from torch import nn
 
 from inference import (
     Adversarial,
+    Compiled,
     Divergence,
     Traced,
     both,
@@ -163,9 +164,10 @@ def flat_at_data(program: Any) -> Penalty:
     return r1(_unit(program) ** 2)
 
 
-def flat(program: Any) -> Penalty:
+def flat(program: Any, weight: float = 1.0) -> Penalty:
     """R1 and R2, as R3GAN has them (Huang et al., 2024, arXiv 2501.05441)."""
-    return both(r1(_unit(program) ** 2), r2(_unit(program) ** 2))
+    weight = weight * _unit(program) ** 2
+    return both(r1(weight), r2(weight))
 
 
 def _unit(program: Any) -> float:
@@ -186,11 +188,12 @@ _GAN = Recipe(
 )
 _TOY = replace(
     _GAN,
-    program=partial(gan, latent=2, hidden=(64, 64, 64)),
-    steps=18_000,
-    batch_size=128,
+    program=partial(gan, latent=2, hidden=(128, 128, 128)),
+    steps=20_000,
+    batch_size=256,
     learning_rate=3e-3,
     schedule=cosine,
+    traced=Compiled,
 )
 _IMAGES = replace(_GAN, program=partial(dcgan, features=(64, 32)), optimizer=dcgan_adam, learning_rate=2e-4, steps=8000)
 
@@ -212,8 +215,8 @@ _GAMES: dict[str, tuple[str, Callable[..., Adversarial]]] = {
     "r1gan": ("a GAN with R1", partial(game, divergence=non_saturating, penalty=flat_at_data)),
     "r3gan": ("R3GAN's game", partial(game, divergence=relativistic, penalty=flat)),
 }
-_ANNEALED = partial(falling, to=1e-6, steps=_TOY.steps)
-"""Penalties that are large while modes are found would keep them wide."""
+_ANNEALED = {"penalty": partial(flat, weight=4.0), "anneal": partial(falling, to=1e-7, steps=_TOY.steps)}
+"""Of R3GAN on the toys: a penalty that is large while modes are found, and would keep them wide if it stayed so."""
 
 
 def _gans() -> dict[str, Recipe]:
@@ -224,8 +227,7 @@ def _gans() -> dict[str, Recipe]:
         for name, (what, objective) in _GAMES.items():
             if name == "minimax" and not small:
                 continue  # it is there to be seen failing
-            anneal = _ANNEALED if small and name == "r3gan" else None
-            fitted = partial(objective, critic=critic, anneal=anneal)
+            fitted = partial(objective, critic=critic, **(_ANNEALED if small and name == "r3gan" else {}))
             steps = recipe.steps // 2 if name == "wgan-gp" else recipe.steps  # each has five turns of the critic
             found[f"{name}-{where}"] = replace(
                 recipe, summary=f"{what}, on {recipe.data}", objective=fitted, steps=steps
