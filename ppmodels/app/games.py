@@ -189,7 +189,7 @@ _GAN = Recipe(
 _TOY = replace(
     _GAN,
     program=partial(gan, latent=2, hidden=(128, 128, 128)),
-    steps=20_000,
+    steps=16_000,
     batch_size=256,
     learning_rate=3e-3,
     schedule=cosine,
