@@ -83,7 +83,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/modes"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    name = find(arguments.recipes[0]).recipe.data
+    recipes = {name: find(name).recipe for name in arguments.recipes}
+    if len({recipe.data for recipe in recipes.values()}) > 1 or any(recipe.labelled for recipe in recipes.values()):
+        parser.error("expected recipes of the same data, none of which is called with labels")
+    name = next(iter(recipes.values())).data
     score: Callable[[Subject], str]
     if name == "ring-8":
         score = lambda subject: of_mixture(subject, ring_modes(), RING_SD)  # noqa: E731

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from inference.check import check_batch, check_gradients
-from inference.compared import Structure, contrast_of, exact_terms, log_prior, p_side, q_side, seen_by, structure
+from inference.check import check_batch, check_gradients, check_values
+from inference.compared import Structure, contrast_of, refuse_whole_numbers, seen_by, structure
 from inference.contrast import Contrast
 from inference.divergences import Divergence, non_saturating, plug_in_kl
 from inference.objective import Objective, Player
 from inference.penalties import Penalty, Values
 from inference.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
+from inference.sides import exact_terms, log_prior, p_side, q_side
+from inference.traces import runs
 from inference.watch import Collapse, accuracy, calibration, coverage_and_precision, diversity
 
 
@@ -41,7 +43,7 @@ class Adversarial(Objective):
         penalty: on the critic, from `inference.penalties`.
         anneal: a factor on the penalty as a function of the step: large while modes are found, small while they are drawn.
         weight: of the divergence beside the exact terms.
-        turns: the critic's turns in a step.
+        turns: the critic's turns in a step, on the same examples with draws of their own.
 
     Raises:
         ProgramError: the critic is no module, or the sites, the critic and the divergence do not go together.
@@ -81,8 +83,9 @@ class Adversarial(Objective):
         self._collapse = Collapse()
 
     def players(self) -> dict[str, Player]:
+        critic = dict.fromkeys((*parameters(self.critic), *parameters(self.contrast)))  # they may share a network
         return {
-            "critic": Player([*parameters(self.critic), *parameters(self.contrast)], self.critic_loss, self.turns),
+            "critic": Player([*critic], self.critic_loss, self.turns),
             "program": Player(parameters(self.program), self.program_loss),
         }
 
@@ -100,6 +103,11 @@ class Adversarial(Objective):
     def prepare(self, batch: Batch) -> None:
         examples = as_batch(batch)
         check_batch(self.program, examples)
+        players = self.players()
+        if {*players["critic"].parameters} & {*players["program"].parameters}:
+            raise ProgramError(
+                "critic and program share parameters, which each would undo of the other; copy the module."
+            )
         with torch.no_grad():
             found = structure(self.program, examples, self.compare)
             self._seen = seen_by(self.critic, found, self.program, examples)
@@ -107,7 +115,10 @@ class Adversarial(Objective):
             if self.contrast is not None:
                 self._contrast = contrast_of(self.contrast, found, self.program, examples)
                 self._contrast.check(q_side(self.program, examples, found)[1])
-            self._check_shape(self._sides(examples)[0], len(examples[0]))
+            q, p, _ = self._sides(examples)
+            self._check_shape(q, len(examples[0]))
+            for side in (q, p) if self.penalty is not None else ():
+                refuse_whole_numbers(side, found.compared)
         self._one_sided = self.divergence.one_sided
         if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
@@ -116,6 +127,7 @@ class Adversarial(Objective):
             )
 
     def check(self, batch: Batch) -> None:
+        check_values(runs(self.program, as_batch(batch))[0])
         q, p, log_r = self._sides(as_batch(batch))
         players = self.players()
         # Without the penalty, whose gradient at values of its own would look like parameters that nobody holds.
@@ -124,6 +136,8 @@ class Adversarial(Objective):
         try:
             check_gradients(self.program_loss(batch), players["program"].parameters, self)
         except ProgramError as error:
+            if not self._one_sided:
+                raise
             raise ProgramError(
                 f"{error} Or it is the divergence: one that is a mean over the q side alone, as plug_in_kl is, gives no "
                 "gradient to what the model draws; take kl, or non_saturating."
@@ -151,7 +165,7 @@ class Adversarial(Objective):
         elif self._one_sided:  # a simulator is spared a run that nothing would look at
             loss = self._weighed(q, q)
         else:
-            loss = self._weighed(q, p_side(self.program, examples, found, q))
+            loss = self._weighed(q, p_side(self.program, examples, found, guide, q))
         if found.exact or contrasted:
             loss = loss - exact_terms(self.program, examples, found, guide, self.size, contrasted)
         return loss
@@ -165,10 +179,13 @@ class Adversarial(Objective):
             if self.divergence.log_ratio is not None:
                 found["critic/calibration"] = calibration(self.divergence.log_ratio(values[1]))
             site = (self._found.observed or self._found.compared)[0]
-            if len(q[site]) > 1 and q[site].is_floating_point():
-                told = diversity(q[site], p[site]), *coverage_and_precision(q[site], p[site])
+            # What the program draws is on the p side where data are compared, and else what its guide draws.
+            aim, drawn = (q[site], p[site]) if self._found.observed else (p[site], q[site])
+            if len(aim) > 1 and aim.is_floating_point():
+                told = diversity(aim, drawn), *coverage_and_precision(aim, drawn)
                 found |= dict(zip(("program/diversity", "program/coverage", "program/precision"), told, strict=True))
-                self._collapse.watch(*told)
+                if self._found.observed or self.compare:  # a posterior is narrower than its prior
+                    self._collapse.watch(*told)
         return found
 
     def log_ratio(self, batch: Batch) -> Tensor:
@@ -183,7 +200,7 @@ class Adversarial(Objective):
             self.prepare(batch)
         if self.divergence.log_ratio is None:
             raise ProgramError("the critic of this divergence is a sign or a potential, and tells no log ratio.")
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
             guide, q = q_side(self.program, as_batch(batch), self._found)
             if self._contrast is None:
                 return self.divergence.log_ratio(self._critic(q))
@@ -202,10 +219,12 @@ class Adversarial(Objective):
     def _sides(self, examples: tuple[Tensor, ...]) -> tuple[Values, Values, Tensor]:
         """What the critic compares, without a gradient to the program; and log r of the guide's draws, or 0."""
         with torch.no_grad():
-            _, q = q_side(self.program, examples, self._found)
+            guide, q = q_side(self.program, examples, self._found)
             if self._contrast is None:
-                return q, p_side(self.program, examples, self._found, q), examples[0].new_zeros(())
-        return self._contrast.sides(q)
+                p = p_side(self.program, examples, self._found, guide, q)
+                return q, p, torch.zeros((), device=examples[0].device)
+        q, p, log_r = self._contrast.sides(q)
+        return {name: value.detach() for name, value in q.items()}, p, log_r  # r is fitted by log r alone
 
     def _weighed(self, q: Values, p: Values) -> Tensor:
         weight, told = 1.0 if self.weight is None else self.weight, self._critic(q)
@@ -213,7 +232,7 @@ class Adversarial(Objective):
 
     def _critic(self, values: Values) -> Tensor:
         found: Tensor = self.critic(**{name: values[name] for name in self._seen})
-        return found
+        return found.to(torch.promote_types(found.dtype, torch.float32))  # under autocast, beside exact nats
 
     def _check_shape(self, q: Values, rows: int) -> None:
         shape = tuple(self._critic(q).shape)

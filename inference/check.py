@@ -51,15 +51,20 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
     examples = as_batch(batch)
     check_batch(program, examples)
     run = runs(program, examples)[0]
+    check_values(run)
+    if own_densities:
+        terms(program, examples)
+    else:
+        _check_names(run)
+
+
+def check_values(run: Run) -> None:
+    """Raises a ProgramError where a site has a value outside its distribution's support, or one row for all examples."""
     for trace in (run.guide, run.model):
         for name, site in random_sites(trace).items():
             _check_support(name, site)
             if run.is_local(site) and not is_implicit(site["fn"]):
                 refuse_broadcast(name, site, run.plate)
-    if own_densities:
-        terms(program, examples)
-    else:
-        _check_names(run)
 
 
 def check_batch(program: Program, batch: Batch) -> None:

@@ -1,20 +1,16 @@
-"""Which sites a critic compares, and their values on the q side (data and guide) and on the p side (model)."""
+"""Which sites a critic compares, as the sites themselves tell, and what the critic and a contrast are given of them."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from inference.contrast import Contrast
-from inference.program import Program, ProgramError, without_store
-from inference.sites import Site, batch_plate, is_implicit, log_density, random_sites, site_log_prob
-from inference.terms import latent_sites
-from inference.traces import guide_runs, runs
+from inference.program import Program, ProgramError, arguments
+from inference.sites import Site, has_rsample, is_implicit, random_sites, refuse_inner_subsample, refuse_scale
+from inference.terms import refuse_mismatch
+from inference.traces import Run, runs
 
 
 class Structure(NamedTuple):
@@ -38,30 +34,30 @@ def structure(program: Program, batch: tuple[Tensor, ...], compare: Sequence[str
     Where observations are compared, the guide may also leave out all local latents: they are then the model's own noise.
 
     Raises:
-        ProgramError: nothing needs a comparison, an implicit site is shared, or `compare` names no such site.
+        ProgramError: nothing needs a comparison, model and guide do not go together, `compare` names no such site, or a
+            site is such that a game could not fit it.
     """
     run = runs(program, batch)[0]
+    _refuse_own_subsample(run, len(batch[0]))
     model, guide = random_sites(run.model), random_sites(run.guide)
     observed = [name for name, site in model.items() if site["is_observed"]]
-    shared = [name for name, site in (model | guide).items() if not run.is_local(site)]
-    _refuse_implicit_shared(shared, model, guide)
-    local = [name for name in guide if name not in shared]
-    without_density = [name for name in observed if is_implicit(model[name]["fn"])]
-    if without_density and not local:
-        model = {name: site for name, site in model.items() if name in (*observed, *shared)}
-    else:
-        latent_sites(run)  # raises unless model and guide draw the same
-    if compare is not None:
-        compared = _named(compare, [*observed, *local])
-    else:
-        mixed = any(is_implicit(guide[name]["fn"]) or is_implicit(model[name]["fn"]) for name in local)
+    drawn = [name for name, site in guide.items() if not site["infer"].get("is_auxiliary")]
+    local = [name for name in drawn if run.is_local(guide[name])]
+    if compare is None:
+        without_density = [name for name in observed if is_implicit(model[name]["fn"])]
+        mixed = any(is_implicit(side[name]["fn"]) for name in local for side in (model, guide) if name in side)
         compared = [*without_density, *(local if without_density or mixed else [])]
-    _refuse_unfit(compared, [name for name in model if name not in compared], model, guide)
+    else:
+        compared = _named(compare, [*observed, *local])
+    if not local and any(name in observed for name in compared):
+        model = _without_noise(run, model, compared)
+    refuse_mismatch({name: site for name, site in model.items() if not site["is_observed"]}, set(drawn))
+    _refuse_unfit(run, compared, model, guide)
     places = {id(tensor): index for index, tensor in enumerate(batch)}
     return Structure(
         compared=tuple(compared),
         exact=tuple(name for name in model if name not in compared),
-        shared=tuple(shared),
+        shared=tuple(dict.fromkeys(name for name, site in (model | guide).items() if not run.is_local(site))),
         data={name: places[id(model[name]["value"])] for name in observed if id(model[name]["value"]) in places},
         observed=tuple(name for name in observed if name in compared),
     )
@@ -73,7 +69,7 @@ def seen_by(critic: nn.Module, found: Structure, program: Program, batch: tuple[
     Raises:
         ProgramError: it asks for what there is not, or does not look at something that is compared.
     """
-    known = sorted({*found.compared, *found.shared, *found.data, *found.exact, *_arguments(program, batch)})
+    known = sorted({*found.compared, *found.shared, *found.data, *found.exact, *arguments(program, batch)})
     names = _asked(critic, known)
     strange = [name for name in names if name not in known]
     missing = [name for name in found.compared if name not in names]
@@ -103,7 +99,7 @@ def contrast_of(network: nn.Module, found: Structure, program: Program, batch: t
             f"a contrast stands between the guide and the prior of one latent site, and the sites tell that "
             f"{list(found.compared)} are compared{', without a density' if is_implicit(prior) else ''}. Leave contrast out."
         )
-    known = sorted({*found.shared, *found.data, *found.exact, *_arguments(program, batch)} - {site})
+    known = sorted({*found.shared, *found.data, *found.exact, *arguments(program, batch)} - {site})
     names = _asked(network, known)
     strange = [name for name in names if name not in known]
     if strange:
@@ -113,93 +109,12 @@ def contrast_of(network: nn.Module, found: Structure, program: Program, batch: t
     return Contrast(network, names, site)
 
 
-def q_side(program: Program, batch: tuple[Tensor, ...], found: Structure) -> tuple[Trace, dict[str, Tensor]]:
-    """The guide's trace, and the values of data and guide by name."""
-    guide = guide_runs(program, batch)[0].guide
-    values = {name: site["value"] for name, site in random_sites(guide).items()}
-    values |= {name: batch[index] for name, index in found.data.items()}
-    if not values.keys() >= set(found.observed):  # the model reshapes what it observes
-        sites = random_sites(_replayed(program, batch, guide))
-        values |= {name: sites[name]["value"] for name in found.observed}
-    return guide, _arguments(program, batch) | values
-
-
-def p_side(program: Program, batch: tuple[Tensor, ...], found: Structure, q: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The values of q, but those of the compared sites drawn from the model; what comes after these is not run."""
-    kept = (*found.exact, *found.shared)
-    drawing = _Draws(set(found.compared), {name: value for name, value in q.items() if name in kept})
-    with without_store(), suppress(_Enough), drawing:
-        program.model(*batch)
-    return {**q, **drawing.drawn}
-
-
-def exact_terms(
-    program: Program, batch: tuple[Tensor, ...], found: Structure, guide: Trace, size: int | None, prior: Sequence[str]
-) -> Tensor:
-    """Σ log p - log q of the sites that are not compared, and log p of those in `prior`: nats per example, a scalar.
-
-    Local sites are averaged over the batch, shared ones divided by the size of the dataset (the plate's, if None).
-    """
-    model, drawn = random_sites(_replayed(program, batch, guide)), random_sites(guide)
-    plate = batch_plate([*model.values(), *drawn.values()], len(batch[0]))
-    assert plate is not None  # or `structure` would have raised
-    total = batch[0].new_zeros(())
-    for sign, sites, names in ((1, model, (*found.exact, *prior)), (-1, drawn, found.exact)):
-        for name in names:
-            if name in sites and name in found.shared:
-                total = total + sign * site_log_prob(name, sites[name]).sum() / (size or plate.full_size)
-            elif name in sites:
-                total = total + sign * log_density(name, sites[name], plate).mean()
-    return total
-
-
-def log_prior(program: Program, batch: tuple[Tensor, ...], guide: Trace, site: str) -> Tensor:
-    """log p of the guide's draws of a local site: `(batch,)` nats."""
-    model = random_sites(_replayed(program, batch, guide))
-    plate = batch_plate(model.values(), len(batch[0]))
-    assert plate is not None
-    return log_density(site, model[site], plate)
-
-
-def _replayed(program: Program, batch: tuple[Tensor, ...], guide: Trace) -> Trace:
-    with without_store():
-        return poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
-
-
 def _asked(network: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
     """The names of what a `forward` takes, without those that it can do without and that there are not."""
-    parameters = inspect.signature(network.forward).parameters
-    return tuple(name for name, each in parameters.items() if each.default is each.empty or name in known)
-
-
-def _arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The batch by the names that the model has for it."""
-    return dict(zip(inspect.signature(program.model).parameters, batch, strict=False))
-
-
-class _Enough(Exception):
-    """All compared sites have been drawn."""
-
-
-class _Draws(Messenger):
-    """Draws the compared sites from the model, observed ones too; gives others their values; stops after the last one."""
-
-    def __init__(self, compared: set[str], given: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.compared, self.given = compared, given
-        self.drawn: dict[str, Tensor] = {}
-
-    def _pyro_sample(self, message: Any) -> None:
-        if message["name"] in self.compared:
-            message["is_observed"], message["value"] = False, None
-        elif message["name"] in self.given and not message["is_observed"]:
-            message["value"] = self.given[message["name"]]
-
-    def _pyro_post_sample(self, message: Any) -> None:
-        if message["name"] in self.compared:
-            self.drawn[message["name"]] = message["value"]
-            if self.drawn.keys() == self.compared:
-                raise _Enough
+    written = getattr(network, "_orig_mod", network)  # behind torch.compile
+    parameters = inspect.signature(written.forward).parameters.items()
+    named = [(name, each) for name, each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return tuple(name for name, each in named if each.default is each.empty or name in known)
 
 
 def _named(compare: Sequence[str], known: list[str]) -> list[str]:
@@ -209,24 +124,87 @@ def _named(compare: Sequence[str], known: list[str]) -> list[str]:
     return list(compare)
 
 
-def _refuse_implicit_shared(shared: list[str], model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
-    implicit = [name for name in shared for side in (model, guide) if name in side and is_implicit(side[name]["fn"])]
-    if implicit:
+def _without_noise(run: Run, model: Mapping[str, Site], compared: Sequence[str]) -> dict[str, Site]:
+    """The model's sites without its local latents, which no guide draws; what comes after these can not be exact."""
+    noise = [name for name, site in model.items() if run.is_local(site) and not site["is_observed"]]
+    names = list(model)
+    after = names[names.index(noise[0]) :] if noise else []
+    told = [name for name in after if model[name]["is_observed"] and name not in compared]
+    if told:
         raise ProgramError(
-            f"the sites {implicit} are shared by all examples and have no density: one draw a step teaches a critic "
-            "nothing. Give them a density (in the guide a flow can have any shape), or draw them for each example."
+            f"the observed sites {told} have a density given the latents {noise}, which the guide does not draw: of a draw "
+            f"from the prior it says nothing about the data. Draw {noise} in the guide, or compare {told} too."
+        )
+    return {name: site for name, site in model.items() if name not in noise}
+
+
+def _refuse_own_subsample(run: Run, examples: int) -> None:
+    if run.plate.size != examples:
+        raise ProgramError(
+            f"the program takes {run.plate.size} of the batch's {examples} examples by itself, and both sides of a "
+            "comparison must take the same. Give it smaller batches, and the dataset's size to its plate: "
+            "pyro.plate('data', size, subsample_size=len(x))."
         )
 
 
-def _refuse_unfit(compared: list[str], exact: list[str], model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
+def _refuse_unfit(run: Run, compared: list[str], model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
+    both = [(name, site) for side in (model, guide) for name, site in side.items()]
+    _refuse_implicit([name for name, site in both if not run.is_local(site) and is_implicit(site["fn"])])
     if not compared:
         raise ProgramError(
             f"every site has a density ({sorted(model)}), so there is nothing that a critic must stand in for. Use SVI or "
             "ImportanceWeighted, or say what is to be compared: compare=('z',)."
         )
-    without = [name for name in exact for side in (model, guide) if name in side and is_implicit(side[name]["fn"])]
+    without = _distinct(name for name, site in both if name not in compared and is_implicit(site["fn"]))
     if without:
         raise ProgramError(
             f"the sites {without} have no density and are not compared, so nothing tells how to fit them. Compare them too: "
             f"compare={(*compared, *without)}, or leave compare out."
         )
+    jumps = [name for name, site in guide.items() if not has_rsample(site["fn"])]
+    if jumps:
+        raise ProgramError(
+            f"the guide's sites {jumps} have no reparameterised draws (discrete ones have none), so that no gradient tells "
+            "a game how to draw better. Relax them (RelaxedOneHotCategorical), or sum them out in the model."
+        )
+    auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
+    if auxiliary and any(name in guide for name in compared):
+        raise ProgramError(
+            f"the guide draws the auxiliary sites {auxiliary} (an AutoGuide?) beside the compared {compared}, and what "
+            "belongs to which can not be told. Write a guide that draws the latent sites themselves."
+        )
+    for name, site in both:
+        if name in compared:
+            _refuse_weight(name, site)
+            refuse_inner_subsample(name, site, run.plate)
+
+
+def _refuse_implicit(shared: list[str]) -> None:
+    if shared:
+        raise ProgramError(
+            f"the sites {_distinct(shared)} are shared by all examples and have no density: one draw a step teaches a "
+            "critic nothing. Give them a density (in the guide a flow can have any shape), or draw them for each example."
+        )
+
+
+def _refuse_weight(name: str, site: Site) -> None:
+    refuse_scale(name, site)
+    if isinstance(site["mask"], Tensor) or site["mask"] is False:
+        raise ProgramError(
+            f"site {name!r} is masked and compared: a critic is shown all of a value or nothing. Remove the mask, and leave "
+            "masked examples out of the batch; a weight for the comparison as a whole is weight=…."
+        )
+
+
+def refuse_whole_numbers(values: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Raises a ProgramError where a value that a penalty's gradient is taken by is not a real number."""
+    whole = {name: values[name].dtype for name in names if not values[name].is_floating_point()}
+    if whole:
+        raise ProgramError(
+            f"penalty: the gradient of a critic by {whole} does not exist. Give such values as floats (x.float()), or "
+            "leave the penalty out."
+        )
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -29,13 +29,12 @@ class Contrast(NamedTuple):
     def sides(self, q: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """The q side and the p side with z whitened by r, drawn by the guide and by r; and log r of the guide's draws.
 
-        Nothing but log r carries a gradient to r: what is whitened is told the same by any r.
+        Whitened draws of r are the same whatever r is, and carry no gradient; those of the guide do, as does log r.
         """
         r, z = self(q), q[self.site]
-        mean, deviation = r.mean.detach(), r.stddev.detach()
-        whitened = [{**q, self.site: (each - mean) / deviation} for each in (z, r.sample())]
         log_r: Tensor = r.log_prob(z)
-        return whitened[0], whitened[1], log_r
+        whitened = (z - r.mean) / r.stddev
+        return {**q, self.site: whitened}, {**q, self.site: ((r.sample() - r.mean) / r.stddev).detach()}, log_r
 
     def check(self, q: Mapping[str, Tensor]) -> None:
         """Raises a ProgramError unless r is a distribution with mean, deviation and density over the site's values."""

@@ -15,6 +15,9 @@ Critic = Callable[[Values], Tensor]
 Penalty = Callable[[Critic, Values, Values], Tensor]
 """Of the critic, the values on the q side, and those on the p side."""
 
+_FLAT = 1e-12
+"""Added to a squared norm, whose root has no gradient at 0, where a critic is flat."""
+
 
 def gradient_penalty(weight: float = 10.0, norm: float = 1.0) -> Penalty:
     """weight · E(‖∇T‖ - norm)² between the sides, at one place drawn for each example.
@@ -28,7 +31,8 @@ def gradient_penalty(weight: float = 10.0, norm: float = 1.0) -> Penalty:
         between = {
             name: torch.lerp(p[name], q[name], at.view(-1, *(1,) * (q[name].dim() - 1))) for name in _moving(q, p)
         }
-        return weight * (_squared_norm(critic, {**q, **between}, between).sqrt() - norm).square().mean()
+        squared = _squared_norm(critic, {**q, **between}, between)
+        return weight * ((squared + _FLAT).sqrt() - norm).square().mean()
 
     return penalty
 

@@ -179,6 +179,13 @@ class Pair(nn.Module):
         return value
 
 
+def arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The batch by the names that the model has for it."""
+    written = program._functions["model"] if isinstance(program, Pair) else program.model
+    named = inspect.signature(written).parameters.values()
+    return dict(zip([each.name for each in named if each.kind is not each.VAR_POSITIONAL], batch, strict=False))
+
+
 def _is_autoguide(guide: object) -> bool:
     factory = guide.func if isinstance(guide, partial) else guide
     return isinstance(factory, type) and issubclass(factory, AutoGuide)

@@ -124,7 +124,7 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     ]
     if generated and not drawn:
         raise _without_density(generated)  # a GAN, whose empty guide is no mistake
-    _refuse_mismatch(model, drawn)
+    refuse_mismatch(model, drawn)
     random = [name for name in drawn if not is_point(guide[name])]
     if auxiliary and random:
         raise ProgramError(
@@ -149,7 +149,8 @@ def is_point(site: Site) -> bool:
     return isinstance(distribution, Delta)
 
 
-def _refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
+def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
+    """Raises a ProgramError unless the guide draws just the latent sites of the model."""
     missing = sorted(model.keys() - drawn)
     enumerated = [name for name in missing if model[name]["infer"].get("enumerate")]
     if enumerated:

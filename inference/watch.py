@@ -39,7 +39,7 @@ def coverage_and_precision(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     are alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws
     lie in some ball. Draws that are precise and cover little have left modes out.
     """
-    q, p = q.flatten(1), p.flatten(1)
+    q, p = q.flatten(1).unique(dim=0), p.flatten(1)  # repeated examples would be each other's neighbours
     # The nearest of all is the example itself.
     nearest = torch.cdist(q, q).topk(min(NEIGHBOURS + 1, len(q)), dim=1, largest=False).values
     inside = torch.cdist(q, p) <= nearest[:, -1:]
@@ -58,8 +58,9 @@ class Collapse:
         self.low = self.low + 1 if float(spread) < ALIKE or missing else 0
         if self.low == PATIENCE:
             warnings.warn(
-                f"mode collapse? For {PATIENCE} records the program's draws have been alike, or left out a part of the data "
-                f"(spread {float(spread):.2f} of theirs, precision {float(precise):.2f}, coverage {float(covered):.2f}). "
+                f"mode collapse? For {PATIENCE} records the program's draws have been alike, or left out a part of what "
+                f"they are compared with (spread {float(spread):.2f} of its, precision {float(precise):.2f}, coverage "
+                f"{float(covered):.2f}). "
                 "Penalise the critic (r1, gradient_penalty), give it more turns, or lower the learning rate.",
                 stacklevel=2,
             )

@@ -77,38 +77,47 @@ class NoisyGenerator(nn.Module):
     """A generator with a density: x is its output plus normal noise of `scale`, rounded to levels.
 
     Wu et al. (2017, arXiv 1611.04273). `scale` is in levels (in units of x for real numbers) and belongs to the model, so
-    numbers of two scales are numbers of two models. Its guide is the prior: `terms` at given latents, sampling and the
-    bounds of `importance` hold, and are as loose as the prior is far from the posterior.
+    numbers of two scales are numbers of two models. `classes` is that of the `GAN` whose generator it is. Its guide is the
+    prior: `terms` at given latents, sampling and the bounds of `importance` hold, and are as loose as the prior is far from
+    the posterior.
 
     Raises:
-        ValueError: the scale is not positive.
+        ValueError: the scale is not positive, or the generator does not say what it takes and gives.
     """
 
     scale: Tensor
 
-    def __init__(self, generator: Generator, scale: float) -> None:
+    def __init__(self, generator: Generator, scale: float, classes: int = 0) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(
                 f"scale: expected a positive number of levels, got {scale}; a generator alone has no density"
             )
-        self.generator = generator
+        missing = [name for name in ("shape", "levels", "inputs") if not hasattr(generator, name)]
+        if missing:
+            raise ValueError(
+                f"generator: expected a ppmodels.Generator, got a {type(generator).__name__} without {missing}; wrap its "
+                "network: Generator(network, inputs, shape, levels)"
+            )
+        self.generator, self.classes, self.latent = generator, classes, generator.inputs - classes
         self.register_buffer("scale", torch.tensor(float(scale)))
 
-    def model(self, x: Tensor) -> Tensor:
+    def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Draws z, observes x, and returns it (or a draw of it, where the observation is lifted)."""
         check_examples(x, self.generator.shape, type(self).__name__)
+        label = one_hot(x, y, self.classes, type(self).__name__)
         with pyro.plate("data", len(x)):
-            loc = self.generator(_standard_normal(x, self.generator.inputs)).rsample()
+            z = _standard_normal(x, self.latent)
+            loc = self.generator(z if label is None else torch.cat((z, label), 1)).rsample()
             levels, scale = self.generator.levels, self.scale.to(loc.dtype)
             around = Normal(loc, scale) if levels is None else DiscretizedNormal(loc, scale, levels)
             drawn: Tensor = pyro.sample("x", around.to_event(len(self.generator.shape)), obs=x)
         return drawn
 
-    def guide(self, x: Tensor) -> Tensor:
+    def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Draws z from the prior."""
         with pyro.plate("data", len(x)):
-            return _standard_normal(x, self.generator.inputs)
+            return _standard_normal(x, self.latent)
 
 
 def _standard_normal(x: Tensor, size: int) -> Tensor:

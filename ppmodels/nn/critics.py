@@ -94,7 +94,7 @@ class ProjectionCritic(Critic):
     def __init__(self, features: MLPFeatures | ConvFeatures, classes: int) -> None:
         super().__init__(features)
         self.embedding = nn.Embedding(classes, features.width)
-        nn.init.zeros_(self.embedding.weight)  # at first the class says nothing
+        nn.init.normal_(self.embedding.weight, std=0.01)  # at first the class says little; a spectral norm can not be 0
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # what is given is read off the names
         """`(batch,)`, for labels y `(batch,)`."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inference import ProgramError, Step, adam
 from inference.adversarial import Adversarial
-from inference.compared import p_side, q_side, structure
+from inference.compared import structure
 from inference.divergences import (
     Divergence,
     hellinger,
@@ -25,6 +25,8 @@ from inference.divergences import (
     reverse_kl,
 )
 from inference.penalties import both, gradient_penalty, r1, r2
+from inference.sides import p_side, q_side
+from inference.watch import PATIENCE
 from ppmodels.distributions import Implicit
 
 
@@ -143,9 +145,9 @@ def test_the_game_runs_where_there_are_no_values(name: str) -> None:
 def test_observing_an_implicit_site_draws_nothing_and_the_p_side_stops_at_what_it_needs() -> None:
     program = CASES["AVB"][0]
     found = structure(program, (X,), None)
-    _, q = q_side(program, (X,), found)
+    guide, q = q_side(program, (X,), found)
     program.generated = 0
-    p = p_side(program, (X,), found, q)
+    p = p_side(program, (X,), found, guide, q)
     assert program.generated == 0  # the decoder comes after z
     assert p["x"] is q["x"] is X
     assert p["z"].shape == q["z"].shape
@@ -282,6 +284,35 @@ def test_penalties_are_those_computed_by_hand() -> None:
     norm = (between @ a).abs() * a.norm()
     torch.testing.assert_close(found, 10.0 * (norm - 1).square().mean())
     torch.testing.assert_close(both(r1(1.0), r2(2.0))(critic, q, p), r1(1.0)(critic, q, p) + r2(2.0)(critic, q, p))
+
+
+def test_a_gradient_penalty_of_a_flat_critic_has_a_gradient() -> None:
+    a = torch.zeros(2, requires_grad=True)
+    q, p = ({"x": torch.randn(9, 2)} for _ in range(2))
+    penalty = gradient_penalty(10.0)(lambda values: values["x"] @ a, q, p)
+    assert float(penalty.detach()) == pytest.approx(10.0, rel=1e-4)
+    assert torch.autograd.grad(penalty, a)[0].isfinite().all()
+
+
+def test_watching_a_guide_looks_at_what_it_draws() -> None:
+    """An encoder whose codes are all alike: their spread is told over that of the prior, and a collapse after a while."""
+    program = Toy()
+    torch.nn.init.zeros_(program.encoder.weight)
+    program.guide = lambda x: _codes(x, 0.01)
+    objective = Adversarial(program, OfCode(), plug_in_kl, compare=("z",))
+    objective.prepare(X)
+    told = objective.watch(X)
+    assert float(told["program/diversity"]) == pytest.approx(0.01, rel=0.5)
+    assert float(told["program/precision"]) > 0.8
+    for _ in range(PATIENCE - 2):
+        objective.watch(X)
+    with pytest.warns(UserWarning, match="mode collapse"):
+        objective.watch(X)
+
+
+def _codes(x: Tensor, scale: float) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros_like(x), scale).to_event(1))
 
 
 def test_a_penalty_is_over_what_differs_between_the_sides() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from inference import Adversarial, ProgramError, Step, adam, kl, log_joint
-from inference.compared import contrast_of, q_side, structure
+from inference.compared import contrast_of, structure
+from inference.sides import q_side
 from ppmodels.distributions import Implicit
 
 X = torch.randn(40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -149,6 +150,60 @@ def test_r_comes_to_the_moments_of_the_guide() -> None:
         step(torch.zeros(256, 1, dtype=torch.float64))
     torch.testing.assert_close(objective.contrast.loc, torch.zeros(2, dtype=torch.float64), atol=0.1, rtol=0)
     torch.testing.assert_close(objective.contrast.scale, torch.full((2,), 0.8, dtype=torch.float64), atol=0.1, rtol=0)
+
+
+def test_r_of_a_latent_gives_it_its_gradient() -> None:
+    """r(z | x, t) with a critic that knows log q/r: the loss is minus an ELBO, and so is its gradient by t's mean."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+        def model(self, x: Tensor) -> Tensor:
+            t = pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(t * x.new_ones(len(x), 1), 1.0).to_event(1))
+                return pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+        def guide(self, x: Tensor) -> None:
+            t = pyro.sample("t", dist.Normal(self.mean, 0.1))
+            around = dist.Normal(x + 0.5 * t, 0.8).to_event(1)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", Implicit(around.rsample, (len(x),), (1,)))
+
+    class R(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
+
+        def forward(self, x: Tensor, t: Tensor) -> object:
+            return dist.Normal(x + t.square() + self.shift, 0.5).to_event(1)
+
+    class Knows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
+
+        def forward(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+            r = contrast(x, t)
+            z = r.mean + r.stddev * z
+            return dist.Normal(x + 0.5 * t, 0.8).to_event(1).log_prob(z) - r.log_prob(z) + 0 * self.weight
+
+    contrast, program = R(), Shared()
+    objective = Adversarial(program, Knows(), contrast=contrast)
+    objective.prepare(X)
+    torch.manual_seed(5)
+    found = torch.autograd.grad(objective.program_loss(X), program.mean)[0]
+    torch.manual_seed(5)
+    t = program.mean + 0.1 * torch.randn((), dtype=torch.float64)
+    z = X + 0.5 * t + 0.8 * torch.randn(40, 1, dtype=torch.float64)
+    log_q = (
+        dist.Normal(X + 0.5 * t, 0.8).log_prob(z) - dist.Normal(t, 1.0).log_prob(z) - dist.Normal(z, 1.0).log_prob(X)
+    )
+    shared = dist.Normal(program.mean, 0.1).log_prob(t) - dist.Normal(0.0, 1.0).log_prob(t)
+    expected = torch.autograd.grad(log_q.mean() + shared / 40, program.mean)[0]
+    torch.testing.assert_close(found, expected)
 
 
 class Point(nn.Module):

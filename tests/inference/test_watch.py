@@ -78,3 +78,9 @@ def test_a_passing_one_is_not(good: tuple[float, float, float]) -> None:
         assert not _told(collapse, *good)
     for _ in range(3 * PATIENCE):
         assert not _told(collapse, *good)
+
+
+def test_repeated_examples_count_once() -> None:
+    drawn = LINE + 0.5
+    once, twice = (coverage_and_precision(data, drawn) for data in (LINE, LINE.repeat(10, 1)))
+    assert [float(share) for share in twice] == [float(share) for share in once] == [1.0, 1.0]

@@ -115,6 +115,10 @@ GAMES: dict[str, Case] = {
         lambda: Adversarial(GAN(IMAGE, 17, 3), spectrally_normalised(Critic(ConvFeatures(IMAGE, 17, (4, 8))))),
         _images,
     ),
+    "conditional, spectrally normalised": (
+        lambda: Adversarial(GAN(IMAGE, 17, 3, classes=3), spectrally_normalised(ProjectionCritic(_features(), 3))),
+        _labelled,
+    ),
     "r3gan": (
         lambda: Adversarial(
             GAN(IMAGE, 17, 3),
@@ -249,7 +253,7 @@ def test_a_projection_critic_adds_what_the_class_says() -> None:
     features = MLPFeatures(IMAGE, 17, SMALL)
     critic = ProjectionCritic(features, 3)
     x, y = _labelled(5)
-    torch.testing.assert_close(critic(x, y), Critic.forward(critic, x))  # nothing yet
+    torch.testing.assert_close(critic(x, y), Critic.forward(critic, x), atol=0.1, rtol=0)  # little yet
     nn.init.normal_(critic.embedding.weight)
     expected = critic.last(features(x)).squeeze(1) + torch.einsum("bi,bi->b", critic.embedding.weight[y], features(x))
     torch.testing.assert_close(critic(x, y), expected)
@@ -296,6 +300,19 @@ def test_a_noisy_generator_of_real_numbers_is_normal_and_needs_a_scale() -> None
     torch.testing.assert_close(found.likelihood[0], expected)
     with pytest.raises(ValueError, match="scale: expected a positive number"):
         NoisyGenerator(generator, 0.0)
+
+
+def test_a_noisy_generator_of_classes_is_given_them_and_what_is_no_generator_is_refused() -> None:
+    gan = GAN(IMAGE, 17, 3, MLPGenerator(6, IMAGE, 17, (8,)), classes=3)
+    x, y = _labelled(5)
+    z = torch.randn(1, 5, 3)
+    program = NoisyGenerator(gan.generator, 2.0, classes=3)
+    found = terms(program, (x, y), latents={"z": z})
+    label = nn.functional.one_hot(y, 3).float()
+    around = DiscretizedNormal(gan.generator.generated(torch.cat((z[0], label), 1)), torch.tensor(2.0), 17).to_event(3)
+    torch.testing.assert_close(found.likelihood[0], around.log_prob(x))
+    with pytest.raises(ValueError, match=r"expected a ppmodels\.Generator, got a Linear without \['shape', 'levels'"):
+        NoisyGenerator(nn.Linear(3, 4), 2.0)
 
 
 def test_prey_alone_is_a_birth_process() -> None:
