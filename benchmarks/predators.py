@@ -2,8 +2,9 @@
 
 Twenty populations are observed at ten times each, made with known rates. Neither method knows a likelihood. The ABC draws
 the rates from the prior, simulates twenty populations, and keeps the draws whose summaries are nearest to the observed
-ones; the summaries are regressions of the rates on means and deviations of the series (Fearnhead & Prangle, 2012, arXiv
-1004.1112), and what is kept is adjusted along a local regression (Beaumont et al., 2002).
+ones; the summaries are regressions of the rates on means and deviations of the series, first over the whole prior, then
+over what is near (Fearnhead & Prangle, 2012, arXiv 1004.1112), and what is kept is adjusted along a local regression
+(Beaumont et al., 2002).
 """
 
 import argparse
@@ -59,7 +60,7 @@ def by_a_critic(observed: Tensor, steps: int, repeats: int, penalty: float, seed
     game = Adversarial(model, OfSeries(predicted), size=len(observed), penalty=both(r1(penalty), r2(penalty)))
     step = Step(
         game,
-        adam(3e-3),
+        {"critic": adam(5e-3), "program": adam(1e-2)},
         seed,
         average=0.998,
         learning_rate=lambda step: cosine(step / steps),
@@ -74,26 +75,27 @@ def by_rejection(observed: Tensor, draws: int, kept: int) -> Tensor:
     """Draws of the rates `(kept, 4)` that are nearest to the observations, adjusted by a local regression."""
     some = simulator()
     theta = PRIOR + SPREAD * torch.randn(draws, 4)
-    told = torch.cat([_summaries(some.simulated(part.repeat_interleave(SERIES, 0))) for part in theta.split(1000)])
-    told, seen = _with_products(told), _with_products(_summaries(observed))
-    loc, scale = told.mean(0), told.std(0)
-    told, seen = (told - loc) / scale, (seen - loc) / scale
-    slopes = torch.linalg.lstsq(told, theta - PRIOR).solution
-    told, seen = told @ slopes, seen @ slopes
-    near = ((told - seen) / told.std(0)).square().sum(1).topk(kept, largest=False).indices
-    theta, told = theta[near], told[near] - seen
-    local = torch.linalg.lstsq(torch.cat((told, torch.ones(kept, 1)), 1), theta).solution
-    return theta - told @ local[:4]
+    told = torch.cat([_features(some.simulated(part.repeat_interleave(SERIES, 0))) for part in theta.split(1000)])
+    seen = _features(observed)
+    for count in (draws // 20, kept):  # the second time the regression knows the neighbourhood alone
+        slopes = torch.linalg.lstsq(_centred(told), _centred(theta)).solution
+        distance = ((told - seen) @ slopes / (told @ slopes).std(0)).square().sum(1)
+        near = distance.topk(count, largest=False).indices
+        theta, told = theta[near], told[near]
+    summary = (told - seen) @ slopes
+    local = torch.linalg.lstsq(torch.cat((summary, torch.ones(kept, 1)), 1), theta).solution
+    return theta - summary @ local[:4]
 
 
-def _summaries(x: Tensor) -> Tensor:
-    """Means and log deviations over each `SERIES` series, `(n, 40)`."""
+def _features(x: Tensor) -> Tensor:
+    """Means and log deviations over each `SERIES` series, and the squares of the means, `(n, 60)`."""
     series = x.flatten(1).unflatten(0, (-1, SERIES))
-    return torch.cat((series.mean(1), (series.std(1) + 1e-3).log()), 1)
+    mean = series.mean(1)
+    return torch.cat((mean, (series.std(1) + 0.01).log(), mean.square()), 1)
 
 
-def _with_products(told: Tensor) -> Tensor:
-    return torch.cat((told, told.square()), 1)
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(0)
 
 
 def picture(posteriors: dict[str, Tensor]) -> Figure:
@@ -124,9 +126,9 @@ def picture(posteriors: dict[str, Tensor]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--repeats", type=int, default=10, help="How often a batch repeats the observations.")
-    parser.add_argument("--penalty", type=float, default=0.1, help="The weight of R1 and R2.")
+    parser.add_argument("--penalty", type=float, default=1e-4, help="The weight of R1 and R2.")
     parser.add_argument("--draws", type=int, default=400_000, help="Of the ABC, twenty series each.")
     parser.add_argument("--kept", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
