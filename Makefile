@@ -30,11 +30,14 @@ demo: $(STAMP)
 	$(BIN)/ppmodels sample $(RUN)
 	$(BIN)/ppmodels reconstruct $(RUN)
 
+# A process for each core, each on one thread; a file's tests share what they train.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
