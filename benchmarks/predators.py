@@ -153,7 +153,7 @@ def main() -> None:
         theta = posteriors[name] = run()
         told = ", ".join(f"{float(m):.3f} ± {float(s):.3f}" for m, s in zip(theta.mean(0), theta.std(0), strict=True))
         print(f"{name}: {told}; {time.perf_counter() - began:.0f} s", flush=True)
-    shown = {name: posteriors[name] for name in ("rejection ABC", next(iter(runs)))}
+    shown = {name: posteriors[name] for name in (next(iter(runs)), "rejection ABC")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_bytes(png(picture(shown)))
 

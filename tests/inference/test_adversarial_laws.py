@@ -1,6 +1,6 @@
 """Laws of games: fits whose answer is known. Averaged weights are scored, as the last iterate of a game wanders.
 
-Tolerances are the project's own laws; each test names what its fit came to, so that the distance to them is seen.
+Seeds are fixed, so that a fit repeats; the tolerances are what a fit of this length is held to.
 """
 
 import math
