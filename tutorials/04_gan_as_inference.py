@@ -309,7 +309,7 @@ class GivenTheta(nn.Module):
 torch.manual_seed(0)
 observed = bent(torch.randn(50, 1), torch.tensor(1.0), torch.tensor(-0.3))
 model = HierarchicalImplicitModel(Simulator(), NormalPrior([0.0, 0.0], 1.0), NormalPosterior([0.0, 0.0], 0.5))
-game, steps = Adversarial(model, GivenTheta(), size=len(observed)), 2000
+game, steps = Adversarial(model, GivenTheta(), size=len(observed)), 3000
 step = Step(game, adam(5e-3), average=0.998, learning_rate=falling(steps), differentiate=Traced())
 fit(step, observed.repeat(10, 1), steps, progress=False)
 
