@@ -31,7 +31,7 @@ demo: $(STAMP)
 	$(BIN)/ppmodels reconstruct $(RUN)
 
 # A process for each core, each on one thread; a file's tests share what they train.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST) -m 'not slow'

@@ -13,6 +13,7 @@ torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem != "test_tutorials")  # the longest first, while other files are left
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

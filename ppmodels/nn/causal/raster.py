@@ -6,6 +6,7 @@ from torch.nn.functional import pad
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
 from ppmodels.nn.causal.layer import Causal, Start, Walk
+from ppmodels.nn.parameters import full_precision, without_autocast
 
 
 def pixel_before(x: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class RasterLSTM(Causal):
         before = pixel_before(x)
         if context is not None:
             before = torch.cat((before, context.expand(-1, -1, *x.shape[2:])), 1)
-        found, _ = self.lstm(before.flatten(2).permute(2, 0, 1))
+        found, _ = _run(self.lstm, before.flatten(2).permute(2, 0, 1), None)
         return found.permute(1, 2, 0).unflatten(2, x.shape[2:]) + self.own(x, context)
 
     def walk(self, start: Start) -> "RasterLSTMWalk":
@@ -100,7 +101,7 @@ class RasterLSTMWalk(Walk):
             inputs = self.latest
             if self.context is not None:
                 inputs = torch.cat((inputs, self._context(column)), 1)
-            output, self.state = self.lstm(inputs.unsqueeze(0), self.state)
+            output, self.state = _run(self.lstm, inputs.unsqueeze(0), self.state)
             self.output, self.at = output.squeeze(0), column
         return self.output + self.own.pixel(column, x)
 
@@ -112,3 +113,11 @@ class RasterLSTMWalk(Walk):
         assert self.context is not None
         _, _, height, width = self.context.shape
         return self.context[:, :, self.done if height > 1 else 0, column if width > 1 else 0]
+
+
+def _run(lstm: nn.LSTM, inputs: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The LSTM's outputs and state; on a CPU in full precision, as some processors have no other LSTM (torch 2.13)."""
+    if inputs.device.type != "cpu":
+        return lstm(inputs, state)  # type: ignore[no-any-return]
+    with without_autocast(inputs):
+        return lstm(full_precision(inputs), state)  # type: ignore[no-any-return]
