@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--penalty", type=float, default=1e-4, help="The weight of R1 and R2.")
     parser.add_argument("--draws", type=int, default=400_000, help="Of the ABC, twenty series each.")
     parser.add_argument("--kept", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--out", type=Path, default=Path("runs/predators.png"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
