@@ -108,7 +108,10 @@ def ratio_critic(divergence: Divergence, steps: int = 800) -> nn.Module:
     return critic
 
 
-known = lambda x: (Normal(1.0, 0.8).log_prob(x) - Normal(0.0, 1.0).log_prob(x)).squeeze(1)  # noqa: E731
+def known(x: Tensor) -> Tensor:
+    return (Normal(1.0, 0.8).log_prob(x) - Normal(0.0, 1.0).log_prob(x)).squeeze(1)
+
+
 exact_kl = 0.5 * (0.8**2 + 1 - 1) - math.log(0.8)
 x, line = draw_q(200_000), torch.linspace(-3, 4, 200).unsqueeze(1)
 

@@ -116,7 +116,10 @@ def test_a_critic_finds_its_function_of_the_ratio_of_two_normals(name: str) -> N
     q = dist.Normal(1.0, 0.8)
     weights = q.log_prob(x).squeeze(1).softmax(0)
     known = (q.log_prob(x) - dist.Normal(0.0, 1.0).log_prob(x)).squeeze(1)
-    rms = lambda values: float((weights * values.square()).sum().sqrt())  # noqa: E731
+
+    def rms(values: Tensor) -> float:
+        return float((weights * values.square()).sum().sqrt())
+
     with torch.no_grad():
         told, log_ratio = critic(x), objective.log_ratio(x)
     unit = rms(of(known)) if name in ("least_squares", "pearson") else 1.0
