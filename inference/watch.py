@@ -27,17 +27,17 @@ def calibration(log_ratio: Tensor) -> Tensor:
 
 @torch.no_grad()
 def diversity(q: Tensor, p: Tensor) -> Tensor:
-    """The spread of the p side over that of the q side, each the root of a total variance: 1 for alike, 0 for one point."""
+    """The spread of draws p over that of examples q, each the root of a total variance: 1 for alike, 0 for one point."""
     return (p.flatten(1).var(0).sum() / q.flatten(1).var(0).sum()).sqrt()
 
 
 @torch.no_grad()
 def coverage_and_precision(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Of two shares about balls around the q side's examples, each as wide as the way to its 5th neighbour among them.
+    """Two shares about balls around the examples q, each as wide as the way to its 5th neighbour among them.
 
-    Coverage (Naeem et al., 2020, arXiv 2002.09797): how many balls hold a draw of the p side. About 0.97 where the sides
-    are alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws
-    lie in some ball. Draws that are precise and cover little have left modes out.
+    Coverage (Naeem et al., 2020, arXiv 2002.09797): how many balls hold one of the draws p. About 0.97 where q and p are
+    alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws lie
+    in some ball. Draws that are precise and cover little have left modes out.
     """
     q, p = q.flatten(1).unique(dim=0), p.flatten(1)  # repeated examples would be each other's neighbours
     # The nearest of all is the example itself.

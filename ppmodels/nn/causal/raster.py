@@ -117,7 +117,10 @@ class RasterLSTMWalk(Walk):
 
 def _run(lstm: nn.LSTM, inputs: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The LSTM's outputs and state; on a CPU in full precision, as some processors have no other LSTM (torch 2.13)."""
-    if inputs.device.type != "cpu":
-        return lstm(inputs, state)  # type: ignore[no-any-return]
-    with without_autocast(inputs):
-        return lstm(full_precision(inputs), state)  # type: ignore[no-any-return]
+    found: tuple[Tensor, tuple[Tensor, Tensor]]
+    if inputs.device.type == "cpu":
+        with without_autocast(inputs):
+            found = lstm(full_precision(inputs), state)
+    else:
+        found = lstm(inputs, state)
+    return found
