@@ -195,7 +195,14 @@ _TOY = replace(
     schedule=cosine,
     traced=Compiled,
 )
-_IMAGES = replace(_GAN, program=partial(dcgan, features=(64, 32)), optimizer=dcgan_adam, learning_rate=2e-4, steps=8000)
+_IMAGES = replace(
+    _GAN,
+    program=partial(dcgan, features=(64, 32)),
+    optimizer=dcgan_adam,
+    learning_rate=1e-3,
+    schedule=cosine,
+    steps=8000,
+)
 
 _SETS: dict[str, tuple[Recipe, Callable[[Any], nn.Module]]] = {
     "digits": (replace(_GAN, learning_rate=5e-4, data="digits"), mlp_critic),

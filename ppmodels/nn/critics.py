@@ -44,7 +44,9 @@ class MLPFeatures(nn.Module):
 class ConvFeatures(nn.Module):
     """`width` features of an image by convolutions of stride 2 (DCGAN; Radford et al., 2016, arXiv 1511.06434).
 
-    Without batch normalisation, which would let a critic compare batches in place of examples, and spoil its penalties.
+    A dense layer of `width` units sees all positions at once: a critic that is linear in what convolutions see is a sum over
+    patches, and content with strokes that make no digit. There is no batch normalisation, which would let a critic compare
+    batches in place of examples, and spoil its penalties.
     """
 
     def __init__(
@@ -52,21 +54,22 @@ class ConvFeatures(nn.Module):
         shape: Sequence[int],
         levels: int | None,
         features: Sequence[int] = (64, 128),
+        width: int = 256,
         activation: Callable[[], nn.Module] = leaky,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape(shape)
+        channels, *size = image_shape(shape)
         layers: list[nn.Module] = []
         for before, after in pairwise((channels, *features)):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), activation()]
-            height, width = height // 2, width // 2
-        if not height * width:
+            size = [side // 2 for side in size]
+        if not prod(size):
             raise ValueError(
                 f"features: {len(features)} halvings leave nothing of an image of {tuple(shape)}; use fewer"
             )
-        self.width = features[-1] * height * width
+        self.width = width
         self.standardise = Standardise.for_levels(levels)
-        self.network = nn.Sequential(*layers, nn.Flatten())
+        self.network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features[-1] * prod(size), width), activation())
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, width)` for x `(batch, channel, height, width)`."""
