@@ -269,6 +269,18 @@ def test_spectral_normalisation_gives_unit_norms() -> None:
     assert norms == pytest.approx([1.0] * 3, abs=1e-3)
 
 
+def test_a_convolutional_critic_is_no_sum_over_patches() -> None:
+    torch.manual_seed(0)
+    critic = Critic(ConvFeatures((1, 28, 28), 256, (4, 8))).double()
+    plain = torch.full((1, 28, 28), 128.0, dtype=torch.float64)
+    left, right = torch.zeros(2, *plain.shape, dtype=torch.float64)
+    left[:, :7, :7] = 100.0
+    right[:, -7:, -7:] = -100.0  # no unit of the convolutions sees both corners
+    with torch.no_grad():
+        neither, one, other, two = critic(torch.stack((plain, plain + left, plain + right, plain + left + right)))
+    assert abs(float(two - one - other + neither)) > 1e-6  # 1e-17 if it were
+
+
 def test_too_many_halvings_are_refused() -> None:
     with pytest.raises(ValueError, match="3 halvings leave nothing"):
         ConvFeatures((1, 4, 4), 2, (8, 8, 8))
