@@ -36,7 +36,7 @@ def simulator() -> LotkaVolterra:
 class OfSummaries(nn.Module):
     """T(x, theta), of four summaries of a series: regressions of the rates on it, as the prior predicts them.
 
-    Twenty series have twenty numbers each, and a critic that sees these learns the twenty by heart. The rates are given in
+    Twenty series have twenty numbers each, and a critic that sees these can learn the twenty by heart. The rates are given in
     units of a quarter of the prior's deviation, nearer to the posterior's, so that the critic soon tells near ones apart.
     """
 
@@ -100,9 +100,9 @@ def by_rejection(observed: Tensor, draws: int, kept: int) -> Tensor:
 
 
 def _of_one(x: Tensor) -> Tensor:
-    """Populations and their logarithms, `(n, 40)`."""
-    populations = x.flatten(1)
-    return torch.cat((populations, populations.clamp(min=0).log1p()), 1)
+    """Populations, and their logarithms (of one more, by where they start) to second order at each time, `(n, 70)`."""
+    logs = (x.clamp(min=0) + 1).log() - math.log(51)
+    return torch.cat((x.flatten(1), logs.flatten(1), logs.square().flatten(1), logs.prod(1)), 1)
 
 
 def _features(x: Tensor) -> Tensor:
