@@ -36,8 +36,8 @@ def simulator() -> LotkaVolterra:
 class OfSummaries(nn.Module):
     """T(x, theta), of four summaries of a series: regressions of the rates on it, as the prior predicts them.
 
-    Twenty series have twenty numbers each, and a critic that sees these can learn the twenty by heart. The rates are given in
-    units of a quarter of the prior's deviation, nearer to the posterior's, so that the critic soon tells near ones apart.
+    Twenty series have twenty numbers each, and a critic that sees these can learn the twenty by heart. The rates are given
+    in units of a quarter of the prior's deviation, nearer to the posterior's, so that near ones are soon told apart.
     """
 
     loc: Tensor
