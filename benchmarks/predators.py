@@ -88,7 +88,7 @@ def by_rejection(observed: Tensor, draws: int, kept: int) -> Tensor:
     some = simulator()
     theta = PRIOR + SPREAD * torch.randn(draws, 4)
     told = torch.cat([_features(some.simulated(part.repeat_interleave(SERIES, 0))) for part in theta.split(1000)])
-    theta, seen = theta.double(), _features(observed)  # in single precision the regression loses a quarter of its rank
+    theta, seen = theta.double(), _features(observed)  # in single precision the regression loses rank
     for count in (draws // 20, kept):  # the second time the regression knows the neighbourhood alone
         slopes = torch.linalg.lstsq(_centred(told), _centred(theta)).solution
         distance = ((told - seen) @ slopes / (told @ slopes).std(0)).square().sum(1)
