@@ -30,8 +30,8 @@ demo: $(STAMP)
 	$(BIN)/ppmodels sample $(RUN)
 	$(BIN)/ppmodels reconstruct $(RUN)
 
-# A process for each core, each on one thread; a file's tests share what they train.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# A process for each core, each on one thread; tests are handed out by the groups of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST) -m 'not slow'

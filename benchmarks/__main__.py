@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from benchmarks import game, memory, pixels, step
+from benchmarks import adversarial, autoregressive, memory, step
 from benchmarks.timing import machine
 
 
@@ -13,14 +13,16 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
-    parser.add_argument("--only", choices=("step", "pixels", "game", "memory"), help="One of them; all by default.")
+    parser.add_argument(
+        "--only", choices=("step", "autoregressive", "adversarial", "memory"), help="One of them; all by default."
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(machine(arguments.device))
     reports = {
         "step": lambda: step.report(arguments.device),
-        "pixels": lambda: pixels.report(arguments.device),
-        "game": lambda: game.report(arguments.device),
+        "autoregressive": lambda: autoregressive.report(arguments.device),
+        "adversarial": lambda: adversarial.report(arguments.device),
         "memory": lambda: memory.report(arguments.examples),
     }
     for name, report in reports.items():

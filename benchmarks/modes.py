@@ -14,40 +14,40 @@ from torch import Tensor
 
 from benchmarks.classifier import classified, trained
 from inference import sample
-from inference.noise import own_noise
-from ppmodels.app import work
+from inference.programs.noise import own_noise
+from ppmodels.app import commands
+from ppmodels.app.experiment import Experiment, restored
 from ppmodels.app.lookup import find
-from ppmodels.app.subject import Subject, restored
 from ppmodels.data import load
 from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
 
 
-def draws(subject: Subject, count: int, seed: int) -> Tensor:
+def draws(experiment: Experiment, count: int, seed: int) -> Tensor:
     """Samples of x, `(count, *shape)`; images rounded to levels."""
     with own_noise(seed):
-        chunks = [subject.data.train.values.new_zeros(1000, *subject.data.shape).float()] * (-(-count // 1000))
-        x = torch.cat([sample(subject.program, (chunk,))["x"][0] for chunk in chunks])[:count]
-    return x if subject.data.levels is None else x.round().clamp(0, subject.data.levels - 1)
+        chunks = [experiment.data.train.values.new_zeros(1000, *experiment.data.shape).float()] * (-(-count // 1000))
+        x = torch.cat([sample(experiment.program, (chunk,))["x"][0] for chunk in chunks])[:count]
+    return x if experiment.data.levels is None else x.round().clamp(0, experiment.data.levels - 1)
 
 
-def of_mixture(subject: Subject, modes: Tensor, sd: float) -> str:
+def of_mixture(experiment: Experiment, modes: Tensor, sd: float) -> str:
     """Modes found, and the share of samples near one."""
-    distance, which = torch.cdist(draws(subject, 10_000, 1), modes).min(1)
+    distance, which = torch.cdist(draws(experiment, 10_000, 1), modes).min(1)
     near = distance < 3 * sd
     found = torch.bincount(which[near], minlength=len(modes))
     return f"{int((found >= 20).sum())}/{len(modes)} modes, {float(near.float().mean()):.1%} of samples within 3 sd"
 
 
-def of_stacks(folder: str | None) -> Callable[[Subject], str]:
+def of_stacks(folder: str | None) -> Callable[[Experiment], str]:
     """Modes of 1,000 and KL, by a classifier that is trained once."""
     classifier, accuracy = trained(load("digits", folder))
     print(f"classifier of single digits: {accuracy:.1%} of 180 test images right", flush=True)
 
-    def score(subject: Subject) -> str:
-        x = draws(subject, 26_000, 1)
+    def score(experiment: Experiment) -> str:
+        x = draws(experiment, 26_000, 1)
         parts = [classified(classifier, x[:, channel : channel + 1])[0] for channel in range(3)]
         counts = torch.bincount(100 * parts[0] + 10 * parts[1] + parts[2], minlength=1000).double()
-        labels = subject.data.train.labels
+        labels = experiment.data.train.labels
         assert labels is not None
         p, q = counts / counts.sum(), torch.bincount(labels, minlength=1000).double() / len(labels)
         kl = torch.special.xlogy(p, p / q.clamp(min=1 / len(labels))).sum()
@@ -56,7 +56,7 @@ def of_stacks(folder: str | None) -> Callable[[Subject], str]:
     return score
 
 
-def of_images(data: str, folder: str | None) -> Callable[[Subject], str]:
+def of_images(data: str, folder: str | None) -> Callable[[Experiment], str]:
     """Class counts and confidences, by a classifier that is trained once."""
     loaded = load(data, folder)
     classifier, accuracy = trained(loaded)
@@ -65,8 +65,8 @@ def of_images(data: str, folder: str | None) -> Callable[[Subject], str]:
         f"classifier: {accuracy:.2%} of {len(real)} test images right; mean confidence {float(real.mean()):.3f} on them"
     )
 
-    def score(subject: Subject) -> str:
-        which, sure = classified(classifier, draws(subject, 10_000, 1))
+    def score(experiment: Experiment) -> str:
+        which, sure = classified(classifier, draws(experiment, 10_000, 1))
         counts = torch.bincount(which, minlength=loaded.classes).tolist()
         above = float((sure > 0.9).float().mean())
         return f"classes {counts}, mean confidence {float(sure.mean()):.3f}, above 0.9 for {above:.1%}"
@@ -87,17 +87,17 @@ def main() -> None:
     if len({recipe.data for recipe in recipes.values()}) > 1 or any(recipe.labelled for recipe in recipes.values()):
         parser.error("expected recipes of the same data, none of which is called with labels")
     name = next(iter(recipes.values())).data
-    score: Callable[[Subject], str]
+    score: Callable[[Experiment], str]
     if name == "ring-8":
-        score = lambda subject: of_mixture(subject, ring_modes(), RING_SD)  # noqa: E731
+        score = lambda experiment: of_mixture(experiment, ring_modes(), RING_SD)  # noqa: E731
     elif name == "grid-25":
-        score = lambda subject: of_mixture(subject, grid_modes(), GRID_SD)  # noqa: E731
+        score = lambda experiment: of_mixture(experiment, grid_modes(), GRID_SD)  # noqa: E731
     else:
         score = of_stacks(arguments.folder) if name == "stacked-digits" else of_images(name, arguments.folder)
     for recipe in arguments.recipes:
         for seed in arguments.seeds:
             out = arguments.out / f"{recipe}-{seed}"
-            run, _ = work.train(find(recipe), out, arguments.folder, seed, "cpu", overwrite=True, progress=False)
+            run, _ = commands.train(find(recipe), out, arguments.folder, seed, "cpu", overwrite=True, progress=False)
             told = score(restored(run, folder=arguments.folder, device="cpu"))
             print(
                 f"{recipe} seed {seed}: {told}; {run.record['steps']} steps in {run.record['seconds']:.0f} s",

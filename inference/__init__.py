@@ -1,10 +1,8 @@
 """Inference for any Pyro program: bounds, objectives, one training loop, one evaluator whose numbers carry errors."""
 
-from inference.adversarial import Adversarial
-from inference.bounds import Bound, elbo, iwae, renyi
-from inference.check import check
-from inference.differentiate import Compiled, Traced
-from inference.divergences import (
+from inference.evaluation.estimators import Estimate, Estimator, exact, importance
+from inference.evaluation.evaluate import Evaluation, evaluate
+from inference.objectives.adversarial.divergences import (
     Divergence,
     hellinger,
     hinge,
@@ -18,17 +16,19 @@ from inference.divergences import (
     reverse_kl,
     wasserstein,
 )
-from inference.estimators import Estimate, Estimator, exact, importance
-from inference.evaluate import Evaluation, evaluate
-from inference.fit import Fitted, Validation, fit
-from inference.importance_weighted import Gradient, ImportanceWeighted
-from inference.objective import Objective, Player
-from inference.penalties import both, gradient_penalty, r1, r2
-from inference.predict import decode, posterior, reconstruct, sample
-from inference.program import Batch, Pair, Program, ProgramError
-from inference.step import NonFinite, Step, adam
-from inference.svi import SVI
-from inference.terms import Shared, Terms, log_joint, terms
+from inference.objectives.adversarial.objective import Adversarial
+from inference.objectives.adversarial.penalties import both, gradient_penalty, r1, r2
+from inference.objectives.importance_weighted import Gradient, ImportanceWeighted
+from inference.objectives.objective import Objective, Player
+from inference.objectives.svi import SVI
+from inference.programs.bounds import Bound, elbo, iwae, renyi
+from inference.programs.check import check
+from inference.programs.predict import decode, posterior, reconstruct, sample
+from inference.programs.program import Batch, Pair, Program, ProgramError
+from inference.programs.terms import Shared, Terms, log_joint, terms
+from inference.training.differentiate import Compiled, Traced
+from inference.training.fit import Fitted, Validation, fit
+from inference.training.step import NonFinite, Step, adam
 
 __all__ = [
     "SVI",

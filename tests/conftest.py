@@ -13,7 +13,11 @@ torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem != "test_tutorials")  # the longest first, while other files are left
+    items.sort(key=lambda item: item.path.stem != "test_tutorials")  # the longest first, while others are left
+    for item in items:
+        # A file's tests share what they train; the tutorials share nothing and go to the processes one by one.
+        alone = item.path.stem == "test_tutorials"
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -28,6 +28,31 @@ def _imports(path: Path, everywhere: bool = True) -> set[str]:
     return found
 
 
+BELOW: dict[str, set[str]] = {
+    "programs": set(),
+    "objectives": {"programs"},
+    "evaluation": {"programs"},
+    "training": {"programs", "objectives", "evaluation"},
+}
+"""The rooms of `inference`, each with those that it stands on."""
+
+
+def test_every_file_has_a_room() -> None:
+    loose = [path.name for path in (ROOT / "inference").iterdir() if path.name not in {*BELOW, "__pycache__"}]
+    assert sorted(loose) == ["__init__.py", "py.typed"]
+    mirrored = {path.name for path in (ROOT / "tests" / "inference").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert mirrored == set(BELOW), "the tests have the same rooms"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if NAMES[path].startswith("inference.")], ids=NAMES.get)
+def test_no_room_knows_one_above_it(path: Path) -> None:
+    name = NAMES[path]
+    room = name.split(".")[1]
+    known = {module.split(".")[1] for module in _imports(path) if module.startswith("inference.")}
+    assert known <= BELOW[room] | {room}, f"{name} imports from {sorted(known - BELOW[room] - {room})}"
+    assert "inference" not in _imports(path), f"{name} imports the package that imports it"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES.get)
 def test_imports_run_one_way(path: Path) -> None:
     name, found = NAMES[path], _imports(path)

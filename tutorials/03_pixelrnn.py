@@ -46,7 +46,7 @@ from inference import (
 from ppmodels import VAE, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM, load
 from ppmodels.app.plots import grid, png
 from ppmodels.data import InOrder, Shuffled
-from ppmodels.nn.causal import PixelModel
+from ppmodels.nn.causal import AutoregressiveModel
 
 folder = Path(os.environ.get("TUTORIAL_OUT") or tempfile.mkdtemp(prefix="tutorial-pixels-"))
 folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ print(f"shape {shape}, {levels} levels; train {len(digits.train)}, test {len(dig
 # probabilities must sum to 1, whatever the weights.
 
 # %%
-KINDS: dict[str, Callable[..., PixelModel]] = {
+KINDS: dict[str, Callable[..., AutoregressiveModel]] = {
     kind.__name__: kind for kind in (CharRNN, RowLSTM, DiagonalBiLSTM, PixelCNN, GatedPixelCNN)
 }
 every_image = torch.tensor(list(product([0.0, 1.0], repeat=6))).view(-1, 1, 2, 3)
@@ -97,7 +97,7 @@ for name, kind in KINDS.items():
 # `CharRNN(shape, levels)()` is that distribution. The program observes it, and its guide is empty:
 
 # %%
-print(inspect.getsource(PixelModel.model), inspect.getsource(PixelModel.guide), sep="\n")
+print(inspect.getsource(AutoregressiveModel.model), inspect.getsource(AutoregressiveModel.guide), sep="\n")
 
 # %% [markdown]
 # The ELBO is $\mathbb E_q[\log p(x, z) - \log q(z \mid x)]$. Without a $z$ nothing is left in it but $\log p(x)$: SVI is
@@ -125,7 +125,7 @@ def fitted(
 
 
 torch.manual_seed(0)
-programs: dict[str, PixelModel] = {"CharRNN": CharRNN(shape, levels, hidden=64)}
+programs: dict[str, AutoregressiveModel] = {"CharRNN": CharRNN(shape, levels, hidden=64)}
 runs = {"CharRNN": fitted(programs["CharRNN"])}
 ESTIMATORS = {"exact": exact(), "ELBO": importance(4, elbo), "IWAE 16": importance(16)}
 scores = {"CharRNN": evaluate(programs["CharRNN"], test, ESTIMATORS)}
@@ -163,7 +163,7 @@ assert apart < 1e-2
 
 # %%
 SIDE, ROW, COLUMN = 15, 10, 7
-BUILT: dict[str, Callable[[], PixelModel]] = {
+BUILT: dict[str, Callable[[], AutoregressiveModel]] = {
     "CharRNN": lambda: CharRNN((1, SIDE, SIDE), hidden=32),
     "RowLSTM": lambda: RowLSTM((1, SIDE, SIDE), hidden=16, layers=1),
     "DiagonalBiLSTM": lambda: DiagonalBiLSTM((1, SIDE, SIDE), hidden=16, layers=1),
@@ -172,7 +172,7 @@ BUILT: dict[str, Callable[[], PixelModel]] = {
 }
 
 
-def influence(build: Callable[[], PixelModel], weights: int = 10, images: int = 8) -> Tensor:
+def influence(build: Callable[[], AutoregressiveModel], weights: int = 10, images: int = 8) -> Tensor:
     total = torch.zeros(SIDE, SIDE, dtype=torch.float64)
     for seed in range(weights):
         torch.manual_seed(seed)
@@ -227,7 +227,7 @@ save("receptive_fields.png", figure)
 
 # %%
 VAE_STEPS = 3 * STEPS
-SMALL: dict[str, Callable[[], PixelModel]] = {
+SMALL: dict[str, Callable[[], AutoregressiveModel]] = {
     "RowLSTM": lambda: RowLSTM(shape, levels, hidden=16, layers=1),
     "DiagonalBiLSTM": lambda: DiagonalBiLSTM(shape, levels, hidden=16, layers=1),
     "PixelCNN": lambda: PixelCNN(shape, levels, features=32, layers=3),
@@ -322,7 +322,7 @@ save("samples.png", grid(rows, 16, "Draws from p(x), one row a program", ["test 
 
 
 # %%
-def shares(program: PixelModel, x: Tensor) -> Tensor:
+def shares(program: AutoregressiveModel, x: Tensor) -> Tensor:
     with torch.no_grad():
         found: Tensor = -program().conditionals(x).base_dist.log_prob(x)
     return found
@@ -429,7 +429,7 @@ print(f"{len(guesses)} draws of the upper half are worth about {effective:.0f}")
 
 # %%
 @torch.no_grad()
-def by_passes(program: PixelModel, n: int) -> Tensor:
+def by_passes(program: AutoregressiveModel, n: int) -> Tensor:
     drawn = program.blank(n)
     for row, column in product(range(shape[1]), range(shape[2])):
         logits = program().conditionals(drawn).base_dist.logits[:, :, row, column]
@@ -438,12 +438,12 @@ def by_passes(program: PixelModel, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def disagreement(program: PixelModel, x: Tensor) -> float:
+def disagreement(program: AutoregressiveModel, x: Tensor) -> float:
     """The largest difference between the log-probabilities of a walk over x and those of one pass."""
     one_pass = program().conditionals(x).base_dist.logits.log_softmax(-1)
     return max(
         float((parameters.log_softmax(1) - one_pass[:, 0, row, column]).abs().max())
-        for (_, _, row, column), parameters in program.walk(x, None)
+        for (_, _, row, column), parameters in program.incremental(x, None)
     )
 
 
@@ -501,7 +501,7 @@ save("classes.png", grid(by_class, 10, "Draws from p(x | y), a column each for y
 
 # %%
 class Labelled(nn.Module):
-    def __init__(self, image: PixelModel) -> None:
+    def __init__(self, image: AutoregressiveModel) -> None:
         super().__init__()
         self.image = image
 

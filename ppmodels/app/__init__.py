@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppmodels.app.commands import compare, complete, evaluate, reconstruct, sample, train
     from ppmodels.app.lookup import find
     from ppmodels.app.recipe import Recipe
     from ppmodels.app.recipes import RECIPES
     from ppmodels.app.run import Run
-    from ppmodels.app.work import compare, complete, evaluate, reconstruct, sample, train
 
 __all__ = ["RECIPES", "Recipe", "Run", "compare", "complete", "evaluate", "find", "reconstruct", "sample", "train"]
 
@@ -20,7 +20,7 @@ _HOMES = {
     "ppmodels.app.recipe": ("Recipe",),
     "ppmodels.app.recipes": ("RECIPES",),
     "ppmodels.app.run": ("Run",),
-    "ppmodels.app.work": ("compare", "complete", "evaluate", "reconstruct", "sample", "train"),
+    "ppmodels.app.commands": ("compare", "complete", "evaluate", "reconstruct", "sample", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

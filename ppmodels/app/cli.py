@@ -81,7 +81,7 @@ def train(
 ) -> None:
     """Train RECIPE and write a run folder: weights, record, metrics and pictures. Ctrl-C saves what was reached."""
     with clean():
-        from ppmodels.app import work
+        from ppmodels.app import commands
         from ppmodels.app.lookup import find
 
         found = find(recipe)
@@ -94,7 +94,7 @@ def train(
         }
         given = {name: value for name, value in changes.items() if value is not None}
         found = found._replace(recipe=dataclasses.replace(found.recipe, **given))
-        run, notes = work.train(found, out, folder, seed, device.value, overwrite)
+        run, notes = commands.train(found, out, folder, seed, device.value, overwrite)
         _say(notes)
         typer.echo(_finished(run.record, run.folder))
 
@@ -116,11 +116,11 @@ def evaluate(
     with clean():
         from rich.console import Console
 
-        from ppmodels.app import report, work
+        from ppmodels.app import commands, report
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        result = work.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed)
+        result = commands.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed)
         report.evaluation(result.summary(), Console())
 
 
@@ -140,11 +140,13 @@ def compare(
     with clean():
         from rich.console import Console
 
-        from ppmodels.app import report, work
+        from ppmodels.app import commands, report
         from ppmodels.app.run import Run
 
         opened = [Run.open(run) for run in runs]
-        report.comparison(work.compare(opened, split.value, particles, limit, folder, device.value, seed), Console())
+        report.comparison(
+            commands.compare(opened, split.value, particles, limit, folder, device.value, seed), Console()
+        )
 
 
 @app.command()
@@ -158,11 +160,11 @@ def sample(
 ) -> None:
     """Draw from RUN's prior: samples.png, and samples.csv of a table."""
     with clean():
-        from ppmodels.app import work
+        from ppmodels.app import commands
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, work.sample(opened, count, seed, draws, folder, device.value))
+        _pictures(run, commands.sample(opened, count, seed, draws, folder, device.value))
 
 
 @app.command()
@@ -173,13 +175,13 @@ def reconstruct(
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
 ) -> None:
-    """Show test images beside their reconstructions, and walks through RUN's latent space."""
+    """Show test images beside their reconstructions, and traversals of RUN's latent space."""
     with clean():
-        from ppmodels.app import work
+        from ppmodels.app import commands
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, work.reconstruct(opened, data, folder, device.value, seed))
+        _pictures(run, commands.reconstruct(opened, data, folder, device.value, seed))
 
 
 @app.command()
@@ -193,11 +195,11 @@ def complete(
 ) -> None:
     """Show test images of which the upper part is given, and endings that RUN, a model of pixels, draws for them."""
     with clean():
-        from ppmodels.app import work
+        from ppmodels.app import commands
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, work.complete(opened, given, data, folder, device.value, seed))
+        _pictures(run, commands.complete(opened, given, data, folder, device.value, seed))
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from inference import (
     relativistic,
     wasserstein,
 )
-from inference.penalties import Penalty
-from inference.step import Factory, adam
+from inference.objectives.adversarial.penalties import Penalty
+from inference.training.step import Factory, adam
 from ppmodels.app.recipe import Recipe, bounds, cosine
 from ppmodels.data import Dataset
 from ppmodels.models import ALI, AVB, GAN, AdversarialAutoencoder
@@ -184,7 +184,7 @@ _GAN = Recipe(
     traced=Traced,
     validate_every=None,
     estimators={},
-    strip=6,
+    progression=6,
 )
 _TOY = replace(
     _GAN,
@@ -274,7 +274,7 @@ GAMES: dict[str, Recipe] = {
         program=avb,
         summary="adversarial variational Bayes of the digits, with adaptive contrast",
         objective=partial(game, critic=joint_critic, contrast=normal_contrast),
-        strip=None,
+        progression=None,
     ),
     "aae-digits": replace(
         _CODES,
@@ -282,7 +282,7 @@ GAMES: dict[str, Recipe] = {
         summary="an adversarial autoencoder of the digits",
         objective=partial(game, critic=code_critic, compare=("z",)),
         estimators=bounds(),
-        strip=None,
+        progression=None,
     ),
 }
 """By name."""

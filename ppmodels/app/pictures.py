@@ -1,4 +1,4 @@
-"""What a run looks like: samples, reconstructions, and walks through its latent space."""
+"""What a run looks like: samples, reconstructions, and traversals of its latent space."""
 
 import csv
 import io
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from inference import decode, posterior, sample
-from inference.noise import mix, own_noise
-from inference.predict import NoMean
-from inference.program import evaluating
-from inference.sites import random_sites
-from inference.traces import Run, model_runs, runs
+from inference.programs.noise import mix, own_noise
+from inference.programs.predict import NoMean
+from inference.programs.program import evaluating
+from inference.programs.sites import random_sites
+from inference.programs.traces import Run, model_runs, runs
 from ppmodels.app import plots
+from ppmodels.app.experiment import Experiment
 from ppmodels.app.run import write_whole
-from ppmodels.app.subject import Subject
 from ppmodels.distributions import Autoregressive
 
 DRAWS = 32
@@ -46,17 +46,17 @@ class _Impossible(Exception):
     """There is no such picture of this program; the message says why."""
 
 
-def samples(subject: Subject, count: int | None = None, seed: int = 0, draws: bool = False) -> Pictures:
+def samples(experiment: Experiment, count: int | None = None, seed: int = 0, draws: bool = False) -> Pictures:
     """Samples: 100 images, means of p(x | z) at z from the prior, or draws of x; or 1000 draws of a table, as CSV."""
 
     def make() -> dict[str, bytes]:
-        batch, columns, given = _context(subject, count or (100 if subject.is_images else 1000))
-        if subject.is_images:
-            found, what = _shown(subject, batch, {}, draws)
+        batch, columns, given = _context(experiment, count or (100 if experiment.is_images else 1000))
+        if experiment.is_images:
+            found, what = _shown(experiment, batch, {}, draws)
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
-            return {"samples.png": _grid(subject, found, columns, title + given)}
-        drawn, _ = _shown(subject, batch, {}, draws=True)
-        data = subject.data.evaluated("test").values.flatten(1)
+            return {"samples.png": _grid(experiment, found, columns, title + given)}
+        drawn, _ = _shown(experiment, batch, {}, draws=True)
+        data = experiment.data.evaluated("test").values.flatten(1)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
             "samples.csv": _table(drawn.flatten(1)),
@@ -66,54 +66,54 @@ def samples(subject: Subject, count: int | None = None, seed: int = 0, draws: bo
     return made("samples", seed, make)
 
 
-def reconstructions(subject: Subject, seed: int = 0) -> Pictures:
+def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
     """Test images above the means of p(x | z) at one z from the guide."""
 
     def make() -> dict[str, bytes]:
-        _need_images(subject)
-        batch = subject.examples(20)
-        latents = posterior(subject.program, batch)
+        _need_images(experiment)
+        batch = experiment.examples(20)
+        latents = posterior(experiment.program, batch)
         if not latents:
             raise _Impossible("the program has no latent variables")
-        found, what = _shown(subject, batch, latents)
+        found, what = _shown(experiment, batch, latents)
         columns = min(10, len(found))
         rows = [block for pair in zip(batch[0].split(columns), found.split(columns), strict=True) for block in pair]
         labels = ["data", "mean" if what.startswith("means") else "draw"] * (len(rows) // 2)
         return {
             "reconstructions.png": _grid(
-                subject, torch.cat(rows), columns, f"test images and {what} of p(x | z), z from q(z | x)", labels
+                experiment, torch.cat(rows), columns, f"test images and {what} of p(x | z), z from q(z | x)", labels
             )
         }
 
     return made("reconstructions", seed, make)
 
 
-def completions(subject: Subject, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
+def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
     """Test images, of which the upper part is given, and several endings that the program draws for each."""
 
     def make() -> dict[str, bytes]:
-        _need_images(subject)
-        batch = subject.examples(10)
+        _need_images(experiment)
+        batch = experiment.examples(10)
         x = batch[0]
         height = x.shape[2]
         rows = min(max(round(given * height), 0), height - 1)
         known = torch.zeros_like(x, dtype=torch.bool)
         known[:, :, :rows] = True
         index = torch.arange(len(x), device=x.device).repeat_interleave(endings)
-        drawn = _endings(subject, _rows(batch, index), known[index])
-        grey = torch.where(known, x, x.new_tensor(((subject.data.levels or 2) - 1) / 2))
+        drawn = _endings(experiment, _rows(batch, index), known[index])
+        grey = torch.where(known, x, x.new_tensor(((experiment.data.levels or 2) - 1) / 2))
         images = torch.cat((x.unsqueeze(1), grey.unsqueeze(1), drawn.unflatten(0, (len(x), endings))), 1)
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
-        return {"completions.png": _grid(subject, images.flatten(0, 1), endings + 2, title)}
+        return {"completions.png": _grid(experiment, images.flatten(0, 1), endings + 2, title)}
 
     return made("completions", seed, make)
 
 
-def _endings(subject: Subject, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
-    if posterior(subject.program, batch):
+def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
+    if posterior(experiment.program, batch):
         raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
-    with torch.no_grad(), evaluating(subject.program):
-        run = runs(subject.program, batch)[0]
+    with torch.no_grad(), evaluating(experiment.program):
+        run = runs(experiment.program, batch)[0]
         sites = [site for site in random_sites(run.model).values() if isinstance(site["fn"], Autoregressive)]
         if len(sites) != 1:
             raise _Impossible("only a program with one Autoregressive site draws the rest of an image given a part")
@@ -121,29 +121,29 @@ def _endings(subject: Subject, batch: tuple[Tensor, ...], known: Tensor) -> Tens
         return drawn
 
 
-def inferred(subject: Subject, seed: int = 0) -> Pictures:
-    """What a program makes of test images: reconstructions and latent walks; endings, or walks of its own, without codes."""
-    if posterior(subject.program, subject.examples(2)):
-        return reconstructions(subject, seed) | latent_pictures(subject, seed)
-    if _noises(subject):
-        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(subject)})
-    return completions(subject, seed)
+def inferred(experiment: Experiment, seed: int = 0) -> Pictures:
+    """What a program makes of test images: reconstructions and traversals; without codes, completions or interpolations."""
+    if posterior(experiment.program, experiment.examples(2)):
+        return reconstructions(experiment, seed) | latent_pictures(experiment, seed)
+    if _noises(experiment):
+        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(experiment)})
+    return completions(experiment, seed)
 
 
-def latent_pictures(subject: Subject, seed: int = 0) -> Pictures:
+def latent_pictures(experiment: Experiment, seed: int = 0) -> Pictures:
     """A traversal of the most active latent dimensions, and interpolations: between test images, or between draws of z."""
-    if not posterior(subject.program, subject.examples(2)) and _noises(subject):
-        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(subject)})
-    return made("traversal", seed, lambda: {"traversal.png": _traversal(subject, *_codes(subject))}) | made(
-        "interpolation", seed, lambda: {"interpolation.png": _interpolation(subject, *_codes(subject))}
+    if not posterior(experiment.program, experiment.examples(2)) and _noises(experiment):
+        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(experiment)})
+    return made("traversal", seed, lambda: {"traversal.png": _traversal(experiment, *_codes(experiment))}) | made(
+        "interpolation", seed, lambda: {"interpolation.png": _interpolation(experiment, *_codes(experiment))}
     )
 
 
-def _codes(subject: Subject) -> tuple[tuple[Tensor, ...], str, Tensor]:
+def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
     """Some test images, the name of the only latent site, and its draws given them: `(draws, batch, dimensions)`."""
-    _need_images(subject)
-    batch = subject.examples(256)
-    latents = posterior(subject.program, batch, 32)
+    _need_images(experiment)
+    batch = experiment.examples(256)
+    latents = posterior(experiment.program, batch, 32)
     if len(latents) == 1:
         ((name, value),) = latents.items()
         if value.dim() == 3 and value.is_floating_point():
@@ -152,7 +152,7 @@ def _codes(subject: Subject) -> tuple[tuple[Tensor, ...], str, Tensor]:
     raise _Impossible(f"it needs a program with one vector of latents, this has {shapes or 'none'}")
 
 
-def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
+def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
     columns, means = 10, z.mean(0)
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
@@ -160,34 +160,36 @@ def _traversal(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor
     active = activity.argsort(descending=True)[:8]
     active = active[: max(1, int((activity[active] > 0.01).sum()))]
     ends = torch.quantile(z[:4].flatten(0, 1)[:, active], z.new_tensor([0.01, 0.99]), dim=0)
-    walk = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, columns, device=z.device).unsqueeze(1))
+    path = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, columns, device=z.device).unsqueeze(1))
     points = means[0].expand(len(active), columns, -1).clone()
     for row, dimension in enumerate(active.tolist()):
-        points[row, :, dimension] = walk[:, row]
+        points[row, :, dimension] = path[:, row]
     rows = torch.zeros(len(active) * columns, dtype=torch.long, device=z.device)
-    found, what = _shown(subject, _rows(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
+    found, what = _shown(experiment, _rows(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
     labels = [f"{name}[{dimension}]" for dimension in active.tolist()]
     title = f"{what}; each row moves one of the most active of {z.shape[-1]} dimensions, 1 % to 99 %"
-    return _grid(subject, found, columns, title, labels)
+    return _grid(experiment, found, columns, title, labels)
 
 
-def _interpolation(subject: Subject, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
+def _interpolation(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
     """Each row goes straight from the posterior mean of one test image to that of another."""
     means = z.mean(0)
     first, second = _partners(batch)
     steps = torch.linspace(0, 1, 8, device=means.device)[None, :, None]
     points = torch.lerp(means[first].unsqueeze(1), means[second].unsqueeze(1), steps)
-    found, what = _shown(subject, _rows(batch, first.repeat_interleave(8)), {name: points.flatten(0, 1).unsqueeze(0)})
+    found, what = _shown(
+        experiment, _rows(batch, first.repeat_interleave(8)), {name: points.flatten(0, 1).unsqueeze(0)}
+    )
     between = found.unflatten(0, (len(first), 8))
     rows = torch.cat([batch[0][first].unsqueeze(1), between, batch[0][second].unsqueeze(1)], 1)
     title = f"test images at both ends, between them {what} along a line in {name}"
-    return _grid(subject, rows.flatten(0, 1), 10, title)
+    return _grid(experiment, rows.flatten(0, 1), 10, title)
 
 
-def _noises(subject: Subject) -> dict[str, Tensor]:
+def _noises(experiment: Experiment) -> dict[str, Tensor]:
     """A model's own draws, which its guide leaves out, of one row: vectors by the names of their sites."""
-    drawn = sample(subject.program, subject.examples(1))
-    observed = {_observed(subject, subject.examples(2))[0]}
+    drawn = sample(experiment.program, experiment.examples(1))
+    observed = {_observed(experiment, experiment.examples(2))[0]}
     return {
         name: value
         for name, value in drawn.items()
@@ -195,22 +197,22 @@ def _noises(subject: Subject) -> dict[str, Tensor]:
     }
 
 
-def _great_circles(subject: Subject, rows: int = 8, columns: int = 10) -> bytes:
+def _great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> bytes:
     """Each row goes from one draw of z to another along a great circle, on which every point is as likely as the ends.
 
     After White (2016, arXiv 1609.04468).
     """
-    (name, *others) = _noises(subject)
+    (name, *others) = _noises(experiment)
     if others:
         raise _Impossible(f"it needs a program with one vector of latents, this has {[name, *others]}")
-    batch, _, given = _context(subject, rows)
-    first, second = (sample(subject.program, batch)[name][0] for _ in range(2))
+    batch, _, given = _context(experiment, rows)
+    first, second = (sample(experiment.program, batch)[name][0] for _ in range(2))
     angle = torch.linspace(0, torch.pi / 2, columns, device=first.device)[None, :, None]
     # Two draws of many dimensions stand at right angles, nearly.
     points = angle.cos() * first.unsqueeze(1) + angle.sin() * second.unsqueeze(1)
     repeated = torch.arange(rows, device=first.device).repeat_interleave(columns)
-    found, what = _shown(subject, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
-    return _grid(subject, found, columns, f"{what} of x; each row goes from one draw of {name} to another{given}")
+    found, what = _shown(experiment, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
+    return _grid(experiment, found, columns, f"{what} of x; each row goes from one draw of {name} to another{given}")
 
 
 def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor]:
@@ -233,84 +235,84 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
     return first, second
 
 
-def _context(subject: Subject, count: int) -> tuple[tuple[Tensor, ...], int, str]:
+def _context(experiment: Experiment, count: int) -> tuple[tuple[Tensor, ...], int, str]:
     """A batch that gives the model its shapes and labels, the columns to show it in, and what is given."""
-    x = subject.examples(min(count, 1000))[0]
+    x = experiment.examples(min(count, 1000))[0]
     x = x[torch.arange(count, device=x.device) % len(x)]
     columns = max(1, min(10, count))
-    if not subject.recipe.labelled:
+    if not experiment.recipe.labelled:
         return (x,), columns, ""
-    classes = subject.data.classes
+    classes = experiment.data.classes
     columns = min(classes, 20)
     return (x, torch.arange(count, device=x.device) % classes), columns, f"; labels y = 0..{classes - 1} in turn"
 
 
 def _shown(
-    subject: Subject, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
+    experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
 ) -> tuple[Tensor, str]:
     """Images given latents, or given draws from the prior, and what they are: means, or draws."""
-    name, distribution = _observed(subject, batch)
+    name, distribution = _observed(experiment, batch)
     pixel_by_pixel = isinstance(distribution, Autoregressive)  # no mean in closed form, and draws are dear
     if draws or (pixel_by_pixel and not latents):
-        return sample(subject.program, batch)[name][0], "draws"
+        return sample(experiment.program, batch)[name][0], "draws"
     if pixel_by_pixel:
-        (run,) = _model_runs(subject, batch, latents)
+        (run,) = _model_runs(experiment, batch, latents)
         return run.values(random_sites(run.model))[name][0], "draws"
     try:
-        return decode(subject.program, batch, latents)[name][0], "means"
+        return decode(experiment.program, batch, latents)[name][0], "means"
     except NoMean:
-        given = latents or _from_the_prior(subject, batch)
-        if not given or not posterior(subject.program, batch):  # x is all noise, or a function of it
-            (run,) = _model_runs(subject, batch, given)
+        given = latents or _from_the_prior(experiment, batch)
+        if not given or not posterior(experiment.program, batch):  # x is all noise, or a function of it
+            (run,) = _model_runs(experiment, batch, given)
             return run.values(random_sites(run.model))[name][0], "draws"
     many = {site: value.expand(DRAWS, *value.shape[1:]) for site, value in given.items()}
-    found = [run.values(random_sites(run.model))[name] for run in _model_runs(subject, batch, many)]
+    found = [run.values(random_sites(run.model))[name] for run in _model_runs(experiment, batch, many)]
     return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
 
 
-def _model_runs(subject: Subject, batch: tuple[Tensor, ...], latents: dict[str, Tensor]) -> list[Run]:
-    with torch.no_grad(), evaluating(subject.program):
-        return model_runs(subject.program, batch, 1, latents)
+def _model_runs(experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor]) -> list[Run]:
+    with torch.no_grad(), evaluating(experiment.program):
+        return model_runs(experiment.program, batch, 1, latents)
 
 
-def _from_the_prior(subject: Subject, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    names = posterior(subject.program, batch).keys()
-    return {name: value for name, value in sample(subject.program, batch).items() if name in names}
+def _from_the_prior(experiment: Experiment, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    names = posterior(experiment.program, batch).keys()
+    return {name: value for name, value in sample(experiment.program, batch).items() if name in names}
 
 
-def _observed(subject: Subject, batch: tuple[Tensor, ...]) -> tuple[str, Any]:
+def _observed(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[str, Any]:
     """The site that observes the examples: its name and its distribution."""
-    with torch.no_grad(), evaluating(subject.program):
-        run = runs(subject.program, tuple(tensor[:2] for tensor in batch))[0]
+    with torch.no_grad(), evaluating(experiment.program):
+        run = runs(experiment.program, tuple(tensor[:2] for tensor in batch))[0]
     sites = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     shapes = {name: tuple(value.shape[2:]) for name, value in run.values(sites).items()}
-    fitting = [name for name, shape in shapes.items() if shape == subject.data.shape]
+    fitting = [name for name, shape in shapes.items() if shape == experiment.data.shape]
     if len(fitting) != 1:
         raise _Impossible(
-            f"expected one observed site of the examples' shape {subject.data.shape}, got {shapes or 'none'}"
+            f"expected one observed site of the examples' shape {experiment.data.shape}, got {shapes or 'none'}"
         )
     return fitting[0], sites[fitting[0]]["fn"]
 
 
-def _need_images(subject: Subject) -> None:
-    if not subject.is_images:
-        raise _Impossible(f"examples of shape {subject.data.shape} are no images")
+def _need_images(experiment: Experiment) -> None:
+    if not experiment.is_images:
+        raise _Impossible(f"examples of shape {experiment.data.shape} are no images")
 
 
 def _rows(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[index] for tensor in batch)
 
 
-def drawn(subject: Subject, count: int, seed: int) -> Tensor:
+def drawn(experiment: Experiment, count: int, seed: int) -> Tensor:
     """Draws of x, or means given draws of z where there are any: the same noise for the same seed."""
     with own_noise(mix(seed, 2)):
-        batch, _, _ = _context(subject, count)
-        return _shown(subject, batch, {}, draws=not subject.is_images)[0]
+        batch, _, _ = _context(experiment, count)
+        return _shown(experiment, batch, {}, draws=not experiment.is_images)[0]
 
 
-def picture(subject: Subject, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
+def picture(experiment: Experiment, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
     """Rows of as many images each, with their labels."""
-    return _grid(subject, torch.cat(rows), len(rows[0]), title, labels)
+    return _grid(experiment, torch.cat(rows), len(rows[0]), title, labels)
 
 
 def made(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
@@ -323,9 +325,9 @@ def made(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures
         return Pictures(notes=[f"no {what}: {error}"])
 
 
-def _grid(subject: Subject, values: Tensor, columns: int, title: str, labels: list[str] | None = None) -> bytes:
-    assert subject.data.levels is not None
-    images = (values / (subject.data.levels - 1)).clamp(0, 1).cpu()
+def _grid(experiment: Experiment, values: Tensor, columns: int, title: str, labels: list[str] | None = None) -> bytes:
+    assert experiment.data.levels is not None
+    images = (values / (experiment.data.levels - 1)).clamp(0, 1).cpu()
     return plots.png(plots.grid(images, columns, title, labels))
 
 

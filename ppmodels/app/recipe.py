@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
-from inference.step import Factory
+from inference.training.step import Factory
 from ppmodels.data import Dataset
 
 
@@ -60,12 +60,12 @@ class Recipe:
     """Scores without improvement after which training ends."""
     estimators: Mapping[str, Estimator] = field(default_factory=bounds)
     """What `ppmodels evaluate` computes; empty where the program has no density, and the last weights are then saved."""
-    strip: int | None = None
+    progression: int | None = None
     """How many times samples are drawn while the program is trained, by the same noise, into training.png."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("steps", "batch_size", "validate_every", "patience", "strip"):
+        for name in ("steps", "batch_size", "validate_every", "patience", "progression"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")

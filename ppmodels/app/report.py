@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ppmodels.app.commands import Standing
 from ppmodels.app.recipe import Recipe
-from ppmodels.app.work import Standing
 
 
 def recipes(table: Mapping[str, Recipe], console: Console) -> None:

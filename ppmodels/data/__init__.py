@@ -8,8 +8,8 @@ Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, f
     for (x,) in InOrder(data, "test", 500): ...
 """
 
+from ppmodels.data.batches import InOrder, Shuffled
 from ppmodels.data.dataset import Dataset, Split
-from ppmodels.data.feed import InOrder, Shuffled
 from ppmodels.data.sources import NAMES, load
 
 __all__ = ["NAMES", "Dataset", "InOrder", "Shuffled", "Split", "load"]

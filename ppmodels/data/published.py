@@ -8,7 +8,7 @@ import numpy as np
 from ppmodels.data.arrays import read_archive, read_array
 from ppmodels.data.assemble import Array, Raw
 from ppmodels.data.idx import read_idx
-from ppmodels.data.pictures import read_picture
+from ppmodels.data.image_folder import read_picture
 
 
 def digits() -> Raw:

@@ -10,7 +10,7 @@ from ppmodels.data import published, simulated
 from ppmodels.data.arrays import own_archive, own_array
 from ppmodels.data.assemble import Raw, assemble
 from ppmodels.data.dataset import Dataset
-from ppmodels.data.pictures import own_pictures
+from ppmodels.data.image_folder import own_pictures
 from ppmodels.data.table import own_table
 
 FOLDER_VARIABLE = "PPMODELS_DATA"

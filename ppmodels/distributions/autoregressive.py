@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ppmodels.distributions.levels import Shape
 
-Place = tuple[slice, slice, int, int]
+Position = tuple[slice, slice, int, int]
 """Where the values to be drawn next stand in a batch of images: all examples, some channels, a row and a column."""
 
 
@@ -27,13 +27,13 @@ class Factors(Protocol):
     shape: tuple[int, int, int]
     levels: int
     context_shape: tuple[int, ...]
-    places: int
-    """How many a walk has."""
+    positions: int
+    """How many there are to draw, one after another."""
 
     def conditionals(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         """The conditional of every pixel given the values in x, as one distribution over images, batch shape `(n,)`."""
 
-    def walk(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Place, Tensor]]:
+    def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
         """The places in the order in which they are drawn, each with its conditional's parameters `(n, parameters)`.
 
         The caller writes values at a place into x before it asks for the next.
@@ -145,8 +145,9 @@ class Autoregressive(TorchDistribution):
         all_known, any_known = known.all(0).tolist(), known.any(0).tolist()
         in_part = (known.any(1) & ~known.all(1)).any(0).tolist()
         at_once = False
-        walk = self.factors.walk(x, context)
-        for place, parameters in tqdm(walk, "values drawn", self.factors.places, delay=2.0, disable=None, leave=False):
+        conditionals = self.factors.incremental(x, context)
+        count = self.factors.positions
+        for place, parameters in tqdm(conditionals, "values drawn", count, delay=2.0, disable=None, leave=False):
             _, channels, row, column = place
             wanted = range(self.event_shape[0])[channels]
             if all(all_known[channel][row][column] for channel in wanted):

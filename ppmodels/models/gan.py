@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ppmodels.distributions import DiscretizedNormal
 from ppmodels.nn import Generator, MLPEncoder, MLPGenerator
-from ppmodels.nn.given import check_examples, one_hot
+from ppmodels.nn.conditioning import check_examples, one_hot
 
 
 class GAN(nn.Module):

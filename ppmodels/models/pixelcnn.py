@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from ppmodels.nn.causal import Chain, GatedLayers, Mask, MaskedConv, PixelModel, Rectify, Residual, read_out
+from ppmodels.nn.causal import AutoregressiveModel, Chain, GatedLayers, Mask, MaskedConv, Rectify, Residual, read_out
 from ppmodels.nn.heads import Head
 
 
-class PixelCNN(PixelModel):
-    """Masked convolutions in residual blocks (van den Oord et al., 2016, arXiv 1601.06759); see PixelModel.
+class PixelCNN(AutoregressiveModel):
+    """Masked convolutions in residual blocks (van den Oord et al., 2016, arXiv 1601.06759); see AutoregressiveModel.
 
     A 7×7 convolution that hides the pixel itself, then `layers` blocks of 3×3, of `features` maps (half as many inside a
     block). It has a blind spot: stacked masks never reach some pixels above and to the right, however many layers there are.
@@ -43,8 +43,8 @@ class PixelCNN(PixelModel):
         )
 
 
-class GatedPixelCNN(PixelModel):
-    """Gated convolutions in a vertical and a horizontal stack (van den Oord et al., 2016, arXiv 1606.05328); see PixelModel.
+class GatedPixelCNN(AutoregressiveModel):
+    """Gated convolutions in a vertical and a horizontal stack (van den Oord et al., 2016, arXiv 1606.05328).
 
     A layer of kernel 7 that hides the pixel itself, then `layers` layers of `kernel`, of `features` maps in each stack. It
     has no blind spot: with enough layers every pixel before is seen, 3 + layers · (kernel // 2) rows up and columns aside.

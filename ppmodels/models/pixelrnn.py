@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from ppmodels.nn.causal import (
+    AutoregressiveModel,
     Causal,
     Chain,
     DiagonalBiLSTMLayer,
     Mask,
     MaskedConv,
-    PixelModel,
     RasterLSTM,
     Residual,
     RowLSTMLayer,
@@ -18,8 +18,8 @@ from ppmodels.nn.causal import (
 from ppmodels.nn.heads import Head
 
 
-class CharRNN(PixelModel):
-    """The image as one sequence of pixels through an LSTM, as a text is one of characters; see PixelModel.
+class CharRNN(AutoregressiveModel):
+    """The image as one sequence of pixels through an LSTM, as a text is one of characters; see AutoregressiveModel.
 
     The one-dimensional baseline: what is above a pixel is a whole row of steps away.
     """
@@ -41,8 +41,8 @@ class CharRNN(PixelModel):
         )
 
 
-class RowLSTM(PixelModel):
-    """Row LSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see PixelModel.
+class RowLSTM(AutoregressiveModel):
+    """Row LSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see AutoregressiveModel.
 
     A 7×7 convolution that hides the pixel itself, then `layers` layers of `hidden` units between maps of twice as many.
     Its context above a pixel is a triangle.
@@ -63,8 +63,8 @@ class RowLSTM(PixelModel):
         self.network = _residual(self, _first(self, hidden), hidden, recurrent)
 
 
-class DiagonalBiLSTM(PixelModel):
-    """Diagonal BiLSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see PixelModel.
+class DiagonalBiLSTM(AutoregressiveModel):
+    """Diagonal BiLSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see AutoregressiveModel.
 
     A 7×7 convolution that hides the pixel itself, then `layers` layers of `hidden` units a direction between maps of
     twice as many. One layer sees every pixel before: the last pixel of the row above, which in the paper's own account
@@ -89,11 +89,11 @@ class DiagonalBiLSTM(PixelModel):
         self.network = _residual(self, WrappedConv(_first(self, hidden)), hidden, recurrent)
 
 
-def _first(model: PixelModel, hidden: int) -> MaskedConv:
+def _first(model: AutoregressiveModel, hidden: int) -> MaskedConv:
     return MaskedConv(model.shape[0], 2 * hidden, 7, Mask.A, model.ordered, context=model.maps)
 
 
-def _residual(model: PixelModel, first: Causal, hidden: int, recurrent: Sequence[Causal]) -> Chain:
+def _residual(model: AutoregressiveModel, first: Causal, hidden: int, recurrent: Sequence[Causal]) -> Chain:
     """The paper's architecture around recurrent layers."""
     channels = model.ordered
     blocks = [Residual(layer, MaskedConv(hidden, 2 * hidden, 1, Mask.B, channels)) for layer in recurrent]

@@ -8,7 +8,7 @@ from pyro.distributions import Normal
 from torch import Tensor, nn
 
 from ppmodels.nn import MLPDecoder, MLPEncoder, NoiseEncoder, make_head
-from ppmodels.nn.given import check_examples, one_hot
+from ppmodels.nn.conditioning import check_examples, one_hot
 
 
 class VAE(nn.Module):

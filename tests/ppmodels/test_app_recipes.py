@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ppmodels.app import RECIPES
+from ppmodels.app.experiment import prepared
 from ppmodels.app.recipes import cosine
-from ppmodels.app.subject import prepared
 from ppmodels.data import Dataset, Shuffled, Split
 from ppmodels.data.sources import EMBEDDED
 
@@ -39,8 +39,8 @@ def test_every_recipe_makes_a_program_that_can_be_trained(name: str) -> None:
         pytest.importorskip("zuko")
     recipe = replace(RECIPES[name], batch_size=8)
     if recipe.data in EMBEDDED:
-        subject = prepared(recipe, None, 0, torch.device("cpu"))
-        data, program = subject.data, subject.program
+        experiment = prepared(recipe, None, 0, torch.device("cpu"))
+        data, program = experiment.data, experiment.program
     else:
         data = stand_in(recipe.data).binarized(recipe.binarisation)
         program = recipe.program(data)

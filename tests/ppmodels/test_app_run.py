@@ -11,11 +11,11 @@ import torch
 
 import inference
 from inference import SVI, Evaluation, elbo, importance
-from inference.average import snapshot
+from inference.training.average import snapshot
 from ppmodels.app import RECIPES, Run, evaluate, find, reconstruct, sample, train
+from ppmodels.app.experiment import device_named, limited, prepared, restored
 from ppmodels.app.lookup import Found, UnknownRecipe
 from ppmodels.app.run import write_whole
-from ppmodels.app.subject import device_named, limited, prepared, restored
 from ppmodels.data import Split, load
 from tests.ppmodels.app_helpers import picture_size
 
@@ -96,8 +96,8 @@ def test_other_splits_have_files_of_their_own_and_a_limit_says_so(copy: Run) -> 
 
 
 def test_the_saved_weights_have_the_score_that_chose_them(run: Run) -> None:
-    subject = restored(run)
-    again = inference.evaluate(subject.program, subject.in_order("valid", 500), {"score": importance(1, elbo)})
+    experiment = restored(run)
+    again = inference.evaluate(experiment.program, experiment.in_order("valid", 500), {"score": importance(1, elbo)})
     assert again.mean("score") == run.record["best_validation"]["score"]
 
 
@@ -138,14 +138,14 @@ def test_damaged_weights_are_named(copy: Run) -> None:
 
 
 def test_weights_of_another_program_are_named(copy: Run) -> None:
-    subject = prepared(RECIPES["vae-logistic-digits"], None, 0, torch.device("cpu"))
+    experiment = prepared(RECIPES["vae-logistic-digits"], None, 0, torch.device("cpu"))
     with pytest.raises(
         ValueError, match=r"decoder\.network\.4\.bias is float32 \(1088,\) and the program's float32 \(960,\)"
     ):
-        copy.load_weights(subject.program)
-    subject = prepared(RECIPES["vae-conv-digits"], None, 0, torch.device("cpu"))
+        copy.load_weights(experiment.program)
+    experiment = prepared(RECIPES["vae-conv-digits"], None, 0, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"it lacks decoder\.convolutions\.1\.bias.*it has decoder\.network"):
-        copy.load_weights(subject.program)
+        copy.load_weights(experiment.program)
 
 
 def test_changed_data_are_noticed(copy: Run) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inference import elbo, evaluate, exact, importance, posterior
 from ppmodels import VAE, Autoregressive, CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from ppmodels.nn import BernoulliHead, CategoricalHead, DiscretizedNormalHead, Head, LogisticMixtureHead, NormalHead
-from ppmodels.nn.causal import PixelModel
+from ppmodels.nn.causal import AutoregressiveModel
 from tests.ppmodels.test_causal import CASES, MODELS, Maker, alive, context_for, every_case, every_model
 
 
@@ -36,7 +36,7 @@ def allowed(probabilities: int, draws: int, alarm: float = 1e-6) -> float:
     return sqrt(log(2 * probabilities / alarm) / (2 * draws))
 
 
-def telling(model: PixelModel, gap: Callable[[PixelModel], Tensor]) -> PixelModel:
+def telling(model: AutoregressiveModel, gap: Callable[[AutoregressiveModel], Tensor]) -> AutoregressiveModel:
     """The model with those of 40 random parameters, float32, whose `gap` is largest: where a wrong draw shows most."""
     found, largest = {}, -1.0
     for _ in range(40):
@@ -138,7 +138,7 @@ def test_gradients_reach_all_parameters_and_the_context(make: Maker, case: dict)
 # ---- draws ----
 
 
-def drawn_naively(model: PixelModel, n: int, context: Tensor | None) -> Tensor:
+def drawn_naively(model: AutoregressiveModel, n: int, context: Tensor | None) -> Tensor:
     """Images drawn by a whole pass for every value."""
     x = torch.zeros(n, *model.shape, dtype=torch.float64)
     maps = context[..., None, None] if context is not None and context.ndim == 2 else context
@@ -177,7 +177,7 @@ DRAWN = {
 
 
 class Whole(nn.Module):
-    """A network without a walk."""
+    """A network without incremental sampling."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ def test_frequencies_are_the_probabilities(make: Maker, case: dict) -> None:
     images = every_image(case["shape"], case["levels"], torch.float32)
     values = images.movedim(1, -1).flatten(1)
 
-    def gap(model: PixelModel) -> Tensor:
+    def gap(model: AutoregressiveModel) -> Tensor:
         p, own = model().log_prob(images).exp(), torch.ones(len(images))
         for value in values.unbind(1):
             own = own * torch.stack([p[value == level].sum() for level in range(case["levels"])])[value.long()]
@@ -233,10 +233,10 @@ def test_frequencies_follow_the_context(make: Maker) -> None:
     """
     images = every_image((1, 2, 2), 2, torch.float32)
 
-    def probabilities(model: PixelModel) -> Tensor:
+    def probabilities(model: AutoregressiveModel) -> Tensor:
         return model(torch.arange(3)).log_prob(images.unsqueeze(1)).exp().T
 
-    def gap(model: PixelModel) -> Tensor:
+    def gap(model: AutoregressiveModel) -> Tensor:
         p = probabilities(model)
         return torch.stack([(p[i] - p[i - 1]).abs().max() for i in range(3)]).min()
 
@@ -310,7 +310,7 @@ def test_all_known_is_x_and_nothing_known_is_a_sample(make: Maker) -> None:
 
 @every_model
 def test_a_completion_is_that_of_a_pass_for_every_value(make: Maker) -> None:
-    """Known values are walked over as drawn ones are: with the same noise the rest is what a whole pass gives."""
+    """Known values are passed over as drawn ones are: with the same noise the rest is what a whole pass gives."""
     model = alive(make((3, 3, 5), 3, context=2), 0.4)
     p = model(context_for(model, 6))
     x = torch.randint(3, (6, 3, 3, 5)).double()
@@ -346,7 +346,7 @@ def test_completions_are_draws_given_what_is_known(make: Maker, case: dict, firs
     levels = case["levels"]
     images = every_image(case["shape"], levels, torch.float32).view(levels**first, -1, *case["shape"])
 
-    def gaps(model: PixelModel) -> Tensor:
+    def gaps(model: AutoregressiveModel) -> Tensor:
         joint = model().log_prob(images).exp()
         return (joint / joint.sum(1, keepdim=True) - joint.sum(0)).abs().amax(1)
 
@@ -753,7 +753,7 @@ def test_wrong_contexts_are_refused(make: Maker) -> None:
     shape = (1, 3, 5)
     free, vector = make(shape, 2), make(shape, 2, context=4)
     maps, labelled = make(shape, 2, context=(2, 3, 5)), make(shape, 2, classes=3)
-    wrong: list[tuple[PixelModel, Tensor | None, str]] = [
+    wrong: list[tuple[AutoregressiveModel, Tensor | None, str]] = [
         (free, torch.zeros(2, 4), r"context: expected none, got \(2, 4\)"),
         (vector, None, r"context: expected the shape \(…, 4\), got none"),
         (vector, torch.zeros(2, 3), r"context: expected the shape \(…, 4\), got \(2, 3\)"),
@@ -794,7 +794,7 @@ def test_an_empty_batch_has_no_numbers() -> None:
 
 
 @pytest.mark.parametrize("kind", [RowLSTM, DiagonalBiLSTM])
-def test_a_gradient_of_a_gradient_is_refused_rather_than_wrong(kind: type[PixelModel]) -> None:
+def test_a_gradient_of_a_gradient_is_refused_rather_than_wrong(kind: type[AutoregressiveModel]) -> None:
     model = kind((1, 3, 5), 2, 4, 1)
     x = torch.zeros(2, 1, 3, 5, requires_grad=True)
     with pytest.raises(NotImplementedError, match="differentiable once"):
@@ -872,4 +872,4 @@ def test_the_models_are_those_of_the_package() -> None:
     """So that a new one is put under these laws."""
     kinds = {type(make((1, 3, 5), 2)) for make in MODELS.values()}
     assert kinds == {CharRNN, RowLSTM, DiagonalBiLSTM, PixelCNN, GatedPixelCNN}
-    assert {kind for kind in PixelModel.__subclasses__() if kind.__module__.startswith("ppmodels.")} == kinds
+    assert {kind for kind in AutoregressiveModel.__subclasses__() if kind.__module__.startswith("ppmodels.")} == kinds

@@ -1,4 +1,4 @@
-"""Networks over pixels: none looks ahead, each sees what its paper says, and a walk gives the numbers of one pass."""
+"""Causal networks: none looks ahead, each sees what its paper says, and incremental sampling equals one pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from ppmodels import CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from ppmodels.nn.causal import (
+    AutoregressiveModel,
     Chain,
     DiagonalBiLSTMLayer,
     Mask,
     MaskedConv,
-    PixelModel,
     Rectify,
     RowLSTMLayer,
     Start,
 )
-from ppmodels.nn.causal.lattice import diagonals
+from ppmodels.nn.causal.image_lstm import diagonals
 from ppmodels.nn.causal.sweep import Path, cell, sweep
 
-Maker = Callable[..., PixelModel]
+Maker = Callable[..., AutoregressiveModel]
 
 MODELS: dict[str, Maker] = {
     "char rnn": lambda shape, levels, layers=1, **kind: CharRNN(shape, levels, 12, layers, **kind),
@@ -47,7 +47,7 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-def alive(model: PixelModel, size: float = 0.8) -> PixelModel:
+def alive(model: AutoregressiveModel, size: float = 0.8) -> AutoregressiveModel:
     """The model in float64 with all its parameters drawn anew, biases among them: what can depend does so visibly."""
     model = model.double().requires_grad_(False)
     for parameter in model.parameters():
@@ -55,14 +55,14 @@ def alive(model: PixelModel, size: float = 0.8) -> PixelModel:
     return model
 
 
-def context_for(model: PixelModel, n: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
+def context_for(model: AutoregressiveModel, n: int, dtype: torch.dtype = torch.float64) -> Tensor | None:
     """What `model` is called with for n images: labels in turn, or random numbers."""
     if model.classes:
         return torch.arange(n) % model.classes
     return torch.randn(n, *model.context_shape, dtype=dtype) if model.context_shape else None
 
 
-def maps_for(model: PixelModel, n: int) -> Tensor | None:
+def maps_for(model: AutoregressiveModel, n: int) -> Tensor | None:
     """What the network of `model` gets for such a context: `(n, maps, height or 1, width or 1)`."""
     context = model(context_for(model, n)).context
     return context[..., None, None] if context is not None and context.ndim == 2 else context
@@ -73,7 +73,9 @@ def in_order(images: Tensor) -> Tensor:
     return images.movedim(-3, -1).flatten(-3)
 
 
-def dependence(model: PixelModel, x: Tensor, maps: Tensor | None, steps: Sequence[int] | None = None) -> Tensor:
+def dependence(
+    model: AutoregressiveModel, x: Tensor, maps: Tensor | None, steps: Sequence[int] | None = None
+) -> Tensor:
     """Whether the parameters of each step move with each value of x, by gradients: bool `(steps, values)`.
 
     A step is a value, or a pixel where the channels depend on each other through the likelihood. A rectifier that is off
@@ -87,14 +89,14 @@ def dependence(model: PixelModel, x: Tensor, maps: Tensor | None, steps: Sequenc
     return in_order(torch.stack(rows).abs().amax(1)) > 1e-14
 
 
-def strictly_before(model: PixelModel) -> Tensor:
+def strictly_before(model: AutoregressiveModel) -> Tensor:
     """The values that each step may depend on: bool `(steps, values)`."""
     values = torch.arange(torch.Size(model.shape).numel())
     steps = torch.arange(len(values) * model.ordered // model.shape[0])
     return values * model.ordered // model.shape[0] < steps[:, None]
 
 
-def seen_by(model: PixelModel, steps: Sequence[int] | None = None, draws: int = 4) -> Tensor:
+def critic_inputs(model: AutoregressiveModel, steps: Sequence[int] | None = None, draws: int = 4) -> Tensor:
     """`dependence` at images of random real numbers, of parameters that are drawn anew: the union over `draws`."""
     found = []
     for _ in range(draws):
@@ -103,7 +105,7 @@ def seen_by(model: PixelModel, steps: Sequence[int] | None = None, draws: int = 
     return torch.stack(found).any(0)
 
 
-def first_conv(model: PixelModel) -> MaskedConv:
+def first_conv(model: AutoregressiveModel) -> MaskedConv:
     """The layer that hides the pixel itself."""
     return next(module for module in model.modules() if isinstance(module, MaskedConv))
 
@@ -115,7 +117,7 @@ def first_conv(model: PixelModel) -> MaskedConv:
 @every_model
 def test_gradients_reach_back_and_never_ahead(make: Maker, case: dict) -> None:
     model = make(**case)
-    seen, allowed = seen_by(model), strictly_before(model)
+    seen, allowed = critic_inputs(model), strictly_before(model)
     assert not (seen & ~allowed).any()
     # What comes just before is always seen: the channels before in the pixel, and all of the pixel on the left.
     size, channels = model.shape[0] // model.ordered, model.shape[0]
@@ -162,7 +164,7 @@ def test_a_first_layer_that_sees_its_own_pixel_is_found(make: Maker, case: str) 
     other = MaskedConv(inputs, outputs, 2 * conv.reach + 1, Mask.B, model.ordered, blocks, rows=conv.rows)
     assert (other.mask >= conv.mask).all()
     conv.mask.copy_(other.mask)
-    seen = seen_by(model)
+    seen = critic_inputs(model)
     size = model.shape[0] // model.ordered
     own = torch.stack([seen[step, step * size : (step + 1) * size].any() for step in range(len(seen))])
     assert own.all()  # every step sees itself
@@ -186,10 +188,12 @@ def test_masks_are_those_of_the_paper() -> None:
 
 
 def test_a_walk_that_begins_with_an_open_layer_is_refused_on_a_walk() -> None:
-    walk = Chain(Rectify(), MaskedConv(1, 1, 3, Mask.A)).walk(Start(2, 3, None))
-    walk.row()
-    with pytest.raises(NotImplementedError, match="RectifyWalk: expected a network's first layer to hide the pixel"):
-        walk.known(0, torch.zeros(2, 1))
+    layers = Chain(Rectify(), MaskedConv(1, 1, 3, Mask.A)).incremental(Start(2, 3, None))
+    layers.row()
+    with pytest.raises(
+        NotImplementedError, match="IncrementalRectify: expected a network's first layer to hide the pixel"
+    ):
+        layers.known(0, torch.zeros(2, 1))
 
 
 # ---- what each model sees, of 11×11 pixels: `up` rows above, `right` columns to the right ----
@@ -225,10 +229,10 @@ def expected_field(row: int, column: int, inside: Callable[[Tensor, Tensor], Ten
     return before & inside(up, right)
 
 
-def fields(model: PixelModel) -> Iterator[tuple[int, int, Tensor]]:
+def fields(model: AutoregressiveModel) -> Iterator[tuple[int, int, Tensor]]:
     """Some pixels with what they see, bool `(SIDE, SIDE)`."""
     places = [(row, column) for row in (0, 4, 7, 10) for column in (0, 3, 6, 7, 10)]
-    seen = seen_by(model, [row * SIDE + column for row, column in places], draws=2)
+    seen = critic_inputs(model, [row * SIDE + column for row, column in places], draws=2)
     for (row, column), each in zip(places, seen, strict=True):
         yield row, column, each.view(SIDE, SIDE)
 
@@ -257,21 +261,21 @@ def test_without_the_pixel_before_the_diagonal_bilstm_has_a_hole() -> None:
 @pytest.mark.parametrize(("name", "layers"), [("char rnn", 1), ("diagonal bilstm", 1), ("gated pixelcnn", 6)])
 def test_no_channel_of_a_pixel_before_is_missed(name: str, layers: int) -> None:
     model = MODELS[name]((3, 3, 9), 3, layers)
-    assert torch.equal(seen_by(model), strictly_before(model))
+    assert torch.equal(critic_inputs(model), strictly_before(model))
 
 
-# ---- a walk is one pass ----
+# ---- incremental sampling is one pass ----
 
 
-def walked(model: PixelModel, x: Tensor, context: Tensor | None) -> Tensor:
-    """The parameters that a walk gives while x is written down, as `network` gives them.
+def sampled_incrementally(model: AutoregressiveModel, x: Tensor, context: Tensor | None) -> Tensor:
+    """The parameters that incremental sampling gives while x is written down, as `network` gives them.
 
-    What is not written yet is noise, so that a walk which looks ahead gives other numbers.
+    What is not written yet is noise, so that a layer which looks ahead gives other numbers.
     """
     written = torch.randint(model.levels, x.shape).to(x.dtype)
     found = torch.full((len(x), model.outputs, *model.shape[1:]), torch.nan, dtype=x.dtype)
     places = []
-    for (examples, channels, row, column), parameters in model.walk(written, context):
+    for (examples, channels, row, column), parameters in model.incremental(written, context):
         assert parameters.shape == found.shape[:2]
         ours = torch.arange(model.outputs) % model.ordered == (channels.start if model.ordered > 1 else 0)
         found[:, ours, row, column] = parameters[:, ours]
@@ -308,16 +312,16 @@ def test_a_walk_gives_the_parameters_of_one_pass(make: Maker, case: dict, dtype:
     x = torch.randint(model.levels, (n, *model.shape)).to(dtype)
     at_once = model.network(model.standardise(x), maps)
     allowed = 1e-5 if dtype is torch.float32 else 1e-12
-    torch.testing.assert_close(walked(model, x, context), at_once, rtol=allowed, atol=allowed)
+    torch.testing.assert_close(sampled_incrementally(model, x, context), at_once, rtol=allowed, atol=allowed)
 
 
 @every_model
 def test_walks_do_not_disturb_one_another(make: Maker) -> None:
     model = alive(make((1, 3, 5), 2), 0.4)
     first, second = (torch.randint(2, (2, 1, 3, 5)).double() for _ in range(2))
-    walks = model.walk(first, None), model.walk(second, None)
+    passes = model.incremental(first, None), model.incremental(second, None)
     expected = [model.network(model.standardise(x), None) for x in (first, second)]
-    for both in zip(*walks, strict=True):
+    for both in zip(*passes, strict=True):
         for ((_, _, row, column), parameters), whole in zip(both, expected, strict=True):
             torch.testing.assert_close(parameters, whole[:, :, row, column], rtol=1e-12, atol=1e-12)
 

@@ -27,7 +27,7 @@ from inference import (
     sample,
     terms,
 )
-from inference.differentiate import backward
+from inference.training.differentiate import backward
 from ppmodels import (
     VAE,
     CharRNN,

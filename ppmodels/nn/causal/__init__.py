@@ -1,26 +1,26 @@
-"""Networks over pixels that never look ahead, in two forms: one pass over an image, and a walk from pixel to pixel."""
+"""Causal networks over pixels in two forms: one pass over an image, and incremental sampling, pixel by pixel."""
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
 from ppmodels.nn.causal.gated import GatedLayers
-from ppmodels.nn.causal.lattice import DiagonalBiLSTMLayer, RowLSTMLayer
-from ppmodels.nn.causal.layer import Causal, Chain, Rectify, Residual, Start, Walk
-from ppmodels.nn.causal.model import PixelModel, read_out
+from ppmodels.nn.causal.image_lstm import DiagonalBiLSTMLayer, RowLSTMLayer
+from ppmodels.nn.causal.layer import Causal, Chain, Incremental, Rectify, Residual, Start
+from ppmodels.nn.causal.model import AutoregressiveModel, read_out
 from ppmodels.nn.causal.raster import RasterLSTM, WrappedConv
 
 __all__ = [
+    "AutoregressiveModel",
     "Causal",
     "Chain",
     "DiagonalBiLSTMLayer",
     "GatedLayers",
+    "Incremental",
     "Mask",
     "MaskedConv",
-    "PixelModel",
     "RasterLSTM",
     "Rectify",
     "Residual",
     "RowLSTMLayer",
     "Start",
-    "Walk",
     "WrappedConv",
     "read_out",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad
 
-from ppmodels.nn.causal.layer import Causal, Start, Walk
+from ppmodels.nn.causal.layer import Causal, Incremental, Start
 
 
 class Mask(Enum):
@@ -88,13 +88,13 @@ class MaskedConv(Causal):
         y = linear(window, self.masked[:, :, 0].transpose(1, 2).flatten(1), self.bias)
         return y if self.context is None else y + self.context(context).permute(2, 3, 0, 1)
 
-    def walk(self, start: Start) -> "ConvWalk":
+    def incremental(self, start: Start) -> "IncrementalConv":
         """At the first pixel."""
-        return ConvWalk(self, start)
+        return IncrementalConv(self, start)
 
 
-class ConvWalk(Walk):
-    """A masked convolution on a walk: what the rows above contribute is computed for a whole row at once."""
+class IncrementalConv(Incremental):
+    """A masked convolution, incrementally: what the rows above contribute is computed for a whole row at once."""
 
     def __init__(self, conv: MaskedConv, start: Start) -> None:
         self.conv, self.n, self.width, self.context = conv, start.n, start.width, start.context
@@ -113,7 +113,7 @@ class ConvWalk(Walk):
 
     @property
     def finished(self) -> Tensor:
-        """The inputs of the row that was walked last, `(n, inputs, 1, width)`; 0 before the first."""
+        """The inputs of the row that was sampled last, `(n, inputs, 1, width)`; 0 before the first."""
         pixels = self.current.unflatten(1, (-1, self.inputs))[:, self.conv.reach :]
         return pixels.permute(0, 2, 1).unsqueeze(2)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
-from ppmodels.nn.causal.layer import Causal, Start, Walk
+from ppmodels.nn.causal.layer import Causal, Incremental, Start
 
 
 def gate(x: Tensor) -> Tensor:
@@ -75,19 +75,19 @@ class GatedLayers(Causal):
             v, h = layer(v, h, context)
         return h
 
-    def walk(self, start: Start) -> "GatedWalk":
+    def incremental(self, start: Start) -> "IncrementalGated":
         """At the first pixel."""
-        return GatedWalk(self, start)
+        return IncrementalGated(self, start)
 
 
-class GatedWalk(Walk):
-    """Both stacks on a walk: the vertical one a row at a time, carrying a kernel's height of rows of each layer."""
+class IncrementalGated(Incremental):
+    """Both stacks, incrementally: the vertical one a row at a time, carrying a kernel's height of rows of each layer."""
 
     def __init__(self, layers: GatedLayers, start: Start) -> None:
         self.layers = layers.layers
         self.context, self.done = start.context, 0
-        self.horizontal = [layer.horizontal.walk(start) for layer in self.layers]
-        self.out = [layer.out.walk(start) for layer in self.layers]
+        self.horizontal = [layer.horizontal.incremental(start) for layer in self.layers]
+        self.out = [layer.out.incremental(start) for layer in self.layers]
         self.rows = [
             layer.horizontal.weight.new_zeros(
                 start.n, layer.horizontal.weight.shape[1], layer.vertical.rows, start.width

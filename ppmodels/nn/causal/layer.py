@@ -1,6 +1,6 @@
 """A causal layer in its two forms, and how layers are put together.
 
-In one pass a layer maps `(n, inputs, height, width)` to `(n, outputs, height, width)`. On a walk it maps the inputs
+In one pass a layer maps `(n, inputs, height, width)` to `(n, outputs, height, width)`. Incrementally it maps the inputs
 `(n, inputs)` of one pixel after the other, in raster order, to that pixel's outputs, and carries along what it needs of
 the pixels before (Ramachandran et al., 2017, arXiv 1704.06001). Both give the same numbers.
 """
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 
 class Start(NamedTuple):
-    """Where a walk begins: how many images `n` there are, their width, and their context maps, as `forward` gets them."""
+    """Where incremental sampling begins: how many images there are, their width, and their context maps."""
 
     n: int
     width: int
     context: Tensor | None
 
 
-class Walk(ABC):
-    """A layer on its way from pixel to pixel."""
+class Incremental(ABC):
+    """A layer run from pixel to pixel, with a cache of what it needs of the pixels before: incremental sampling."""
 
     @abstractmethod
     def row(self) -> None:
@@ -53,7 +53,7 @@ class Causal(nn.Module, ABC):
         """All pixels' outputs in one pass."""
 
     @abstractmethod
-    def walk(self, start: Start) -> Walk:
+    def incremental(self, start: Start) -> Incremental:
         """The layer at the first pixel, with its parameters as they are now."""
 
 
@@ -70,31 +70,31 @@ class Chain(Causal):
             x = layer(x, context)
         return x
 
-    def walk(self, start: Start) -> "ChainWalk":
+    def incremental(self, start: Start) -> "IncrementalChain":
         """Every layer at the first pixel."""
-        return ChainWalk([layer.walk(start) for layer in self.layers])
+        return IncrementalChain([layer.incremental(start) for layer in self.layers])
 
 
-class ChainWalk(Walk):
-    """Walks one after another."""
+class IncrementalChain(Incremental):
+    """Incremental layers one after another."""
 
-    def __init__(self, walks: list[Walk]) -> None:
-        self.walks = walks
+    def __init__(self, layers: list[Incremental]) -> None:
+        self.layers = layers
 
     def row(self) -> None:
         """All begin the row."""
-        for walk in self.walks:
-            walk.row()
+        for layer in self.layers:
+            layer.row()
 
     def pixel(self, column: int, x: Tensor) -> Tensor:
         """Through all of them."""
-        for walk in self.walks:
-            x = walk.pixel(column, x)
+        for layer in self.layers:
+            x = layer.pixel(column, x)
         return x
 
     def known(self, column: int, x: Tensor) -> None:
         """To the first."""
-        self.walks[0].known(column, x)
+        self.layers[0].known(column, x)
 
 
 class Residual(Chain):
@@ -104,16 +104,16 @@ class Residual(Chain):
         """x plus what the layers make of it."""
         return x + super().forward(x, context)
 
-    def walk(self, start: Start) -> "ResidualWalk":
+    def incremental(self, start: Start) -> "IncrementalResidual":
         """Every layer at the first pixel."""
-        return ResidualWalk([layer.walk(start) for layer in self.layers])
+        return IncrementalResidual([layer.incremental(start) for layer in self.layers])
 
 
-class ResidualWalk(ChainWalk):
-    """Walks whose outputs are added to their inputs."""
+class IncrementalResidual(IncrementalChain):
+    """Incremental layers whose outputs are added to their inputs."""
 
     def pixel(self, column: int, x: Tensor) -> Tensor:
-        """x plus what the walks make of it."""
+        """x plus what the layers make of it."""
         return x + super().pixel(column, x)
 
 
@@ -124,13 +124,13 @@ class Rectify(Causal):
         """max(x, 0)."""
         return x.relu()
 
-    def walk(self, start: Start) -> "RectifyWalk":
+    def incremental(self, start: Start) -> "IncrementalRectify":
         """At the first pixel."""
-        return RectifyWalk()
+        return IncrementalRectify()
 
 
-class RectifyWalk(Walk):
-    """The positive part on a walk."""
+class IncrementalRectify(Incremental):
+    """The positive part on a layer."""
 
     def row(self) -> None:
         """Nothing is carried along."""

@@ -9,14 +9,14 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppmodels.distributions.autoregressive import Autoregressive, Place
+from ppmodels.distributions.autoregressive import Autoregressive, Position
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
 from ppmodels.nn.causal.layer import Causal, Rectify, Start
 from ppmodels.nn.encoders import Standardise, image_shape
 from ppmodels.nn.heads import Head, make_head
 
 
-class PixelModel(nn.Module):
+class AutoregressiveModel(nn.Module):
     """p(x), or p(x | context), as a product over pixels in raster order and, in each, over colour channels in order.
 
     `forward(context)` returns the distribution, an Autoregressive; `model` observes x under it, and `guide` has nothing
@@ -28,8 +28,8 @@ class PixelModel(nn.Module):
     pixel as one step.
 
     Subclasses set `network`, a function of images `(n, channel, height, width)` in [-1, 1] and of `self.maps` context
-    maps, or None, to `self.outputs` parameters a pixel, of `self.ordered` colour channels in order. A Causal one walks;
-    any other module is run whole for every value that is drawn.
+    maps, or None, to `self.outputs` parameters a pixel, of `self.ordered` colour channels in order. A Causal one is sampled
+    from incrementally; any other module is run whole for every value that is drawn.
     """
 
     network: nn.Module
@@ -60,7 +60,7 @@ class PixelModel(nn.Module):
             )
         self.outputs = self.head.outputs(self.shape[0])
         self.ordered = self.shape[0] if self.head.factorised else 1
-        self.places = self.ordered * self.shape[1] * self.shape[2]
+        self.positions = self.ordered * self.shape[1] * self.shape[2]
         self.standardise = Standardise.for_levels(levels)
 
     def forward(self, context: Tensor | None = None) -> Autoregressive:
@@ -104,27 +104,27 @@ class PixelModel(nn.Module):
         found: TorchDistributionMixin = self.head(self.network(self.standardise(x), self._maps(context)))
         return found
 
-    def walk(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Place, Tensor]]:
+    def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
         """Each place with its conditional's parameters, in the order in which values are drawn into x."""
         if not isinstance(self.network, Causal):
             yield from self.passes(x, context)
             return
         channels, height, width = self.shape
         size = channels // self.ordered
-        walk = self.network.walk(Start(len(x), width, self._maps(context)))
+        layers = self.network.incremental(Start(len(x), width, self._maps(context)))
         hidden = x.new_zeros(len(x), channels)
         for row in range(height):
-            walk.row()
+            layers.row()
             for column in range(width):
                 pixel = hidden
                 for channel in range(0, channels, size):
                     place = (slice(None), slice(channel, channel + size), row, column)
-                    yield place, walk.pixel(column, pixel)
+                    yield place, layers.pixel(column, pixel)
                     pixel = self.standardise(x[:, :, row, column])
-                walk.known(column, pixel)
+                layers.known(column, pixel)
 
-    def passes(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Place, Tensor]]:
-        """What `walk` yields, by a full pass for each value: slow, and right whatever the network is."""
+    def passes(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
+        """What `incremental` yields, by a full pass for each value: slow, and right whatever the network is."""
         channels, height, width = self.shape
         size = channels // self.ordered
         for row, column, channel in product(range(height), range(width), range(0, channels, size)):

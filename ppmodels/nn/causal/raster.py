@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
-from ppmodels.nn.causal.layer import Causal, Start, Walk
+from ppmodels.nn.causal.layer import Causal, Incremental, Start
 from ppmodels.nn.parameters import full_precision, without_autocast
 
 
@@ -31,16 +31,16 @@ class WrappedConv(Causal):
         found: Tensor = self.conv(x, context) + self.before(pixel_before(x))
         return found
 
-    def walk(self, start: Start) -> "WrappedWalk":
+    def incremental(self, start: Start) -> "IncrementalWrapped":
         """At the first pixel."""
-        return WrappedWalk(self, start)
+        return IncrementalWrapped(self, start)
 
 
-class WrappedWalk(Walk):
-    """The convolution on a walk, and the pixel before."""
+class IncrementalWrapped(Incremental):
+    """The convolution, incrementally, and the pixel before."""
 
     def __init__(self, layer: WrappedConv, start: Start) -> None:
-        self.conv, self.weight = layer.conv.walk(start), layer.before.weight[:, :, 0, 0].T
+        self.conv, self.weight = layer.conv.incremental(start), layer.before.weight[:, :, 0, 0].T
         self.latest = self.weight.new_zeros(start.n, len(self.weight))
 
     def row(self) -> None:
@@ -76,16 +76,16 @@ class RasterLSTM(Causal):
         found, _ = _run(self.lstm, before.flatten(2).permute(2, 0, 1), None)
         return found.permute(1, 2, 0).unflatten(2, x.shape[2:]) + self.own(x, context)
 
-    def walk(self, start: Start) -> "RasterLSTMWalk":
+    def incremental(self, start: Start) -> "IncrementalRasterLSTM":
         """At the first pixel."""
-        return RasterLSTMWalk(self, start)
+        return IncrementalRasterLSTM(self, start)
 
 
-class RasterLSTMWalk(Walk):
-    """An LSTM on a walk: carries its state, and the pixel before."""
+class IncrementalRasterLSTM(Incremental):
+    """An LSTM, incrementally: carries its state, and the pixel before."""
 
     def __init__(self, layer: RasterLSTM, start: Start) -> None:
-        self.lstm, self.own, self.context = layer.lstm, layer.own.walk(start), start.context
+        self.lstm, self.own, self.context = layer.lstm, layer.own.incremental(start), start.context
         self.latest = layer.own.weight.new_zeros(start.n, layer.own.weight.shape[1])
         self.state: tuple[Tensor, Tensor] | None = None
         self.at, self.done = -1, -1

@@ -21,7 +21,7 @@ class Path(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """An LSTM cell at work: its three gates together, its candidate, the state that it makes, and the tanh of that."""
+    """What an LSTM cell computes: its three gates together, its candidate, the state that it makes, and the tanh of that."""
 
     gates: Tensor
     candidate: Tensor

@@ -1,0 +1,157 @@
+"""Estimators of log p(x) per example, which say what they are."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from inference.programs.bounds import Bound, iwae
+from inference.programs.enumeration import summed_out
+from inference.programs.program import Batch, Program, as_batch
+from inference.programs.sites import random_sites
+from inference.programs.terms import terms
+from inference.programs.traces import runs
+
+
+class Estimate(NamedTuple):
+    """An estimate of log p(x) and the standard error of its own noise: `(batch,)` nats each.
+
+    `(1,)` of the whole dataset where the program shares sites between examples. The error of an importance-weighted bound
+    is to first order in the weights' spread: where a few weights dominate it is too small, and more particles tell.
+    """
+
+    log_prob: Tensor
+    error: Tensor
+
+
+EXACT = "exact"
+"""The kind of a number that is log p(x) itself."""
+
+
+class Estimator(Protocol):
+    """What gives log p(x) of a batch, and says what the number is."""
+
+    @property
+    def kind(self) -> str:
+        """What the estimate is of log p(x): exact, a lower bound in expectation, …"""
+
+    @property
+    def settings(self) -> dict[str, str | int | float]:
+        """What the estimate depends on."""
+
+    def __call__(self, program: Program, batch: Batch) -> Estimate: ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """log p(x) itself: of a program without latents, or with discrete ones that can be summed out."""
+
+    @property
+    def kind(self) -> str:
+        return EXACT
+
+    @property
+    def settings(self) -> dict[str, str | int | float]:
+        return {}
+
+    def __call__(self, program: Program, batch: Batch) -> Estimate:
+        run = runs(program, batch)[0]
+        latent = [site for site in random_sites(run.model).values() if not site["is_observed"]]
+        log_prob = summed_out(program, batch) if latent else terms(program, batch).log_weights.squeeze(0)
+        return Estimate(log_prob, torch.zeros_like(log_prob))
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A bound on log p(x) by weighted draws from the guide; the draws are never all held at once."""
+
+    particles: int
+    bound: Bound = iwae
+    rows: int = 2000
+    """How many particles × examples are run at once; about this many is fastest on a CPU."""
+
+    def __post_init__(self) -> None:
+        if self.particles < 1 or self.rows < 1:
+            raise ValueError(f"particles and rows must be at least 1; got {self.particles} and {self.rows}.")
+        if not isinstance(self.bound, Bound):
+            raise ValueError(f"the bound of an estimator is elbo, iwae or renyi(alpha); got {self.bound!r}.")
+
+    @property
+    def kind(self) -> str:
+        return self.bound.kind
+
+    @property
+    def settings(self) -> dict[str, str | int | float]:
+        return {"bound": self.bound.name, "particles": self.particles}
+
+    def __call__(self, program: Program, batch: Batch) -> Estimate:
+        chunk = max(1, self.rows // len(as_batch(batch)[0]))
+        moments = _Mean() if self.bound.alpha == 1.0 else _PowerMean(1.0 - self.bound.alpha)
+        for start in range(0, self.particles, chunk):
+            drawn = terms(program, batch, min(chunk, self.particles - start))
+            moments.add(drawn.log_weights.double())
+        return moments.estimate()
+
+
+def exact() -> Exact:
+    """The estimator that gives log p(x) exactly, where it can be had."""
+    return Exact()
+
+
+def importance(particles: int, bound: Bound = iwae) -> Importance:
+    """The estimator that bounds log p(x) by `particles` draws from the guide (Burda et al. 2016, arXiv 1509.00519).
+
+    Raises:
+        ValueError: fewer than one particle.
+    """
+    return Importance(particles, bound)
+
+
+class _Mean:
+    """A running mean of log-weights and the squared deviations from it (Chan et al. 1983)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, log_weights: Tensor) -> None:
+        new = len(log_weights)
+        total = self.count + new
+        mean = log_weights.mean(0)
+        if self.count == 0:
+            self.mean, self.squares = mean, (log_weights - mean).square().sum(0)
+        else:
+            shift = mean - self.mean
+            self.mean = self.mean + shift * (new / total)
+            self.squares = (
+                self.squares + (log_weights - mean).square().sum(0) + shift.square() * (self.count * new / total)
+            )
+        self.count = total
+
+    def estimate(self) -> Estimate:
+        variance = self.squares / (self.count - 1) if self.count > 1 else torch.full_like(self.mean, math.nan)
+        return Estimate(self.mean, (variance / self.count).sqrt())
+
+
+class _PowerMean:
+    """Running sums of w^power and of its square, kept as logarithms."""
+
+    def __init__(self, power: float) -> None:
+        self.power, self.count = power, 0
+        self.first = self.second = torch.zeros(())
+
+    def add(self, log_weights: Tensor) -> None:
+        first = torch.logsumexp(self.power * log_weights, 0)
+        second = torch.logsumexp(2 * self.power * log_weights, 0)
+        self.first = torch.logaddexp(self.first, first) if self.count else first
+        self.second = torch.logaddexp(self.second, second) if self.count else second
+        self.count += len(log_weights)
+
+    def estimate(self) -> Estimate:
+        log_mean = self.first - math.log(self.count)
+        if self.count == 1:
+            return Estimate(log_mean / self.power, torch.full_like(log_mean, math.nan))
+        # The relative variance of the mean weight, carried through the logarithm to first order.
+        relative = torch.expm1(self.second - math.log(self.count) - 2 * log_mean).clamp_min(0.0) / (self.count - 1)
+        return Estimate(log_mean / self.power, relative.sqrt() / abs(self.power))

@@ -1,0 +1,249 @@
+"""Scores a program on data: per-example numbers that carry their error, their kind and what they were measured on."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inference.evaluation.estimators import EXACT, Estimator, Importance
+from inference.programs.bounds import LOWER_BOUND
+from inference.programs.check import check_batch
+from inference.programs.noise import mix, own_noise, reseed
+from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
+from inference.programs.sites import is_implicit, random_sites
+from inference.programs.terms import is_point
+from inference.programs.traces import Run, runs
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a program scored on a dataset, by each estimator, in nats."""
+
+    log_prob: dict[str, Tensor]
+    """By estimator: `(examples,)` float64; `(1,)`, the whole dataset's, where the program shares sites."""
+    error: dict[str, Tensor]
+    """The standard error of each number's own Monte Carlo noise, in the shape of `log_prob`."""
+    kind: dict[str, str]
+    """By estimator: exact, lower bound in expectation, …"""
+    settings: dict[str, dict[str, str | int | float]]
+    measured_on: dict[str, str | int]
+    """The data, its split, its size, and whether the likelihood is of discrete values or a density."""
+    dimensions: int | None = None
+    """Values per example of the only observed site, where that is discrete."""
+    per_example: bool = True
+
+    def mean(self, name: str) -> float:
+        """The mean log-likelihood per example, in nats (the dataset's, where nothing can be had per example)."""
+        return float(self._values(name).mean())
+
+    def standard_error(self, name: str) -> float:
+        """The standard error of the mean, in nats.
+
+        Over the examples, which holds their estimates' noise too; of a dataset's single number, its noise alone.
+        """
+        values = self._values(name)
+        if len(values) == 1:
+            return float(self.error[name][0])
+        return float(values.std() / math.sqrt(len(values)))
+
+    def bits_per_dim(self, name: str) -> float:
+        """Minus the mean log-likelihood in bits per observed value; only of one discrete observed site.
+
+        Raises:
+            ProgramError: the likelihood is a density, several sites are observed, or the number is the dataset's.
+        """
+        if self.dimensions is None or not self.per_example:
+            raise ProgramError(
+                f"bits per dimension are of one discrete observed site; this program's likelihood is "
+                f"{self.measured_on.get('likelihood')}. Quote nats."
+            )
+        return -self.mean(name) / (self.dimensions * math.log(2.0))
+
+    def noise(self, name: str) -> float:
+        """The part of `standard_error` that more particles would remove: the estimates' own noise, in nats."""
+        values = self._values(name)
+        return float(self.error[name].norm() / len(values))
+
+    def gap(self, name: str, other: str) -> tuple[float, float]:
+        """The paired mean difference of two estimates of this evaluation, and its standard error, in nats."""
+        return _paired(self._values(name), self._values(other), self.error[name] + self.error[other])
+
+    def difference(self, other: "Evaluation", name: str, than: str | None = None) -> tuple[float, float]:
+        """The paired mean difference from another evaluation on the same examples, and its standard error, in nats.
+
+        `than` is the other's estimate, `name` by default. Besides numbers of one kind and setting, an exact one compares
+        with a lower bound; the side of the bound is then in truth better by the bound's gap, which is not known.
+
+        Raises:
+            ProgramError: the two were measured on different data, or by estimators of different settings.
+        """
+        than = name if than is None else than
+        mine = (self.measured_on, self.kind.get(name), self.settings.get(name))
+        theirs = (other.measured_on, other.kind.get(than), other.settings.get(than))
+        one_exact = {mine[1], theirs[1]} == {EXACT, LOWER_BOUND} and mine[0] == theirs[0]
+        if mine != theirs and not one_exact:
+            raise ProgramError(
+                f"two numbers can be compared only where data, kind and settings agree; here {mine} against {theirs}. "
+                "Evaluate both on the same batches with the same estimators."
+            )
+        return _paired(self._values(name), other._values(than), self.error[name] + other.error[than])
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers as plain values, for a table or a JSON file; what is not finite or cannot be had is None."""
+        return {
+            "measured_on": self.measured_on,
+            "dimensions": self.dimensions,
+            "per_example": self.per_example,
+            "estimates": {name: self._summarised(name) for name in self.log_prob},
+        }
+
+    def _summarised(self, name: str) -> dict[str, Any]:
+        return {
+            "kind": self.kind[name],
+            "settings": self.settings[name],
+            "nats": _finite(self.mean(name)),
+            "standard_error": _finite(self.standard_error(name)),
+            "noise": _finite(self.noise(name)),
+            "bits_per_dim": _finite(self.bits_per_dim(name)) if self.dimensions and self.per_example else None,
+        }
+
+    def _values(self, name: str) -> Tensor:
+        if name not in self.log_prob:
+            raise ProgramError(f"there is no estimate {name!r}; this evaluation has {sorted(self.log_prob)}.")
+        return self.log_prob[name]
+
+
+def evaluate(
+    program: Program,
+    batches: Batch | Iterable[Batch],
+    estimators: Mapping[str, Estimator],
+    measured_on: Mapping[str, str | int] | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Scores every example of `batches` by every estimator, the program in eval mode.
+
+    Args:
+        program: the model and its guide.
+        batches: the data, as one batch or many; a `description` mapping that they carry goes into the result.
+        estimators: by the name that the results will have, such as `{"iwae": importance(1000)}`.
+        measured_on: what the data are, where `batches` do not say so themselves.
+        seed: of the estimators' noise; the caller's generators are left as they were.
+
+    Raises:
+        ProgramError: the program subsamples by itself, or what the estimators raise.
+    """
+    description = dict(measured_on or getattr(batches, "description", None) or {})
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in estimators}
+    with torch.no_grad(), evaluating(program), own_noise(seed):
+        stream = batches_of(batches)
+        first = next(stream, None)
+        if first is None:
+            raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
+        check_batch(program, first)
+        likelihood = _likelihood_of(program, first)
+        whole = hashlib.sha256()
+        feed = chain([first], stream) if likelihood.per_example else [_whole(likelihood, [first, *stream])]
+        for index, batch in enumerate(feed):
+            if not description:
+                _add(whole, batch)
+            for position, (name, estimator) in enumerate(estimators.items()):
+                reseed(mix(seed, index, position))
+                estimate = estimator(program, batch)
+                found[name].append((estimate.log_prob.double().cpu(), estimate.error.double().cpu()))
+    if not description:
+        description = {"data": whole.hexdigest()[:12]}
+    description.setdefault("likelihood", likelihood.kind)
+    return Evaluation(
+        log_prob={name: torch.cat([value for value, _ in pieces]) for name, pieces in found.items()},
+        error={name: torch.cat([error for _, error in pieces]) for name, pieces in found.items()},
+        kind={
+            name: _POINT if likelihood.point and isinstance(estimator, Importance) else estimator.kind
+            for name, estimator in estimators.items()
+        },
+        settings={name: dict(estimator.settings) for name, estimator in estimators.items()},
+        measured_on=description,
+        dimensions=likelihood.dimensions,
+        per_example=likelihood.per_example,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]:
+    """The mean difference and its standard error; of two single numbers, an upper bound on it from their own errors."""
+    paired = first - second
+    spread = paired.std() / math.sqrt(len(paired)) if len(paired) > 1 else error[0]
+    return float(paired.mean()), float(spread)
+
+
+_POINT = "log joint at a point estimate, no bound"
+
+
+def _add(digest: "hashlib._Hash", batch: tuple[Tensor, ...]) -> None:
+    """What a number was measured on, where nobody says: the data themselves."""
+    for tensor in batch:
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+
+class _Likelihood(NamedTuple):
+    """What kind of number log p(x) is for a program."""
+
+    per_example: bool
+    dimensions: int | None
+    kind: str
+    dataset: int
+    """The size of the dataset that a number of the whole stands for."""
+    point: bool
+    """Whether the guide puts a continuous latent at one value, so that weights are no weights."""
+
+
+def _likelihood_of(program: Program, batch: Batch) -> _Likelihood:
+    run = runs(program, batch)[0]
+    rows = len(as_batch(batch)[0])
+    if run.plate.size != rows:
+        raise ProgramError(
+            f"plate {run.plate.name!r} draws its own subsample of {run.plate.size} from {rows} examples, so no number "
+            "belongs to a given example. Pass batches to the program and use pyro.plate('data', len(x))."
+        )
+    sites = random_sites(run.model)
+    observed = [site for site in sites.values() if site["is_observed"] and not is_implicit(site["fn"])]
+    discrete = [bool(getattr(site["fn"].support, "is_discrete", False)) for site in observed]
+    kinds = {True: "discrete", False: "density"}
+    kind = " and ".join(sorted({kinds[is_discrete] for is_discrete in discrete})) or "implicit"
+    single = len(observed) == 1 and discrete[0] and observed[0]["mask"] is None
+    per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
+    dimensions = observed[0]["value"].numel() // run.plate.size if single else None
+    return _Likelihood(per_example, dimensions, kind, run.plate.full_size, _is_point_estimate(run))
+
+
+def _is_point_estimate(run: Run) -> bool:
+    guide, model = random_sites(run.guide), random_sites(run.model)
+    if any(site["infer"].get("is_auxiliary") for site in guide.values()):
+        return False  # the sites are deterministic functions of a draw
+    continuous = (name for name, site in model.items() if not getattr(site["fn"].support, "is_discrete", False))
+    return any(name in guide and is_point(guide[name]) for name in continuous)
+
+
+def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches of one batch, or of many."""
+    one = isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(t, Tensor) for t in batches))
+    return map(as_batch, [batches] if one else batches)  # type: ignore[arg-type, list-item]  # narrowed by `one`
+
+
+def _whole(likelihood: _Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
+    whole = tuple(torch.cat(column) for column in zip(*batches, strict=True))
+    size, rows = likelihood.dataset, len(whole[0])
+    if size not in (rows, len(batches[0][0])):  # a plate as long as the first batch grows with it
+        raise ProgramError(
+            f"the program shares sites between the {size} examples of its dataset, and {rows} were given. Evaluate it on "
+            "all of them, or declare the plate by the data: pyro.plate('data', len(x))."
+        )
+    return whole

@@ -1,0 +1,1 @@
+"""Adversarial inference: a critic estimates the density ratios that no density gives."""

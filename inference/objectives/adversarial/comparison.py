@@ -1,0 +1,210 @@
+"""Which sites a critic compares, as the sites themselves tell, and what the critic and a contrast are given of them."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from inference.objectives.adversarial.contrast import Contrast
+from inference.programs.program import Program, ProgramError, arguments
+from inference.programs.sites import Site, has_rsample, is_implicit, random_sites, refuse_inner_subsample, refuse_scale
+from inference.programs.terms import refuse_mismatch
+from inference.programs.traces import Run, runs
+
+
+class Comparison(NamedTuple):
+    """What the sites of a program say about its comparison."""
+
+    compared: tuple[str, ...]
+    """The sites whose joint density differs between the sides: the critic stands in for its ratio."""
+    exact: tuple[str, ...]
+    """The sites that keep their densities in the loss."""
+    shared: tuple[str, ...]
+    """The sites outside the batch plate, which a critic is given on both sides alike."""
+    data: Mapping[str, int]
+    """The observed sites that observe a tensor of the batch as it is, with its place."""
+    observed: tuple[str, ...]
+    """The observed sites among the compared."""
+
+
+def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[str] | None) -> Comparison:
+    """What is compared: implicit observations, and all local latents where one of these sites has no density.
+
+    Where observations are compared, the guide may also leave out all local latents: they are then the model's own noise.
+
+    Raises:
+        ProgramError: nothing needs a comparison, model and guide do not go together, `compare` names no such site, or a
+            site is such that a game could not fit it.
+    """
+    run = runs(program, batch)[0]
+    _refuse_own_subsample(run, len(batch[0]))
+    model, guide = random_sites(run.model), random_sites(run.guide)
+    observed = [name for name, site in model.items() if site["is_observed"]]
+    drawn = [name for name, site in guide.items() if not site["infer"].get("is_auxiliary")]
+    local = [name for name in drawn if run.is_local(guide[name])]
+    if compare is None:
+        without_density = [name for name in observed if is_implicit(model[name]["fn"])]
+        mixed = any(is_implicit(side[name]["fn"]) for name in local for side in (model, guide) if name in side)
+        compared = [*without_density, *(local if without_density or mixed else [])]
+    else:
+        compared = _named(compare, [*observed, *local])
+    if not local and any(name in observed for name in compared):
+        model = _without_noise(run, model, compared)
+    refuse_mismatch({name: site for name, site in model.items() if not site["is_observed"]}, set(drawn))
+    _refuse_unfit(run, compared, model, guide)
+    places = {id(tensor): index for index, tensor in enumerate(batch)}
+    return Comparison(
+        compared=tuple(compared),
+        exact=tuple(name for name in model if name not in compared),
+        shared=tuple(dict.fromkeys(name for name, site in (model | guide).items() if not run.is_local(site))),
+        data={name: places[id(model[name]["value"])] for name in observed if id(model[name]["value"]) in places},
+        observed=tuple(name for name in observed if name in compared),
+    )
+
+
+def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """The names of what a critic's `forward` is given: sites, or further arguments of the model.
+
+    Raises:
+        ProgramError: it asks for what there is not, or does not look at something that is compared.
+    """
+    known = sorted({*found.compared, *found.shared, *found.data, *found.exact, *arguments(program, batch)})
+    names = _asked(critic, known)
+    strange = [name for name in names if name not in known]
+    missing = [name for name in found.compared if name not in names]
+    if strange or missing:
+        raise ProgramError(
+            f"the critic's forward takes {list(names)}, and the sites tell that {list(found.compared)} are compared: "
+            f"it lacks {missing or 'nothing'}, and {strange or 'nothing'} is unknown. Take all that is compared, and any "
+            f"other of {known}, by these names."
+        )
+    return names
+
+
+def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: tuple[Tensor, ...]) -> Contrast:
+    """The contrast of a structure in which one latent site is compared, and it has a density in the model.
+
+    Raises:
+        ProgramError: the structure is another, or the network's `forward` asks for what there is not.
+    """
+    if not isinstance(network, nn.Module):
+        raise ProgramError(
+            f"contrast: expected an nn.Module, got a {type(network).__name__}; its parameters are trained."
+        )
+    site = found.compared[0]
+    prior = random_sites(runs(program, batch)[0].model)[site]["fn"]
+    if len(found.compared) > 1 or found.observed or is_implicit(prior):
+        raise ProgramError(
+            f"a contrast stands between the guide and the prior of one latent site, and the sites tell that "
+            f"{list(found.compared)} are compared{', without a density' if is_implicit(prior) else ''}. Leave contrast out."
+        )
+    known = sorted({*found.shared, *found.data, *found.exact, *arguments(program, batch)} - {site})
+    names = _asked(network, known)
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise ProgramError(
+            f"the contrast's forward takes {list(names)}, and {strange} is unknown. Take any of {known}, by these names."
+        )
+    return Contrast(network, names, site)
+
+
+def _asked(network: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
+    """The names of what a `forward` takes, without those that it can do without and that there are not."""
+    written = getattr(network, "_orig_mod", network)  # behind torch.compile
+    parameters = inspect.signature(written.forward).parameters.items()
+    named = [(name, each) for name, each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return tuple(name for name, each in named if each.default is each.empty or name in known)
+
+
+def _named(compare: Sequence[str], known: list[str]) -> list[str]:
+    strange = [name for name in compare if name not in known]
+    if isinstance(compare, str) or strange:
+        raise ProgramError(f"compare: expected names among {known}, as a tuple, got {compare!r}; correct them.")
+    return list(compare)
+
+
+def _without_noise(run: Run, model: Mapping[str, Site], compared: Sequence[str]) -> dict[str, Site]:
+    """The model's sites without its local latents, which no guide draws; what comes after these can not be exact."""
+    noise = [name for name, site in model.items() if run.is_local(site) and not site["is_observed"]]
+    names = list(model)
+    after = names[names.index(noise[0]) :] if noise else []
+    told = [name for name in after if model[name]["is_observed"] and name not in compared]
+    if told:
+        raise ProgramError(
+            f"the observed sites {told} have a density given the latents {noise}, which the guide does not draw: of a draw "
+            f"from the prior it says nothing about the data. Draw {noise} in the guide, or compare {told} too."
+        )
+    return {name: site for name, site in model.items() if name not in noise}
+
+
+def _refuse_own_subsample(run: Run, examples: int) -> None:
+    if run.plate.size != examples:
+        raise ProgramError(
+            f"the program takes {run.plate.size} of the batch's {examples} examples by itself, and both sides of a "
+            "comparison must take the same. Give it smaller batches, and the dataset's size to its plate: "
+            "pyro.plate('data', size, subsample_size=len(x))."
+        )
+
+
+def _refuse_unfit(run: Run, compared: list[str], model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
+    both = [(name, site) for side in (model, guide) for name, site in side.items()]
+    _refuse_implicit([name for name, site in both if not run.is_local(site) and is_implicit(site["fn"])])
+    if not compared:
+        raise ProgramError(
+            f"every site has a density ({sorted(model)}), so there is nothing that a critic must stand in for. Use SVI or "
+            "ImportanceWeighted, or say what is to be compared: compare=('z',)."
+        )
+    without = _distinct(name for name, site in both if name not in compared and is_implicit(site["fn"]))
+    if without:
+        raise ProgramError(
+            f"the sites {without} have no density and are not compared, so nothing tells how to fit them. Compare them too: "
+            f"compare={(*compared, *without)}, or leave compare out."
+        )
+    jumps = [name for name, site in guide.items() if not has_rsample(site["fn"])]
+    if jumps:
+        raise ProgramError(
+            f"the guide's sites {jumps} have no reparameterised draws (discrete ones have none), so that no gradient tells "
+            "a game how to draw better. Relax them (RelaxedOneHotCategorical), or sum them out in the model."
+        )
+    auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
+    if auxiliary and any(name in guide for name in compared):
+        raise ProgramError(
+            f"the guide draws the auxiliary sites {auxiliary} (an AutoGuide?) beside the compared {compared}, and what "
+            "belongs to which can not be told. Write a guide that draws the latent sites themselves."
+        )
+    for name, site in both:
+        if name in compared:
+            _refuse_weight(name, site)
+            refuse_inner_subsample(name, site, run.plate)
+
+
+def _refuse_implicit(shared: list[str]) -> None:
+    if shared:
+        raise ProgramError(
+            f"the sites {_distinct(shared)} are shared by all examples and have no density: one draw a step teaches a "
+            "critic nothing. Give them a density (in the guide a flow can have any shape), or draw them for each example."
+        )
+
+
+def _refuse_weight(name: str, site: Site) -> None:
+    refuse_scale(name, site)
+    if isinstance(site["mask"], Tensor) or site["mask"] is False:
+        raise ProgramError(
+            f"site {name!r} is masked and compared: a critic is shown all of a value or nothing. Remove the mask, and leave "
+            "masked examples out of the batch; a weight for the comparison as a whole is weight=…."
+        )
+
+
+def refuse_whole_numbers(values: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Raises a ProgramError where a value that a penalty's gradient is taken by is not a real number."""
+    whole = {name: values[name].dtype for name in names if not values[name].is_floating_point()}
+    if whole:
+        raise ProgramError(
+            f"penalty: the gradient of a critic by {whole} does not exist. Give such values as floats (x.float()), or "
+            "leave the penalty out."
+        )
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

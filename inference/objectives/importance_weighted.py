@@ -1,0 +1,191 @@
+"""Importance-weighted variational inference: any bound on several particles, by the gradient of one's choice."""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from inference.objectives.objective import Objective, Player
+from inference.programs.bounds import BoundFunction, elbo, iwae, surrogate
+from inference.programs.predict import draw
+from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
+from inference.programs.terms import Terms, terms
+
+
+class Gradient(Enum):
+    """How the gradient of a bound reaches a reparameterised guide."""
+
+    PATH = "path"
+    """Through the draws and through log q: the plain derivative of the bound."""
+    STICKING_THE_LANDING = "sticking the landing"
+    """Through the draws alone (Roeder et al. 2017, arXiv 1703.09194): no variance where the guide is exact. Unbiased for
+    the ELBO; for other bounds a biased gradient of the guide, which `DOUBLY_REPARAMETERISED` mends."""
+    DOUBLY_REPARAMETERISED = "doubly reparameterised"
+    """Through the draws with squared weights (Tucker et al. 2019, arXiv 1810.04152): unbiased for the
+    importance-weighted bound, and its signal grows with the number of particles."""
+
+
+class ImportanceWeighted(Objective):
+    """Fits a program by a bound on K weighted draws per example; the loss is minus the bound, in nats per example.
+
+    Weights are per example and unscaled, so a subsampled plate changes nothing. Latents without reparameterised draws
+    are credited leave-one-out (see `surrogate`), which needs K ≥ 2; the others follow `gradient`.
+
+    Args:
+        program: an `nn.Module` with `model` and `guide`.
+        bound: `(particles, batch)` log-weights to `(batch,)` nats: `iwae`, `elbo`, `renyi(alpha)`, or your own.
+        particles: K.
+        beta: the weight of log p(z) - log q(z | x) in training (Higgins et al. 2017), a number or a function of the
+            step; evaluation never sees it.
+        gradient: how the gradient reaches reparameterised draws.
+
+    Raises:
+        ProgramError: fewer particles than the bound and the latents need, or a gradient that does not fit them.
+    """
+
+    beta: Tensor
+
+    def __init__(
+        self,
+        program: Program,
+        bound: BoundFunction = iwae,
+        particles: int = 5,
+        beta: float | Callable[[int], float] = 1.0,
+        gradient: Gradient = Gradient.PATH,
+    ) -> None:
+        super().__init__(program)
+        if particles < 1:
+            raise ProgramError(f"ImportanceWeighted needs at least one particle; got {particles}.")
+        if gradient is Gradient.DOUBLY_REPARAMETERISED and bound != iwae:
+            raise ProgramError(
+                f"the doubly reparameterised gradient is derived for bound=iwae; got {bound}. Use "
+                "Gradient.STICKING_THE_LANDING with the ELBO, or Gradient.PATH with any bound."
+            )
+        self.bound, self.particles, self.gradient = bound, particles, gradient
+        self._beta_at = beta if callable(beta) else None
+        self.register_buffer("beta", torch.tensor(float(beta(0) if callable(beta) else beta)), persistent=False)
+
+    def players(self) -> dict[str, Player]:
+        return {"loss": Player(parameters(self.program), self.loss)}
+
+    def schedule(self, step: int) -> None:
+        if self._beta_at is not None:
+            self.beta.fill_(self._beta_at(step))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Minus the bound per example, in nats, with the gradient asked for."""
+        examples = as_batch(batch)
+        if self.gradient is Gradient.PATH:
+            drawn = terms(self.program, examples, self.particles)
+            weights = self._log_weights(drawn)
+        else:
+            drawn, weights = self._through_the_draws(examples)
+        return -surrogate(self.bound, weights, drawn.log_scores).mean() / drawn.examples
+
+    def check(self, batch: Batch) -> None:
+        super().check(batch)
+        drawn = terms(self.program, as_batch(batch))
+        if self.particles == 1 and drawn.log_scores.requires_grad:
+            raise ProgramError(
+                "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
+                "ImportanceWeighted needs at least two particles; got 1."
+            )
+        rows = len(as_batch(batch)[0])
+        if drawn.likelihood.shape[1] != rows and self.particles > 1 and self.bound != elbo:
+            raise ProgramError(
+                f"the program draws its own subsample of {drawn.likelihood.shape[1]} from {rows} examples, another one for "
+                "each particle, so their weights belong to different examples. Pass batches to the program and use "
+                "pyro.plate('data', len(x)), or bound=elbo."
+            )
+        if self.gradient is not Gradient.PATH:
+            self._check_guide_repeats(as_batch(batch))
+        if drawn.shared is not None and self.bound != elbo and drawn.shared.size != drawn.likelihood.shape[1]:
+            raise ProgramError(
+                f"the program shares sites between all {drawn.shared.size} examples and the batch holds "
+                f"{drawn.likelihood.shape[1]}: a bound that is not linear in the log-weights does not hold on a part of "
+                "the data. Give the whole dataset as one batch, or use SVI."
+            )
+
+    @torch.no_grad()
+    def _check_guide_repeats(self, examples: tuple[Tensor, ...]) -> None:
+        """The draws are scored by a second run of the guide, which must be the guide that drew them."""
+        latents = draw(self.program, examples, self.particles)
+        first, second = (terms(self.program, examples, latents=latents) for _ in range(2))
+        shared = first.shared is None or second.shared is None or first.shared.posterior.equal(second.shared.posterior)
+        if not (shared and first.posterior.equal(second.posterior)):
+            raise ProgramError(
+                f"the guide has noise of its own, such as dropout, so no second run of it is the guide that drew; "
+                f"{self.gradient.value} needs one. Remove the noise from the guide, or use Gradient.PATH."
+            )
+
+    def _log_weights(self, drawn: Terms) -> Tensor:
+        beta = self.beta
+        shared = drawn.shared
+        if shared is not None:
+            shared = shared._replace(prior=beta * shared.prior, posterior=beta * shared.posterior)
+        return drawn._replace(prior=beta * drawn.prior, posterior=beta * drawn.posterior, shared=shared).log_weights
+
+    def _through_the_draws(self, examples: tuple[Tensor, ...]) -> tuple[Terms, Tensor]:
+        """Terms of draws whose log q has no gradient but through the draws themselves."""
+        latents = draw(self.program, examples, self.particles)
+        still = [name for name, value in latents.items() if not value.requires_grad]
+        if not latents or still:
+            raise ProgramError(
+                f"{self.gradient.value} follows reparameterised draws; the draws of {still or 'no site'} carry no "
+                "gradient. Use Gradient.PATH."
+            )
+        weights: list[Tensor] = []
+        if self.gradient is Gradient.DOUBLY_REPARAMETERISED:
+            latents = {name: _scaled_gradient(value, weights) for name, value in latents.items()}
+        drawn = terms(_Detached(self.program), examples, latents=latents)
+        log_weights = self._log_weights(drawn)
+        weights.append(torch.softmax(log_weights.detach(), 0))
+        return drawn, log_weights
+
+
+def _scaled_gradient(value: Tensor, weights: list[Tensor]) -> Tensor:
+    """The value, with a gradient that will be multiplied by the normalised weight of its particle and example.
+
+    The bound's own gradient has one factor of the weight, towards model and draws alike; this gives the draws their
+    second. The hook sits on the copy that is scored, so that draws which depend on earlier draws meet it once.
+    """
+    copy = value.view_as(value)
+
+    def scale(gradient: Tensor) -> Tensor:
+        weight = weights[0] if gradient.dim() > 1 else weights[0].squeeze(1)
+        return gradient * weight.reshape(weight.shape + (1,) * (gradient.dim() - weight.dim()))
+
+    copy.register_hook(scale)
+    return copy
+
+
+class _Guide(nn.Module):
+    """A program's guide as a forward, so that it can be called with other parameter values."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, *batch: Tensor) -> Any:
+        return self.program.guide(*batch)  # type: ignore[operator]  # nn.Module's attributes are untyped
+
+
+class _Detached(NamedTuple):
+    """A program whose guide's parameters are constants."""
+
+    program: Any
+
+    def model(self, *batch: Tensor) -> Any:
+        return self.program.model(*batch)
+
+    def guide(self, *batch: Tensor) -> Any:
+        holder = _Guide(self.program)
+        constants = {name: parameter.detach() for name, parameter in holder.named_parameters()}
+        return functional_call(holder, constants, batch)
+
+    @property
+    def tiles(self) -> bool:
+        return getattr(self.program, "tiles", True)

@@ -1,0 +1,69 @@
+"""An objective is a game of players: each has parameters, a loss, and turns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inference.programs.check import check_batch, check_gradients, check_sites
+from inference.programs.program import Batch, Program, ProgramError, as_batch
+from inference.programs.traces import runs
+
+
+class Player(NamedTuple):
+    """One side of a game: what it may change, what it wants small, and how often it moves in a step."""
+
+    parameters: list[nn.Parameter]
+    loss: Callable[[Batch], Tensor]
+    """The mean over the batch, as a 0-d tensor with its graph."""
+    turns: int = 1
+
+
+class Objective(nn.Module, ABC):
+    """What a program is fitted by. One player in variational inference; two in a GAN or wake-sleep.
+
+    Args:
+        program: an `nn.Module` with `model` and `guide`.
+
+    Raises:
+        ProgramError: the program is not a module, so that its parameters cannot be found.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        if not isinstance(program, nn.Module):
+            raise ProgramError(
+                f"a program to be fitted is an nn.Module, so that its parameters can be found; this is a "
+                f"{type(program).__name__}. Derive it from nn.Module, or wrap its functions: Pair(model, guide, *modules)."
+            )
+        self.program: Any = program  # an nn.Module that is a Program; Python has no intersection types
+
+    @abstractmethod
+    def players(self) -> dict[str, Player]:
+        """The players by name, in the order in which they move."""
+
+    def schedule(self, step: int) -> None:
+        """Sets what the losses read at this step. A schedule lives in a 0-d buffer, so that a traced graph sees it."""
+        return None
+
+    def monitor(self, batch: Batch) -> dict[str, Tensor]:
+        """What is worth a look beside the losses, as 0-d tensors by name; recorded by `fit`, and changing nothing."""
+        return {}
+
+    def prepare(self, batch: Batch) -> None:
+        """Runs the program once: AutoGuides, lazy modules and `pyro.param` statements have no parameters before."""
+        check_batch(self.program, batch)
+        with torch.no_grad():
+            runs(self.program, as_batch(batch))
+
+    def check(self, batch: Batch) -> None:
+        """Raises a ProgramError for what is wrong with the program on this batch."""
+        check_sites(self.program, batch)
+        self.check_players(batch)
+
+    def check_players(self, batch: Batch) -> None:
+        """Raises a ProgramError where a player's loss does not reach its parameters."""
+        for player in self.players().values():
+            check_gradients(player.loss(batch), player.parameters, self)

@@ -1,0 +1,103 @@
+"""Stochastic variational inference: minus the ELBO per example."""
+
+from typing import Any
+
+from pyro.infer import ELBO, RenyiELBO, ReweightedWakeSleep, TraceGraph_ELBO
+from torch import Tensor
+
+from inference.objectives.objective import Objective, Player
+from inference.programs.bounds import elbo, surrogate
+from inference.programs.check import check_sites
+from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters, without_store
+from inference.programs.terms import terms
+from inference.programs.traces import runs
+
+
+class SVI(Objective):
+    """Variational inference by the ELBO; the loss is minus the dataset's ELBO over its size, in nats per example.
+
+    By default the ELBO is made of `Terms` (draws without reparameterisation by the score function, with a leave-one-out
+    baseline where there are several particles). A Pyro estimator is taken instead for enumeration
+    (`TraceEnum_ELBO()`), analytic divergences (`TraceMeanField_ELBO()`), Rao-Blackwellised discrete latents
+    (`TraceGraph_ELBO()`), user scales and auxiliary guide sites (`Trace_ELBO()`); `num_particles` is then its own.
+
+    Args:
+        program: an `nn.Module` with `model` and `guide`.
+        estimator: a Pyro ELBO with a differentiable loss, or None.
+        particles: draws per example of the default estimator.
+
+    Raises:
+        ProgramError: the estimator is not an instance, or is one whose loss has no meaning here.
+    """
+
+    def __init__(self, program: Program, estimator: ELBO | None = None, particles: int = 1) -> None:
+        super().__init__(program)
+        if particles < 1:
+            raise ProgramError(f"SVI needs at least one particle; got {particles}.")
+        if estimator is not None and particles != 1:
+            raise ProgramError(
+                f"particles={particles} is for the default estimator: set num_particles of the estimator."
+            )
+        self.estimator = None if estimator is None else _differentiable(estimator)
+        self.particles = particles
+        self._dataset_size: int | None = None
+
+    def players(self) -> dict[str, Player]:
+        return {"loss": Player(parameters(self.program), self.loss)}
+
+    def prepare(self, batch: Batch) -> None:
+        super().prepare(batch)
+        plate = runs(self.program, batch)[0].plate
+        self._dataset_size = plate.full_size if plate.full_size != plate.size else None
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Minus the ELBO per example, in nats."""
+        examples = as_batch(batch)
+        if self.estimator is not None:
+            with without_store():
+                loss = self.estimator.differentiable_loss(self.program.model, self.program.guide, *examples)
+            return loss / (self._dataset_size or len(examples[0]))
+        drawn = terms(self.program, examples, self.particles)
+        return -surrogate(elbo, drawn.log_weights, drawn.log_scores).mean() / drawn.examples
+
+    def check(self, batch: Batch) -> None:
+        check_sites(self.program, batch, own_densities=self.estimator is None)
+        self.check_players(batch)
+
+
+class _DifferentiableGraph(TraceGraph_ELBO):
+    """TraceGraph_ELBO with a loss whose value is minus the ELBO and whose gradient is that of its surrogate."""
+
+    def differentiable_loss(self, model, guide, *args):  # type: ignore[no-untyped-def]
+        value, surrogate_loss = self._loss_and_surrogate_loss(model, guide, args, {})
+        return surrogate_loss - surrogate_loss.detach() - value.detach()
+
+
+def _differentiable(estimator: ELBO) -> Any:  # an ELBO with differentiable_loss, which the base class lacks
+    name = type(estimator).__name__
+    if isinstance(estimator, type) and issubclass(estimator, ELBO):
+        raise ProgramError(
+            f"the estimator is the class {estimator.__name__}; pass an instance, {estimator.__name__}()."
+        )
+    if isinstance(estimator, RenyiELBO):
+        raise ProgramError(
+            "RenyiELBO scales its weights by the plate before taking their logarithmic mean, so with subsampling its "
+            "value lies above the evidence. Use ImportanceWeighted(program, bound=renyi(alpha), particles=K)."
+        )
+    if isinstance(estimator, ReweightedWakeSleep):
+        raise ProgramError(
+            "ReweightedWakeSleep has two losses, which one player cannot follow. Use ImportanceWeighted(program, "
+            "particles=K), whose gradient also suits discrete latents."
+        )
+    if type(estimator) is TraceGraph_ELBO:
+        return _DifferentiableGraph(
+            num_particles=estimator.num_particles,
+            max_plate_nesting=estimator.max_plate_nesting,
+            vectorize_particles=estimator.vectorize_particles,
+        )
+    if not hasattr(estimator, "differentiable_loss"):
+        raise ProgramError(
+            f"{name} has no differentiable loss. Use SVI(program) or one of Trace_ELBO(), TraceMeanField_ELBO(), "
+            "TraceEnum_ELBO(), TraceGraph_ELBO()."
+        )
+    return estimator

@@ -1,0 +1,243 @@
+"""Preflight: what is wrong with a program and its batch, before the first step is taken."""
+
+import inspect
+from collections.abc import Iterable
+
+import pyro
+import torch
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor, nn
+
+from inference.programs.bounds import elbo, surrogate
+from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters, without_store
+from inference.programs.sites import Site, is_implicit, random_sites, refuse_broadcast
+from inference.programs.terms import terms
+from inference.programs.traces import Run, runs
+
+
+def check(program: Program, batch: Batch) -> None:
+    """Everything that can be known to be wrong with a program on one batch; silent where nothing is.
+
+    Looks for: NaN or Inf in the data; model and guide that draw different sites; a forgotten `to_event`; an observation
+    broadcast over the batch; values outside a distribution's support; a scale that changes per-example numbers;
+    parameters that no gradient reaches, and trained tensors that the program does not hold. Of a program whose discrete
+    sites are to be summed out, gradients are checked by its objective: `SVI(program, TraceEnum_ELBO()).check(batch)`.
+
+    Raises:
+        ProgramError: the first fault found, with the site, what was expected, what came, and what to do.
+    """
+    if _is_enumerated(program, as_batch(batch)):
+        check_sites(program, batch, own_densities=False)
+        return
+    check_sites(program, batch)
+    scored = terms(program, batch)
+    if parameters(program) and not scored.implicit:
+        loss = surrogate(elbo, scored.log_weights, scored.log_scores).mean()
+        check_gradients(loss, parameters(program), program)
+
+
+def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> None:
+    """The part of `check` that concerns data and sites.
+
+    Args:
+        program: the program.
+        batch: one batch.
+        own_densities: whether the objective is made of `Terms`. A Pyro estimator has rules of its own for enumerated
+            and auxiliary sites and for scales.
+
+    Raises:
+        ProgramError: the first fault found.
+    """
+    examples = as_batch(batch)
+    check_batch(program, examples)
+    run = runs(program, examples)[0]
+    check_values(run)
+    if own_densities:
+        terms(program, examples)
+    else:
+        _check_names(run)
+
+
+def check_values(run: Run) -> None:
+    """Raises a ProgramError where a site has a value outside its distribution's support, or one row for all examples."""
+    for trace in (run.guide, run.model):
+        for name, site in random_sites(trace).items():
+            _check_support(name, site)
+            if run.is_local(site) and not is_implicit(site["fn"]):
+                refuse_broadcast(name, site, run.plate)
+
+
+def check_batch(program: Program, batch: Batch) -> None:
+    """The part of `check` that needs no run: that the program can be called with this batch, and the data are finite.
+
+    Raises:
+        ProgramError: the first fault found.
+    """
+    examples = as_batch(batch)
+    _check_interface(program, examples)
+    _check_finite(examples)
+
+
+def check_gradients(loss: Tensor, held: list[nn.Parameter], program: object) -> None:
+    """Raises a ProgramError unless the loss's gradient reaches exactly the parameters that are trained.
+
+    Args:
+        loss: a scalar with its graph.
+        held: the parameters that the gradient should reach.
+        program: names the parameters, and holds those that other players train.
+    """
+    names = {id(p): name for name, p in program.named_parameters()} if isinstance(program, nn.Module) else {}
+    if not loss.requires_grad:
+        raise ProgramError(
+            "no parameter has any influence on the loss: no gradient reaches "
+            f"{sorted(names.values()) or 'the program, which holds no parameters'}. Use the parameters in model or guide; "
+            "pass the modules that plain functions use to Pair(model, guide, *modules)."
+        )
+    leaves = {id(leaf): leaf for leaf in _leaves(loss)}
+    strangers = [tuple(leaf.shape) for key, leaf in leaves.items() if key not in names]
+    if strangers:
+        raise ProgramError(
+            f"the loss depends on parameters of the shapes {strangers} that the program does not hold, so nothing would "
+            "train them. Pass their modules: Pair(model, guide, *modules), or make them submodules of the program."
+        )
+    unreached = [names.get(id(p), str(tuple(p.shape))) for p in held if id(p) not in leaves]
+    if unreached:
+        raise ProgramError(
+            f"no gradient reaches the parameters {unreached}. Use them in model or guide (a PyroModule's methods need "
+            "@pyro_method), or exclude them with requires_grad_(False)."
+        )
+
+
+def first_non_finite(program: Program, batch: Batch) -> str | None:
+    """Where a program first leaves the finite numbers on this batch, in words; None where every site is finite."""
+    with torch.no_grad(), pyro.validation_enabled(False), without_store():
+        try:
+            run = runs(program, batch)[0]
+        except ProgramError as error:
+            return str(error)
+    for side, trace in (("guide", run.guide), ("model", run.model)):
+        for name, site in random_sites(trace).items():
+            with torch.no_grad(), pyro.validation_enabled(False):
+                fault = _non_finite(site)
+            if fault:
+                return f"the first such site is {name!r} of the {side} ({type(site['fn']).__name__}): {fault}"
+    return None
+
+
+def _non_finite(site: Site) -> str | None:
+    if is_implicit(site["fn"]):
+        return _count("its value", site["value"])
+    log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+    return _count("its value", site["value"]) or _count("its log density", log_prob)
+
+
+def _count(what: str, values: Tensor) -> str | None:
+    bad = ~values.isfinite()
+    if not values.is_floating_point() or not bad.any():
+        return None
+    index = tuple(int(i) for i in bad.nonzero()[0])
+    return (
+        f"{what} is not finite at {int(bad.sum())} of {bad.numel()} places, first at index {index} ({values[index]})."
+    )
+
+
+def _is_enumerated(program: Program, batch: tuple[Tensor, ...]) -> bool:
+    """Whether the guide leaves out sites of the model that are marked to be summed out."""
+    check_batch(program, batch)
+    with torch.no_grad():
+        run = runs(program, batch)[0]
+    model, guide = random_sites(run.model), random_sites(run.guide)
+    left_out = [site for name, site in model.items() if not site["is_observed"] and name not in guide]
+    return any(site["infer"].get("enumerate") for site in left_out)
+
+
+def _check_interface(program: Program, batch: tuple[Tensor, ...]) -> None:
+    for side in ("model", "guide"):
+        function = getattr(program, side, None)
+        if not callable(function):
+            raise ProgramError(
+                f"a program has callable `model` and `guide`; this {type(program).__name__} has no `{side}`. Wrap Pyro "
+                "functions as Pair(model, guide); a program without latents has a guide that draws nothing."
+            )
+        try:
+            inspect.signature(function).bind(*batch)
+        except TypeError as error:
+            raise ProgramError(
+                f"the {side} cannot be called with the batch's {len(batch)} tensors ({error}); its signature is "
+                f"{inspect.signature(function)}. Give the batch as many tensors as model and guide take."
+            ) from None
+        except ValueError:
+            pass  # a callable without a signature: calling it will tell
+
+
+def _check_finite(batch: tuple[Tensor, ...]) -> None:
+    for position, tensor in enumerate(batch):
+        fault = _count(f"batch[{position}]", tensor)
+        if fault:
+            raise ProgramError(
+                f"{fault} Remove or impute these examples; or replace the values (torch.nan_to_num) and mask their sites."
+            )
+
+
+def _check_support(name: str, site: Site) -> None:
+    support = getattr(site["fn"], "support", None)
+    if support is None or not isinstance(site["value"], Tensor) or is_implicit(site["fn"]):
+        return
+    try:
+        inside = support.check(site["value"].detach())
+    except (NotImplementedError, ValueError, RuntimeError):  # a dependent support, or shapes that terms will name
+        return
+    mask = site["mask"]
+    if mask is False:
+        return
+    if isinstance(mask, Tensor):
+        inside = inside | ~mask
+    if bool(inside.all()):
+        return
+    value, kind = site["value"].detach(), type(site["fn"]).__name__
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    outside = value[~support.check(value)] if support.event_dim == 0 else value
+    advice = "Transform or convert the values, or choose a distribution with their support."
+    if "Bernoulli" in _innermost(site["fn"]):
+        advice = "Binarise grey pixels (dynamic or static), or use a discretised likelihood over their levels."
+    raise ProgramError(
+        f"site {name!r} ({kind}) has values outside its support {support}: {outside.numel()} of {value.numel()}, such as "
+        f"{float(outside.flatten()[0]):.4g} (values range from {float(value.min()):.4g} to {float(value.max()):.4g}). "
+        f"{advice}"
+    )
+
+
+def _innermost(distribution: object) -> str:
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return type(distribution).__name__
+
+
+def _check_names(run: Run) -> None:
+    model = {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
+    drawn = {name for name, site in random_sites(run.guide).items() if not site["infer"].get("is_auxiliary")}
+    summed = {name for name, site in model.items() if site["infer"].get("enumerate")}
+    missing = sorted(model.keys() - drawn - summed)
+    extra = sorted(drawn - model.keys())
+    if missing or extra:
+        raise ProgramError(
+            f"model and guide draw different sites (missing from the guide: {missing or 'none'}; unknown to the model: "
+            f"{extra or 'none'}): the loss would be no bound. Draw the same names in both; mark a discrete site that is "
+            "to be summed out with infer={'enumerate': 'parallel'}."
+        )
+
+
+def _leaves(loss: Tensor) -> Iterable[Tensor]:
+    """The tensors that a backward pass from the loss would reach."""
+    pending, seen = [loss.grad_fn], set()
+    if loss.grad_fn is None:
+        yield loss
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        pending.extend(following for following, _ in node.next_functions)

@@ -1,0 +1,1 @@
+"""The training loop: one step of every player, and what it needs."""

@@ -1,0 +1,116 @@
+"""How a player's loss becomes gradients: by autograd at every step, or by a graph that is traced once."""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from inference.objectives.objective import Player
+from inference.programs.graphs import graph_of
+from inference.programs.program import ProgramError
+
+Differentiate = Callable[[Player, tuple[Tensor, ...]], Tensor]
+"""Gives a player's loss on a batch, and leaves its gradients in the `.grad` of its parameters."""
+
+
+def backward(player: Player, batch: tuple[Tensor, ...]) -> Tensor:
+    """Runs the program and its backward pass; the gradient reaches that player's parameters alone."""
+    loss = player.loss(batch)
+    loss.backward(inputs=player.parameters)
+    return loss.detach()
+
+
+class Traced:
+    """Runs the program once for each shape of batch and from then on the arithmetic that it did, gradients included.
+
+    The handlers and autograd's bookkeeping, much of a small step, are gone; the noise is the same, and the numbers are but
+    for the rounding of operations that the graph spells out. What Python decided in that one run is fixed: loops,
+    branches, floats, the training mode. Schedules that live in buffers, as an objective's do, are read at every step.
+
+    Raises:
+        ProgramError: the program looks at values (`.item()`, `if tensor:`), which no graph can follow, or has an operation
+            that does not survive tracing (nn.LSTM on a CPU).
+    """
+
+    def __init__(self) -> None:
+        self._graphs: dict[tuple[object, ...], Graph] = {}
+
+    def __call__(self, player: Player, batch: tuple[Tensor, ...]) -> Tensor:
+        key = (player.loss, *((tensor.shape, tensor.dtype, tensor.device) for tensor in batch))
+        fresh = key not in self._graphs
+        if fresh:
+            self._graphs[key] = self.made(_graph(player, batch))
+        try:
+            with torch.no_grad():
+                loss, *gradients = self._graphs[key](*batch)
+        except RuntimeError as error:
+            if not fresh:
+                raise
+            raise ProgramError(
+                f"the program was traced, but its graph does not run ({error}), as that of nn.LSTM on a CPU does not. "
+                "Use the default, Step(..., differentiate=backward)."
+            ) from error
+        for parameter, gradient in zip(player.parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
+        return loss
+
+    def made(self, graph: GraphModule) -> "Graph":
+        """What is run at every step: the graph as it was traced."""
+        return graph
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with its parameter's strides, as autograd gives it: torch's fused Adam (2.13) pairs them by memory."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+class Compiled(Traced):
+    """`Traced`, and the graph compiled by Inductor: for convolutional networks, whose first step then takes a minute.
+
+    It draws other noise than the eager step, as the seed and the step say all the same. Where there is no working C++
+    compiler the graph is run as it was traced, with a warning.
+    """
+
+    def made(self, graph: GraphModule) -> "Graph":
+        """The graph, compiled when it is first run."""
+        compiled: Graph = torch.compile(graph, dynamic=False)
+        return _Attempt(compiled, graph)
+
+
+class _Attempt:
+    """Runs a compiled graph, or for good the graph itself if the first run finds that it can not be compiled."""
+
+    def __init__(self, compiled: "Graph", graph: GraphModule) -> None:
+        self.graph: Graph = compiled
+        self.instead: GraphModule | None = graph
+
+    def __call__(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        if self.instead is None:
+            return self.graph(*batch)
+        try:
+            found = self.graph(*batch)
+        except Exception as error:
+            names = [kind.__name__ for kind in type(error).__mro__]  # torch's own: to import its module takes seconds
+            if "BackendCompilerFailed" not in names:
+                raise
+            warnings.warn(f"the step is traced, but can not be compiled here: {error}", stacklevel=3)
+            self.graph = self.instead
+            found = self.graph(*batch)
+        self.instead = None
+        return found
+
+
+Graph = Callable[..., tuple[Tensor, ...]]
+"""A loss and its gradients, as a function of the batch."""
+
+
+def _graph(player: Player, batch: tuple[Tensor, ...]) -> GraphModule:
+    def differentiated(*examples: Tensor) -> tuple[Tensor, ...]:
+        loss = player.loss(examples)
+        return loss.detach(), *torch.autograd.grad(loss, player.parameters, allow_unused=True)
+
+    return graph_of(differentiated, batch)

@@ -1,0 +1,229 @@
+"""The one training loop."""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from torch import Tensor
+
+from inference.evaluation.estimators import Estimator, Importance
+from inference.evaluation.evaluate import batches_of, evaluate
+from inference.programs.bounds import elbo
+from inference.programs.program import Batch, ProgramError, as_batch
+from inference.training.average import restore, snapshot
+from inference.training.progress import shown
+from inference.training.step import Step
+
+Callback = Callable[[Step, dict[str, Tensor]], object]
+"""Called after every step with its metrics; the run ends where one returns True."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A periodic score on held-out data, of the averaged weights where an average is kept."""
+
+    batches: Batch | Iterable[Batch]
+    every: int = 1000
+    """Steps between two scores."""
+    patience: int | None = None
+    """Scores without improvement after which the run ends; None runs to the end. Either way the best weights are kept."""
+    estimator: Estimator = field(default_factory=lambda: Importance(1, elbo))
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, Iterator):
+            raise ProgramError(
+                "the batches of a validation are scored again and again, and an iterator ends after the first time. Give a "
+                "list, a loader, or one batch."
+            )
+
+
+@dataclass
+class Fitted:
+    """What a run came to."""
+
+    steps: int
+    """Steps taken by this run."""
+    stopped: str
+    """finished, early stopping, interrupted, callback, or out of batches."""
+    seconds: float
+    history: list[dict[str, float]]
+    """The metrics that were recorded, by step; losses in nats per example."""
+    best: dict[str, float] | None = None
+    """The step and score (nats per example) of the best validation, whose weights the program now has."""
+
+
+def fit(
+    step: Step,
+    batches: Callable[[int], Batch] | Batch | Iterable[Batch],
+    steps: int,
+    *,
+    validation: Validation | None = None,
+    callbacks: Sequence[Callback] = (),
+    metrics: str | Path | None = None,
+    record_every: int = 20,
+    progress: bool = True,
+) -> Fitted:
+    """Takes `steps` steps; checks the program on the first batch; Ctrl-C ends the run after the step under way.
+
+    Args:
+        step: the objective with its optimizers; its count goes on from where it stands.
+        batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable, which is
+            begun anew when it ends and does not repeat exactly.
+        steps: how many.
+        validation: a periodic score, with early stopping.
+        callbacks: called after every step.
+        metrics: a JSON-lines file to which the recorded metrics go, written anew.
+        record_every: steps between two records.
+        progress: whether to show how the run goes.
+
+    Raises:
+        ProgramError: what `check` finds on the first batch.
+        NonFinite: a loss or gradient is not finite; no parameter was touched by that step.
+    """
+    feed = _feed(batches)
+    fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
+    keeper = _Best(step, validation)
+    began = time.perf_counter()
+    with shown(steps, progress) as display, _log(metrics) as record, _interruptible() as interrupted:
+        for done in range(1, steps + 1):
+            batch = feed(step.count)
+            if batch is None:
+                fitted.stopped = "out of batches"
+                break
+            if done == 1:
+                step.prepare(as_batch(batch))
+                keeper.rehearse()
+            values = step(as_batch(batch))
+            fitted.steps = done
+            last = done == steps
+            row = {"step": float(step.count)}
+            if last or done == 1 or done % record_every == 0:
+                row |= {name: float(value) for name, value in (values | step.monitor(as_batch(batch))).items()}
+                row["seconds"] = time.perf_counter() - began
+                display.update(done, _shown(row))
+            if validation is not None and (last or done % validation.every == 0):
+                row["validation"] = keeper.score()
+            if len(row) > 1:
+                fitted.history.append(row)
+                record(row)
+            answers = [call(step, values) for call in callbacks]
+            fitted.stopped = _reason_to_stop(interrupted(), keeper, answers)
+            if fitted.stopped != "finished":
+                break
+    fitted.best = keeper.keep()
+    fitted.seconds = time.perf_counter() - began
+    return fitted
+
+
+class _Best:
+    """Scores the program now and then and remembers its best weights."""
+
+    def __init__(self, step: Step, validation: Validation | None) -> None:
+        self.step, self.validation = step, validation
+        self.best: dict[str, float] | None = None
+        self.state: dict[str, Tensor] = {}
+        self.since = 0
+
+    def rehearse(self) -> None:
+        """Scores one batch, so that an estimator that does not suit the program is refused before training."""
+        if self.validation is not None:
+            program = self.step.objective.program
+            evaluate(program, next(batches_of(self.validation.batches)), {"score": self.validation.estimator})
+
+    def score(self) -> float:
+        assert self.validation is not None
+        program = self.step.objective.program
+        with self.step.averaged():
+            value = evaluate(program, self.validation.batches, {"score": self.validation.estimator}).mean("score")
+            if math.isfinite(value) and (self.best is None or value > self.best["score"]):
+                self.best, self.since = {"step": float(self.step.count), "score": value}, 0
+                self.state = snapshot(program)
+            else:
+                self.since += 1
+        return value
+
+    @property
+    def exhausted(self) -> bool:
+        patience = self.validation.patience if self.validation is not None else None
+        return patience is not None and self.since >= patience
+
+    def keep(self) -> dict[str, float] | None:
+        if self.best is not None:
+            restore(self.step.objective.program, self.state)
+        return self.best
+
+
+def _reason_to_stop(interrupted: bool, keeper: _Best, answers: list[object]) -> str:
+    if interrupted:
+        return "interrupted"
+    if keeper.exhausted:
+        return "early stopping"
+    return "callback" if any(answer is True for answer in answers) else "finished"
+
+
+def _feed(batches: Callable[[int], Batch] | Batch | Iterable[Batch]) -> Callable[[int], Batch | None]:
+    if callable(batches) and not isinstance(batches, Tensor):
+        return batches
+    if isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(t, Tensor) for t in batches)):
+        return lambda step: batches  # type: ignore[return-value]  # narrowed to one batch
+    stream = _forever(batches)  # type: ignore[arg-type]
+    return lambda step: next(stream, None)
+
+
+def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:  # an iterator that is used up, or nothing at all
+            return
+
+
+@contextmanager
+def _log(path: str | Path | None) -> Iterator[Callable[[dict[str, float]], None]]:
+    if path is None:
+        yield lambda row: None
+        return
+    with open(path, "w", encoding="utf-8") as file:
+
+        def record(row: dict[str, float]) -> None:
+            file.write(
+                json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
+            )
+            file.flush()
+
+        yield record
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is remembered rather than raised, so that no step is left half done; a second one is raised."""
+    pressed = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _shown(row: dict[str, float]) -> str:
+    losses = {name: value for name, value in row.items() if name not in ("step", "seconds") and "/" not in name}
+    return "  ".join(f"{name} {value:.3f}" for name, value in losses.items())

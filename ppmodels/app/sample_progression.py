@@ -1,0 +1,46 @@
+"""What a program draws while it is trained."""
+
+from torch import Tensor
+
+from inference import Step
+from ppmodels.app import plots
+from ppmodels.app.experiment import Experiment
+from ppmodels.app.pictures import Pictures, drawn, made, picture
+
+
+class SampleProgression:
+    """A callback of `fit` that draws samples by the same noise, now and then, and a picture of them all.
+
+    Args:
+        experiment: whose program is trained.
+        seed: of the noise.
+        steps: how many will be taken.
+        times: how many times samples are drawn: after the first step, at the end, and more often early on.
+    """
+
+    def __init__(self, experiment: Experiment, seed: int, steps: int, times: int) -> None:
+        self.experiment, self.seed = experiment, seed
+        self.count = 10 if experiment.is_images else 1000
+        self.due = {max(1, round(steps * (time / max(1, times - 1)) ** 2)) for time in range(times)}
+        self.drawn: dict[int, Tensor] = {}
+
+    def __call__(self, step: Step, metrics: dict[str, Tensor]) -> None:
+        """Draws, where it is time to."""
+        if step.count in self.due:
+            with step.averaged():
+                self.drawn[step.count] = drawn(self.experiment, self.count, self.seed)
+
+    def pictures(self) -> Pictures:
+        """training.png: a row of images, or a panel of a table's first two columns, for each time."""
+
+        def make() -> dict[str, bytes]:
+            title = "the same noise after more and more steps"
+            labels = [f"{step:,}" for step in self.drawn]
+            if self.experiment.is_images:
+                rows = list(self.drawn.values())
+                return {"training.png": picture(self.experiment, rows, title, labels)}
+            data = self.experiment.data.evaluated("test").values.flatten(1).cpu()
+            panels = {f"step {step:,}": values.flatten(1).cpu() for step, values in self.drawn.items()}
+            return {"training.png": plots.png(plots.panels(data, panels, title))}
+
+        return made("sample progression", self.seed, make) if self.drawn else Pictures()

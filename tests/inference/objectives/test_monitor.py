@@ -1,0 +1,93 @@
+"""What is looked at while a game is played: numbers by hand, and the warning of a mode collapse."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.objectives.adversarial.monitor import (
+    PATIENCE,
+    Collapse,
+    accuracy,
+    calibration,
+    coverage_and_precision,
+    diversity,
+)
+
+LINE = torch.arange(20.0).unsqueeze(1)
+"""Neighbours among themselves: the 5th of an inner point is 3 away, that of an end 5."""
+
+
+def test_accuracy_is_over_all_pairs_and_a_tie_is_half_right() -> None:
+    q, p = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0, 3.0])
+    # 1 > 0, 1 = 1, 1 < 3; 2 > 0, 2 > 1, 2 < 3
+    torch.testing.assert_close(accuracy(q, p), torch.tensor((1 + 0.5 + 0 + 1 + 1 + 0) / 6))
+    torch.testing.assert_close(accuracy(q, q), torch.tensor(0.5))
+
+
+def test_a_true_ratio_is_calibrated_and_a_shifted_one_off_by_the_shift() -> None:
+    """Normal(1, 1) against Normal(0, 1): E_p[q/p] = 1, with a standard error of 0.005 over 70,000 draws."""
+    x = torch.randn(70_000, dtype=torch.float64)
+    log_ratio = x - 0.5
+    assert float(calibration(log_ratio)) == pytest.approx(0.0, abs=0.03)
+    torch.testing.assert_close(calibration(log_ratio + 2), calibration(log_ratio) + 2)
+
+
+def test_diversity_is_a_ratio_of_spreads() -> None:
+    torch.testing.assert_close(diversity(LINE, 3 * LINE + 7), torch.tensor(3.0))
+    torch.testing.assert_close(diversity(LINE, torch.ones(20, 1)), torch.tensor(0.0))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "covered", "precise"),
+    [
+        (LINE, 1.0, 1.0),
+        (torch.full((20, 1), 10.0), 7 / 20, 1.0),  # 7..13 have their 5th neighbour, 3 away, no nearer than 10
+        (LINE + 100, 0.0, 0.0),
+        (torch.cat((LINE[:10], LINE[10:] + 100)), 13 / 20, 0.5),  # 10..12 have 9 within 3
+    ],
+    ids=["the data", "one point", "elsewhere", "half elsewhere"],
+)
+def test_coverage_and_precision(drawn: Tensor, covered: float, precise: float) -> None:
+    assert [float(share) for share in coverage_and_precision(LINE, drawn)] == pytest.approx([covered, precise])
+
+
+def test_images_are_compared_as_vectors_and_few_examples_by_what_neighbours_there_are() -> None:
+    x = torch.randn(3, 1, 4, 4)
+    assert [float(share) for share in coverage_and_precision(x, x)] == [1.0, 1.0]
+    assert math.isfinite(float(diversity(x, x)))
+
+
+def _told(collapse: Collapse, *record: float) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        collapse.monitor(*(torch.tensor(value) for value in record))
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("record", [(0.1, 0.9, 0.9), (1.0, 0.3, 0.9)], ids=["alike", "a part left out"])
+def test_a_lasting_collapse_is_told_once(record: tuple[float, float, float]) -> None:
+    collapse = Collapse()
+    told = [message for _ in range(3 * PATIENCE) for message in _told(collapse, *record)]
+    assert len(told) == 1
+    assert "mode collapse?" in told[0]
+    assert f"precision {record[2]:.2f}, coverage {record[1]:.2f}" in told[0]
+
+
+@pytest.mark.parametrize("good", [(1.0, 0.9, 0.9), (1.0, 0.1, 0.2)], ids=["covering", "not yet like the data"])
+def test_a_passing_one_is_not(good: tuple[float, float, float]) -> None:
+    collapse = Collapse()
+    for _ in range(5):
+        for _ in range(PATIENCE - 1):
+            assert not _told(collapse, 0.1, 0.3, 0.9)
+        assert not _told(collapse, *good)
+    for _ in range(3 * PATIENCE):
+        assert not _told(collapse, *good)
+
+
+def test_repeated_examples_count_once() -> None:
+    drawn = LINE + 0.5
+    once, twice = (coverage_and_precision(data, drawn) for data in (LINE, LINE.repeat(10, 1)))
+    assert [float(share) for share in twice] == [float(share) for share in once] == [1.0, 1.0]

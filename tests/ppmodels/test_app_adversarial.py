@@ -1,0 +1,124 @@
+"""Games through the app: what a run of a program without a density leaves behind, and what it can not be asked for."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ppmodels import load
+from ppmodels.app import RECIPES, Recipe, Run, compare, complete, evaluate, reconstruct, sample, train
+from ppmodels.app.cli import app
+from ppmodels.app.lookup import Found
+from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
+from tests.ppmodels.app_helpers import picture_size
+
+ALWAYS = {"loss.png", "samples.png", "weights.safetensors", "run.json", "metrics.jsonl"}
+
+
+def _short(name: str) -> Found:
+    return Found(
+        name,
+        dataclasses.replace(
+            RECIPES[name], steps=9, batch_size=16, progression=RECIPES[name].progression and 3, traced=None
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("games")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    made, notes = train(_short("gan-digits"), folder / "gan", progress=False)
+    assert notes == []
+    return made
+
+
+def test_a_gan_leaves_samples_of_all_times_and_walks(run: Run) -> None:
+    assert {path.name for path in run.folder.iterdir()} == ALWAYS | {"training.png", "interpolation.png"}
+    width, height = picture_size(run.folder / "training.png")
+    assert width > height > 100  # three rows of ten images
+    text = (run.folder / "metrics.jsonl").read_text()
+    assert all(
+        name in text for name in ("critic/accuracy", "critic/calibration", "program/coverage", "program/gradient")
+    )
+
+
+def test_a_run_repeats_with_its_critic(run: Run, folder: Path) -> None:
+    again, _ = train(_short("gan-digits"), folder / "again", progress=False)
+    assert again.record["weights_sha256"] == run.record["weights_sha256"]
+    other, _ = train(_short("gan-digits"), folder / "other", seed=1, progress=False)
+    assert other.record["weights_sha256"] != run.record["weights_sha256"]
+
+
+def test_verbs_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
+    before = (run.folder / "samples.png").read_bytes()
+    assert sample(run, 20).files.keys() == {"samples.png"}
+    assert (run.folder / "samples.png").read_bytes() != before
+    made = reconstruct(run)
+    assert made.files.keys() == {"interpolation.png"}
+    assert made.notes == ["no reconstructions: the program has no latent variables"]
+    assert "Autoregressive" in complete(run).notes[0]
+    with pytest.raises(ValueError, match=r"without a density.*NoisyGenerator"):
+        evaluate(run, progress=False)
+    with pytest.raises(ValueError, match="without a density"):
+        compare([run, run], progress=False)
+    told = CliRunner().invoke(app, ["evaluate", str(run.folder)])
+    assert told.exit_code == 1
+    assert "without a density" in told.output
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("cgan-digits", {"training.png", "interpolation.png"}),
+        ("ali-digits", {"training.png", "interpolation.png", "reconstructions.png", "traversal.png"}),
+        ("avb-digits", {"interpolation.png", "reconstructions.png", "traversal.png"}),
+        ("wgan-gp-grid-25", {"training.png", "samples.csv"}),
+    ],
+)
+def test_other_games_leave_their_pictures(name: str, files: set[str], folder: Path) -> None:
+    run, notes = train(_short(name), folder / name, progress=False)
+    assert notes == []
+    assert {path.name for path in run.folder.iterdir()} == ALWAYS | files
+
+
+def test_validation_without_estimators_is_refused() -> None:
+    with pytest.raises(ValueError, match="validate_every: without estimators"):
+        Recipe(program=RECIPES["gan-digits"].program, estimators={})
+
+
+@pytest.mark.parametrize(
+    ("name", "modes", "sd"), [("ring-8", ring_modes(), RING_SD), ("grid-25", grid_modes(), GRID_SD)]
+)
+def test_mixtures_have_their_modes(name: str, modes: torch.Tensor, sd: float) -> None:
+    """Each mode's own deviation within 10 % (by chance, below 1e-7 with 800 or more points), all labels present."""
+    data = load(name)
+    assert data.classes == len(modes)
+    assert data.train.labels is not None
+    for mode, where in enumerate(modes):
+        values = data.train.values[data.train.labels == mode]
+        assert len(values) > 600
+        assert torch.allclose(values.mean(0), where, atol=0.3 * sd)
+        assert torch.allclose(values.std(0), torch.tensor(sd), rtol=0.15)
+    assert data.train.fingerprint == load(name).train.fingerprint != load(name, seed=1).train.fingerprint
+
+
+def test_stacks_are_digits_of_their_own_split() -> None:
+    data, digits = load("stacked-digits"), load("digits")
+    assert (data.shape, data.levels, data.classes, len(data.train)) == ((3, 8, 8), 17, 1000, 26_000)
+    for name in ("train", "test"):
+        stacks, single = data.split(name), digits.split(name)
+        assert stacks.labels is not None
+        assert single.labels is not None
+        known = {
+            bytes(image.numpy().tobytes()): int(label)
+            for image, label in zip(single.values, single.labels, strict=True)
+        }
+        for stack, label in zip(stacks.values[:50], stacks.labels[:50], strict=True):
+            first, second, third = (known[channel.contiguous().numpy().tobytes()] for channel in stack)
+            assert int(label) == 100 * first + 10 * second + third
