@@ -15,8 +15,7 @@ from inference.programs.bounds import LOWER_BOUND
 from inference.programs.check import check_batch
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
-from inference.programs.sites import is_implicit, random_sites
-from inference.programs.terms import is_point
+from inference.programs.sites import is_implicit, is_point, random_sites
 from inference.programs.traces import Run, runs
 
 

@@ -9,10 +9,12 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from inference.programs.bounds import elbo, surrogate
+from inference.programs.noise import own_noise
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters, without_store
-from inference.programs.sites import Site, is_implicit, random_sites, refuse_broadcast
+from inference.programs.sites import Site, is_implicit, random_sites
 from inference.programs.terms import terms
-from inference.programs.traces import Run, runs
+from inference.programs.traces import Run, refuse_writes, runs
+from inference.programs.values import check_support, refuse_broadcast
 
 
 def check(program: Program, batch: Batch) -> None:
@@ -26,14 +28,15 @@ def check(program: Program, batch: Batch) -> None:
     Raises:
         ProgramError: the first fault found, with the site, what was expected, what came, and what to do.
     """
-    if _is_enumerated(program, as_batch(batch)):
-        check_sites(program, batch, own_densities=False)
-        return
-    check_sites(program, batch)
-    scored = terms(program, batch)
-    if parameters(program) and not scored.implicit:
-        loss = surrogate(elbo, scored.log_weights, scored.log_scores).mean()
-        check_gradients(loss, parameters(program), program)
+    with own_noise(0):  # what is only looked at draws nothing of the caller's
+        if _is_enumerated(program, as_batch(batch)):
+            check_sites(program, batch, own_densities=False)
+            return
+        check_sites(program, batch)
+        scored = terms(program, batch)
+        if parameters(program) and not scored.implicit:
+            loss = surrogate(elbo, scored.log_weights, scored.log_scores).mean()
+            check_gradients(loss, parameters(program), program)
 
 
 def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> None:
@@ -50,7 +53,9 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
     """
     examples = as_batch(batch)
     check_batch(program, examples)
-    run = runs(program, examples)[0]
+    with torch.no_grad():
+        run = runs(program, examples)[0]
+    refuse_writes(run.written)
     check_values(run)
     if own_densities:
         terms(program, examples)
@@ -62,9 +67,9 @@ def check_values(run: Run) -> None:
     """Raises a ProgramError where a site has a value outside its distribution's support, or one row for all examples."""
     for trace in (run.guide, run.model):
         for name, site in random_sites(trace).items():
-            _check_support(name, site)
-            if run.is_local(site) and not is_implicit(site["fn"]):
-                refuse_broadcast(name, site, run.plate)
+            check_support(name, site)
+            if not is_implicit(site["fn"]):
+                refuse_broadcast(name, site)
 
 
 def check_batch(program: Program, batch: Batch) -> None:
@@ -177,41 +182,6 @@ def _check_finite(batch: tuple[Tensor, ...]) -> None:
             raise ProgramError(
                 f"{fault} Remove or impute these examples; or replace the values (torch.nan_to_num) and mask their sites."
             )
-
-
-def _check_support(name: str, site: Site) -> None:
-    support = getattr(site["fn"], "support", None)
-    if support is None or not isinstance(site["value"], Tensor) or is_implicit(site["fn"]):
-        return
-    try:
-        inside = support.check(site["value"].detach())
-    except (NotImplementedError, ValueError, RuntimeError):  # a dependent support, or shapes that terms will name
-        return
-    mask = site["mask"]
-    if mask is False:
-        return
-    if isinstance(mask, Tensor):
-        inside = inside | ~mask
-    if bool(inside.all()):
-        return
-    value, kind = site["value"].detach(), type(site["fn"]).__name__
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    outside = value[~support.check(value)] if support.event_dim == 0 else value
-    advice = "Transform or convert the values, or choose a distribution with their support."
-    if "Bernoulli" in _innermost(site["fn"]):
-        advice = "Binarise grey pixels (dynamic or static), or use a discretised likelihood over their levels."
-    raise ProgramError(
-        f"site {name!r} ({kind}) has values outside its support {support}: {outside.numel()} of {value.numel()}, such as "
-        f"{float(outside.flatten()[0]):.4g} (values range from {float(value.min()):.4g} to {float(value.max()):.4g}). "
-        f"{advice}"
-    )
-
-
-def _innermost(distribution: object) -> str:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return type(distribution).__name__
 
 
 def _check_names(run: Run) -> None:

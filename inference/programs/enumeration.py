@@ -1,24 +1,31 @@
 """The exact log-likelihood of a program whose latent sites are discrete, by summing them out."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.torch import Independent
+from pyro.distributions.util import scale_and_mask
 from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from inference.programs.program import Batch, Program, ProgramError, as_batch, without_store
-from inference.programs.sites import Frame, Site, plates, random_sites, refuse_inner_subsample, refuse_scale
-from inference.programs.traces import Run, runs
+from inference.programs.densities import log_prob_in_support, refuse_inner_subsample, refuse_scale
+from inference.programs.program import Batch, Program, ProgramError, as_batch
+from inference.programs.sites import Frame, Site, plates, random_sites
+from inference.programs.traces import Run, executing, runs
 
 
 def summed_out(program: Program, batch: Batch) -> Tensor:
     """log p(x) per example, every latent site of the model summed over its support: `(batch,)` nats.
 
     Plates inside the example and Markov chains are contracted site by site, not by one table of all combinations
-    (Obermeyer et al. 2019, arXiv 1902.03210).
+    (Obermeyer et al. 2019, arXiv 1902.03210). A mask hides what is observed; a latent site that is hidden still sums to 1.
 
     Raises:
         ProgramError: a latent site has no enumerable support, or is shared by all examples.
@@ -26,14 +33,48 @@ def summed_out(program: Program, batch: Batch) -> Tensor:
     examples = as_batch(batch)
     run = runs(program, examples)[0]
     _refuse_unsummable(run)
-    nesting = max(-frame.dim for site in random_sites(run.model).values() for frame in plates(site).values())
-    model = poutine.infer_config(program.model, config_fn=_in_parallel)
-    with without_store(), poutine.enum(first_available_dim=-1 - nesting):
+    trace = enumerated_trace(poutine.infer_config(program.model, config_fn=_in_parallel), program, run, examples)
+    return _contracted(trace, run.plate)
+
+
+def enumerated_trace(model: Callable[..., Any], program: Program, run: Run, examples: tuple[Tensor, ...]) -> Trace:
+    """A trace of the model that holds every value of its enumerated sites, with log densities packed by symbols."""
+    with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - nesting_of(run)):
         trace = poutine.trace(model).get_trace(*examples)
     trace = poutine.util.prune_subsample_sites(trace)
-    trace.compute_log_prob()
+    for site in random_sites(trace).values():
+        site["unscaled_log_prob"] = log_prob_in_support(site)
+        site["log_prob"] = scale_and_mask(site["unscaled_log_prob"], site["scale"], site["mask"])
+        site["log_prob_sum"] = site["log_prob"].sum()
+    trace.compute_log_prob()  # of the sites that are not random
     trace.pack_tensors()
-    return _contracted(trace, run.plate)
+    return trace
+
+
+def nesting_of(run: Run) -> int:
+    """How many axes the plates of a run take, counted from the right."""
+    return max(-frame.dim for site in random_sites(run.model).values() for frame in plates(site).values())
+
+
+class Unmasked(Messenger):
+    """Takes the masks off enumerated sites: one that is hidden sums to 1, not to the size of its support.
+
+    What depends on it keeps its own mask. Entered before the program runs, it sees a message after all of the program's
+    own handlers.
+    """
+
+    def _pyro_sample(self, message: Any) -> None:
+        if not message["is_observed"] and message["infer"].get("enumerate") == "parallel":
+            message["mask"] = None
+            message["fn"] = _without_mask(message["fn"])
+
+
+def _without_mask(distribution: Any) -> Any:
+    if isinstance(distribution, MaskedDistribution):
+        return _without_mask(distribution.base_dist)
+    if isinstance(distribution, Independent):
+        return _without_mask(distribution.base_dist).to_event(distribution.reinterpreted_batch_ndims)
+    return distribution
 
 
 def _contracted(trace: Trace, plate: Frame) -> Tensor:
@@ -41,13 +82,24 @@ def _contracted(trace: Trace, plate: Frame) -> Tensor:
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     summed = set()
     for site in random_sites(trace).values():
-        ordinal = frozenset(symbols[name] for name in plates(site))
+        ordinal = frozenset(symbols[name] for name, frame in plates(site).items() if frame.size > 1)
         log_prob = packed.scale_and_mask(site["packed"]["unscaled_log_prob"], mask=site["packed"]["mask"])
         factors.setdefault(ordinal, []).append(log_prob)
         if site["infer"].get("_enumerate_symbol"):
             summed.add(site["infer"]["_enumerate_symbol"])
-    total = contract_to_tensor(factors, summed, target_ordinal=frozenset({symbols[plate.name]}))
+    target = frozenset({symbols[plate.name]} if plate.size > 1 else ())  # an axis of length 1 has no symbol
+    try:
+        total = contract_to_tensor(factors, summed, target_ordinal=target)
+    except NotImplementedError as error:
+        raise ProgramError(
+            f"the enumerated sites {sorted(_enumerated(trace))} stand in plates that cross, so that summing them out takes "
+            "a table of all combinations. Nest one plate in the other, or draw one of the sites in the guide."
+        ) from error
     return packed.unpack(total, trace.symbol_to_dim).reshape(plate.size)
+
+
+def _enumerated(trace: Trace) -> list[str]:
+    return [name for name, site in random_sites(trace).items() if site["infer"].get("_enumerate_symbol")]
 
 
 def _in_parallel(site: Site) -> InferDict:
@@ -66,8 +118,15 @@ def _refuse_unsummable(run: Run) -> None:
                 f"site {name!r} lies outside the plate {run.plate.name!r} and is shared by all examples, so log p(x) is no "
                 "sum over them. Use importance(particles), which reports the dataset's evidence."
             )
-        if not site["is_observed"] and not getattr(site["fn"], "has_enumerate_support", False):
+        if site["is_observed"]:
+            continue
+        if not getattr(site["fn"], "has_enumerate_support", False):
             raise ProgramError(
                 f"site {name!r} ({type(site['fn']).__name__}) has no finite support to sum over, so log p(x) is not exact. "
                 "Use importance(particles)."
+            )
+        if site["infer"].get("num_samples") is not None:
+            raise ProgramError(
+                f"site {name!r} is drawn {site['infer']['num_samples']} times (num_samples) and not summed over its "
+                "support, so log p(x) is not exact. Remove num_samples from its infer."
             )

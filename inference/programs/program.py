@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pyro
 import torch
-from pyro.infer.autoguide import AutoGuide, AutoMessenger
+from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoMessenger
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -142,9 +142,15 @@ class Pair(nn.Module):
         self._constraints: dict[str, constraints.Constraint] = {}
 
     @property
+    def autoguide(self) -> AutoGuide | None:
+        """The guide, where it is an AutoGuide."""
+        guide = self._functions["guide"]
+        return guide if isinstance(guide, AutoGuide) else None
+
+    @property
     def tiles(self) -> bool:
         """Whether particles may be laid along the batch axis: an AutoGuide remembers the batch length it first met."""
-        return not isinstance(self._functions["guide"], AutoGuide)
+        return self.autoguide is None
 
     def model(self, *batch: Tensor) -> Any:
         """Runs the model; its `pyro.param` statements read this pair's parameters."""
@@ -156,8 +162,36 @@ class Pair(nn.Module):
         with without_store(self._adopt):
             return self._functions["guide"](*batch)
 
+    def laplace_approximation(self, *batch: Tensor) -> "Pair":
+        """The same model with a normal around the point that an AutoLaplaceApproximation guide was fitted to.
+
+        Its covariance is the inverse Hessian of -log p(x, z) there, in unconstrained coordinates; a guide with a density,
+        so that weighted draws from it bound the evidence.
+
+        Raises:
+            ProgramError: the guide is no AutoLaplaceApproximation.
+        """
+        guide = self._functions["guide"]
+        if not isinstance(guide, AutoLaplaceApproximation):
+            raise ProgramError(
+                f"a Laplace approximation starts from Pair(model, AutoLaplaceApproximation), fitted; this guide is a "
+                f"{type(guide).__name__}."
+            )
+        with without_store(self._adopt), torch.enable_grad():
+            normal = guide.laplace_approximation(*batch)
+        found = Pair(self.model, None, *self.modules_used)
+        found._functions["guide"] = normal
+        found.modules_used.append(normal)
+        return found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, or what was pickled: it can be looked at, but not run where it would compute with other networks."""
+        super().__setstate__(state)
+        if len(self.modules_used) and any(map(_is_plain_function, self._functions.values())):
+            self._functions = {"model": _refuse_to_run_a_copy, "guide": _refuse_to_run_a_copy}
+
     def _adopt(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
-        key = name.replace(".", "/")  # a dot would end a name in state_dict
+        key = _key(name)
         if isinstance(init, nn.Parameter):
             if not any(init is parameter for parameter in self.parameters()):
                 raise ProgramError(
@@ -171,7 +205,12 @@ class Pair(nn.Module):
             value = torch.as_tensor(init() if callable(init) else init)
             with torch.no_grad():
                 self.adopted[key] = nn.Parameter(transform_to(constraint).inv(value).clone().contiguous())
-        self._constraints[key] = constraint if init is not None else self._constraints.get(key, constraint)
+        if init is not None and not _same(self._constraints.setdefault(key, constraint), constraint):
+            raise ProgramError(
+                f"pyro.param({name!r}) stands under two constraints, {self._constraints[key]} and {constraint}, and is one "
+                "value. Give it the same constraint everywhere, or two names."
+            )
+        self._constraints.setdefault(key, constraint)
         unconstrained = self.adopted[key]
         value = transform_to(self._constraints[key])(unconstrained)
         value = value.view_as(value)  # a tensor of its own, for the attribute that Pyro's plates look for
@@ -184,6 +223,41 @@ def arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
     written = program._functions["model"] if isinstance(program, Pair) else program.model
     named = inspect.signature(written).parameters.values()
     return dict(zip([each.name for each in named if each.kind is not each.VAR_POSITIONAL], batch, strict=False))
+
+
+def _is_plain_function(function: Callable[..., Any]) -> bool:
+    return inspect.isfunction(inspect.unwrap(function)) and function is not _draws_nothing
+
+
+def _refuse_to_run_a_copy(*batch: Tensor) -> None:
+    raise ProgramError(
+        "this is a copy of a Pair of functions: it holds copies of the modules, and the functions go on computing with the "
+        "originals. Make a second pair of new modules and load_state_dict(pair.state_dict()), or write the program as an "
+        "nn.Module, which copies whole."
+    )
+
+
+def _key(name: str) -> str:
+    """The name as one key of state_dict, which a dot would end; different names have different keys."""
+    return name.replace("%", "%25").replace("/", "%2F").replace(".", "/")
+
+
+def _same(first: constraints.Constraint, second: constraints.Constraint) -> bool:
+    """Whether two constraints are one, as `interval(0, 1)` written twice is."""
+    if first is second:
+        return True
+    if type(first) is not type(second):
+        return False
+    mine, theirs = vars(first), vars(second)
+    return mine.keys() == theirs.keys() and all(_equal(mine[name], theirs[name]) for name in mine)
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, constraints.Constraint):
+        return _same(first, second)
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return torch.equal(torch.as_tensor(first), torch.as_tensor(second))
+    return bool(first == second)
 
 
 def _is_autoguide(guide: object) -> bool:

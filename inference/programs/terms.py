@@ -4,20 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
+from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
 from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import (
-    Site,
-    has_rsample,
-    is_implicit,
-    log_density,
-    random_sites,
-    refuse_inner_subsample,
-    site_log_prob,
-)
-from inference.programs.traces import Latents, Run, runs
+from inference.programs.sites import Site, has_rsample, is_implicit, is_point, random_sites
+from inference.programs.traces import Latents, Run, joint_runs, runs
 
 
 class Shared(NamedTuple):
@@ -94,19 +86,33 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
             ambiguous, or a density does not have the shape that its plates give.
     """
     examples = as_batch(batch)
-    pieces = [_terms_of(run, examples[0]) for run in runs(program, examples, particles, latents)]
+    pieces = [_terms_of(run, examples[0], *latent_sites(run)) for run in runs(program, examples, particles, latents)]
     return pieces[0] if len(pieces) == 1 else _stacked(pieces)
 
 
 def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites.
 
+    The guide is not run, so that any will do.
+
     Raises:
-        ProgramError: what `terms` raises.
+        ProgramError: the latents are not those of the model, and what `terms` raises of its sites.
     """
-    scored = terms(program, batch, latents=latents)
-    shared = scored.shared and scored.shared._replace(posterior=torch.zeros_like(scored.shared.posterior))
-    return scored._replace(posterior=torch.zeros_like(scored.posterior), shared=shared).log_weights
+    examples = as_batch(batch)
+    pieces = []
+    for run in joint_runs(program, examples, latents):
+        model = latents_of(run)
+        if model.keys() != latents.keys():
+            raise ProgramError(
+                f"latents were given for {sorted(latents)}; the model's latent sites are {sorted(model)}. Give all of them."
+            )
+        pieces.append(_terms_of(run, examples[0], model, {}))
+    return (pieces[0] if len(pieces) == 1 else _stacked(pieces)).log_weights
+
+
+def latents_of(run: Run) -> dict[str, Site]:
+    """The latent sites of the model."""
+    return {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
 
 
 def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
@@ -115,8 +121,7 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     Raises:
         ProgramError: a site is enumerated, missing from the guide, unknown to the model, or auxiliary without need.
     """
-    model = {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
-    guide = random_sites(run.guide)
+    model, guide = latents_of(run), random_sites(run.guide)
     auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
     drawn = guide.keys() - set(auxiliary)
     generated = [
@@ -141,14 +146,6 @@ def _without_density(names: Iterable[str]) -> ProgramError:
     )
 
 
-def is_point(site: Site) -> bool:
-    """Whether a site has all its mass at one value."""
-    distribution = site["fn"]
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)
-
-
 def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
     """Raises a ProgramError unless the guide draws just the latent sites of the model."""
     missing = sorted(model.keys() - drawn)
@@ -171,8 +168,7 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
         )
 
 
-def _terms_of(run: Run, like: Tensor) -> Terms:
-    latent, guide = latent_sites(run)
+def _terms_of(run: Run, like: Tensor, latent: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
     groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}

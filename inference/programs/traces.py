@@ -1,18 +1,23 @@
 """Runs a program: its guide, and its model on the guide's draws, for any number of particles."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
+from inference.programs.autoguides import auxiliary_values
+from inference.programs.caches import FreshTransforms
+from inference.programs.program import Batch, Pair, Program, ProgramError, as_batch, localise, without_store
 from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
+from inference.programs.subsampling import GivenSubsamples
 from inference.programs.vectorized import NotVectorizable, VectorizedParticles
 
 Latents = Mapping[str, Tensor]
@@ -26,6 +31,10 @@ class Run(NamedTuple):
     model: Trace
     plate: Frame  # None where a guide run alone draws no site of the examples
     particles: int
+    batch: tuple[Tensor, ...] = ()
+    """What the program was called with."""
+    written: tuple[int, ...] = ()
+    """The places of the tensors in the batch that the program wrote into."""
 
     @property
     def examples(self) -> int:
@@ -56,12 +65,12 @@ def runs(program: Program, batch: Batch, particles: int = 1, latents: Latents | 
     Raises:
         ProgramError: no plate counts the examples, or `latents` are not those that the guide draws.
     """
-    return _executed(program, batch, particles, partial(_guide_then_model, program), latents)
+    return _executed(program, batch, particles, partial(_guide_then_model, program), latents, _tiles(program))
 
 
 def guide_runs(program: Program, batch: Batch, particles: int = 1) -> list[Run]:
     """The guide's draws alone (the runs' model traces are empty)."""
-    return _executed(program, batch, particles, partial(_guide_only, program), None)
+    return _executed(program, batch, particles, partial(_guide_only, program), None, _tiles(program))
 
 
 def model_runs(program: Program, batch: Batch, particles: int, latents: Latents | None = None) -> list[Run]:
@@ -69,31 +78,100 @@ def model_runs(program: Program, batch: Batch, particles: int, latents: Latents 
     return _executed(program, batch, particles, partial(_unconditioned, program), latents)
 
 
+def joint_runs(program: Program, batch: Batch, latents: Latents) -> list[Run]:
+    """The model alone, its latents given, its observations the batch's (the guide traces are empty)."""
+    return _executed(program, batch, 1, partial(_given, program), latents)
+
+
+@contextmanager
+def executing(program: object) -> Iterator[None]:
+    """Runs a program's code by its weights as they are now, each row with its own parameters, without Pyro's store."""
+    with without_store(), FreshTransforms(program), GivenSubsamples():
+        yield
+
+
 Once = Callable[[tuple[Tensor, ...], int, Latents | None], tuple[Trace, Trace]]
 """Guide and model of a program, run for so many copies of the batch laid along its axis."""
 
 
-def _executed(program: Program, batch: Batch, particles: int, once: Once, latents: Latents | None) -> list[Run]:
+def _tiles(program: Program) -> bool:
+    """Whether a guide may be run on several copies of the batch, one after the other."""
+    return getattr(program, "tiles", True)
+
+
+def _executed(
+    program: Program, batch: Batch, particles: int, once: Once, latents: Latents | None, tiles: bool = True
+) -> list[Run]:
     examples = as_batch(batch)
     localise(program)
     if latents:
         particles = _common_particles(latents)
-    if particles > 1 and getattr(program, "tiles", True):
+    if particles < 1:
+        raise ProgramError(f"expected at least one particle, got {particles}.")
+    if particles > 1 and tiles:
         try:
-            run = _run(once, examples, particles, latents)
+            run = _run(program, once, examples, particles, latents)
             if run.plate and run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
                 return [run]
-        except (RuntimeError, ValueError, IndexError):
-            pass  # written for one batch length; a real fault shows itself again below, in the batch's own shapes
+        except Exception as error:
+            if _is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway
+                return _in_halves(program, examples, particles, once, latents)
+            if not _may_be_of_tiling(error):
+                raise
     each = range(particles)
+    return [_run(program, once, examples, 1, _part(latents, k, k + 1)) for k in each]
+
+
+def _in_halves(
+    program: Program, batch: tuple[Tensor, ...], particles: int, once: Once, latents: Latents | None
+) -> list[Run]:
+    half = particles // 2
+    bounds = ((0, half), (half, particles))
     return [
-        _run(once, examples, 1, latents and {name: value[k : k + 1] for name, value in latents.items()}) for k in each
+        run
+        for start, end in bounds
+        for run in _executed(program, batch, end - start, once, _part(latents, start, end), tiles=True)
     ]
 
 
-def _run(once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Run:
-    with without_store():
-        guide, model = once(batch, particles, latents)
+def _part(latents: Latents | None, start: int, end: int) -> Latents | None:
+    return latents and {name: value[start:end] for name, value in latents.items()}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+_SHAPES = ("shape", "size", "dimension", "broadcast", "match", "batch", "rows", "length", "index", "examples")
+"""What the message of an error speaks of where a program was written for one batch length."""
+
+
+def _may_be_of_tiling(error: Exception) -> bool:
+    """Whether an error can come of the batch's length; if it does not, the single runs that follow meet it again.
+
+    An error that depends on a draw (a matrix that has no Cholesky factor, a NaN) may not lead there: only the draws that
+    went well would count.
+    """
+    if isinstance(error, ProgramError | IndexError | AssertionError):
+        return True
+    if not isinstance(error, RuntimeError | ValueError) or isinstance(
+        error, NotImplementedError | torch.linalg.LinAlgError | torch.OutOfMemoryError
+    ):
+        return False
+    said = str(error).lower()
+    of_values = "to satisfy the constraint" in said or "within the support" in said
+    return not of_values and any(word in said for word in _SHAPES)
+
+
+def _run(program: Program, once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Run:
+    # Where nothing is trained a program is given copies, so that what it writes into its batch stays its own.
+    given = batch if particles > 1 or torch.is_grad_enabled() else tuple(tensor.clone() for tensor in batch)
+    before = [_version(tensor) for tensor in given]
+    with executing(program):
+        guide, model = once(given, particles, latents)
+    written = tuple(place for place, tensor in enumerate(given) if _version(tensor) != before[place])
+    if given is batch:
+        refuse_writes(written)
     sites = [*random_sites(guide).values(), *random_sites(model).values()]
     rows = particles * len(batch[0])
     plate = batch_plate(sites, rows)
@@ -103,7 +181,22 @@ def _run(once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents
             f"no plate counts the {rows} examples of the batch (plates found: {found or 'none'}). Draw the sites of "
             "each example inside `with pyro.plate('data', len(x)):`."
         )
-    return Run(guide, model, plate, particles)
+    return Run(guide, model, plate, particles, given, written)
+
+
+def refuse_writes(written: tuple[int, ...]) -> None:
+    """Raises a ProgramError where a program has written into its batch."""
+    if written:
+        named = ", ".join(f"batch[{place}]" for place in written)
+        raise ProgramError(
+            f"the program writes into {named}, which are the caller's data and would be others at the next step. Make a new "
+            "tensor in its place: x = x / 2 and not x /= 2 (no method that ends in an underscore)."
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor has been written into; tensors made in inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _guide_then_model(
@@ -116,10 +209,11 @@ def _guide_then_model(
                 f"the guide observes site {name!r} (a `pyro.factor` counts as one): a guide only draws latent sites. "
                 "Move it into the model."
             )
-    if latents is not None:
-        _refuse_other_names(latents, guide_trace)
     # The whole guide trace is replayed, subsample indices too, or model and guide would index different rows.
     model = poutine.replay(program.model, trace=guide_trace)
+    if latents is not None:
+        _refuse_other_names(latents, guide_trace, _autoguide(program) is not None)
+        model = _Given(latents, particles * len(batch[0]))(model)
     return guide_trace, poutine.trace(model).get_trace(*_tiled(batch, particles))
 
 
@@ -138,9 +232,21 @@ def _unconditioned(
     return Trace(), poutine.trace(model).get_trace(*_tiled(batch, particles))
 
 
+def _given(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> tuple[Trace, Trace]:
+    assert latents is not None
+    model = _Given(latents, particles * len(batch[0]))(program.model)
+    return Trace(), poutine.trace(model).get_trace(*_tiled(batch, particles))
+
+
 def _guide_trace(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Trace:
     """The guide's draws for all particles: by one run on the batch where it has one site, else on the tiled batch."""
     rows = len(batch[0])
+    autoguide = _autoguide(program)
+    if latents is not None and autoguide is not None:
+        if autoguide.prototype_trace is None:
+            program.guide(*batch)
+        drawn = auxiliary_values(autoguide, lambda name, site: _placed(latents[name], site, rows))
+        return poutine.trace(_Drawn(drawn)(program.guide)).get_trace(*batch)
     if particles > 1:
         guide = program.guide if latents is None else _Given(latents, rows)(program.guide)
         with suppress(NotVectorizable):
@@ -164,29 +270,46 @@ class _Given(Messenger):
         self.latents, self.rows = latents, rows
 
     def _pyro_sample(self, message: Any) -> None:
-        name = message["name"]
-        if name not in self.latents or message["is_observed"]:
-            return
-        value = self.latents[name]
-        plate = batch_plate([message], self.rows)
-        if plate is None:
-            message["value"] = value.squeeze(0)
-        else:
-            axis = plate.dim - message["fn"].event_dim
-            message["value"] = value.flatten(0, 1).movedim(0, axis)
+        if message["name"] in self.latents and not message["is_observed"]:
+            message["value"] = _placed(self.latents[message["name"]], message, self.rows)
 
 
-def _refuse_other_names(latents: Latents, guide: Trace) -> None:
+class _Drawn(Messenger):
+    """Gives sites their values, laid out as the sites' plates are."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, message: Any) -> None:
+        if message["name"] in self.values:
+            message["value"] = self.values[message["name"]]
+
+
+def _placed(value: Tensor, site: Site, rows: int) -> Tensor:
+    """A value `(particles, batch, ...)`, or `(1, ...)` of a shared site, laid out as the site's plates are."""
+    plate = batch_plate([site], rows)
+    if plate is None:
+        return value.squeeze(0)
+    return value.flatten(0, 1).movedim(0, plate.dim - site["fn"].event_dim)
+
+
+def _autoguide(program: Program) -> AutoGuide | None:
+    return program.autoguide if isinstance(program, Pair) else None
+
+
+def _refuse_other_names(latents: Latents, guide: Trace, is_autoguide: bool) -> None:
     drawn = random_sites(guide)
     auxiliary = sorted(name for name, site in drawn.items() if site["infer"].get("is_auxiliary"))
-    if auxiliary:
+    if auxiliary and not is_autoguide:
         raise ProgramError(
-            f"the guide draws the auxiliary sites {auxiliary}, so its log density at given latents is not available. "
-            "Write a guide that draws the latent sites themselves; to train, Gradient.PATH needs no such scores."
+            f"the guide draws the auxiliary sites {auxiliary}, so its log density at given latents is not available. For "
+            "log p(x, z) alone use log_joint; for log q write a guide that draws the latent sites themselves."
         )
-    if drawn.keys() != latents.keys():
+    expected = drawn.keys() - set(auxiliary)
+    if expected != latents.keys():
         raise ProgramError(
-            f"latents were given for {sorted(latents)}; the guide draws {sorted(drawn)}. Give all of them."
+            f"latents were given for {sorted(latents)}; the guide draws {sorted(expected)}. Give all of them."
         )
 
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from inference.objectives.adversarial.contrast import Contrast
+from inference.programs.densities import refuse_inner_subsample, refuse_scale
 from inference.programs.program import Program, ProgramError, arguments
-from inference.programs.sites import Site, has_rsample, is_implicit, random_sites, refuse_inner_subsample, refuse_scale
+from inference.programs.sites import Site, has_rsample, is_implicit, random_sites
 from inference.programs.terms import refuse_mismatch
 from inference.programs.traces import Run, runs
 
@@ -53,7 +54,7 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
         model = _without_noise(run, model, compared)
     refuse_mismatch({name: site for name, site in model.items() if not site["is_observed"]}, set(drawn))
     _refuse_unfit(run, compared, model, guide)
-    places = {id(tensor): index for index, tensor in enumerate(batch)}
+    places = {id(tensor): index for index, tensor in enumerate(run.batch)}
     return Comparison(
         compared=tuple(compared),
         exact=tuple(name for name in model if name not in compared),

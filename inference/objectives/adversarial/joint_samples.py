@@ -11,8 +11,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from inference.objectives.adversarial.comparison import Comparison
+from inference.programs.densities import log_density, site_log_prob
 from inference.programs.program import Program, arguments, without_store
-from inference.programs.sites import Site, batch_plate, log_density, random_sites, site_log_prob
+from inference.programs.sites import Site, batch_plate, random_sites
 from inference.programs.traces import Run, guide_runs
 
 

@@ -1,0 +1,56 @@
+"""The caches of transforms, which know nothing of weights that have changed since they were filled."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from torch import nn
+from torch.distributions import Transform
+from torch.distributions.transforms import _InverseTransform
+
+from inference.programs.sites import layers
+
+
+class FreshTransforms(Messenger):
+    """Empties the cache of every transform that a run meets, once, so that draws of this run keep their way back."""
+
+    def __init__(self, program: object) -> None:
+        super().__init__()
+        self.emptied: set[int] = set()
+        for module in program.modules() if isinstance(program, nn.Module) else ():
+            if isinstance(module, Transform):
+                self._empty(module)
+
+    def _pyro_sample(self, message: Any) -> None:
+        for transform in _transforms(message["fn"]):
+            self._empty(transform)
+
+    def _empty(self, transform: Transform) -> None:
+        if id(transform) not in self.emptied:
+            self.emptied.add(id(transform))
+            _empty(transform)
+
+
+def empty_caches(distribution: object) -> None:
+    """Lets a transformed distribution find the way back from a value anew, by its weights as they are now."""
+    for transform in _transforms(distribution):
+        _empty(transform)
+
+
+def _transforms(distribution: object) -> Iterator[Transform]:
+    for layer in layers(distribution):
+        yield from getattr(layer, "transforms", ())
+
+
+def _empty(transform: Transform) -> None:
+    transform._cached_x_y = None, None
+    for part in _parts(transform):
+        _empty(part)
+
+
+def _parts(transform: Any) -> list[Any]:
+    """What a transform is made of."""
+    if isinstance(transform, _InverseTransform):
+        return [transform._inv]
+    inner = [transform.base_transform] if hasattr(transform, "base_transform") else []
+    return [*inner, *getattr(transform, "parts", ()), *getattr(transform, "transforms", ())]

@@ -1,0 +1,100 @@
+"""The log density of a site's value, and what it counts for per example."""
+
+import math
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from inference.programs.caches import empty_caches
+from inference.programs.program import ProgramError
+from inference.programs.sites import Frame, Site, has_rsample, plates
+from inference.programs.values import has_exact_support, in_support, refuse_broadcast
+
+
+def site_log_prob(name: str, site: Site) -> Tensor:
+    """The masked, unscaled log density of a site's value, in nats, of the shape that its plates give.
+
+    It is -inf where the value lies outside the support, whether Pyro's validation is on or off.
+
+    Raises:
+        ProgramError: `poutine.scale` was applied, a value would be broadcast, the density is in half precision, or has axes
+            that belong to no plate.
+    """
+    refuse_scale(name, site)
+    refuse_broadcast(name, site)
+    frames = plates(site)
+    log_prob = log_prob_in_support(site)
+    if log_prob.dtype in (torch.bfloat16, torch.float16):
+        raise ProgramError(
+            f"site {name!r} has a log density in {log_prob.dtype}, too coarse to add up: under autocast give the "
+            "distribution parameters in float32, such as Bernoulli(logits=logits.float())."
+        )
+    log_prob = scale_and_mask(log_prob, 1.0, site["mask"])
+    dims = {frame.dim for frame in frames.values()}
+    loose = [dim for dim in range(-log_prob.dim(), 0) if log_prob.shape[dim] != 1 and dim not in dims]
+    if loose:
+        raise ProgramError(
+            f"site {name!r} has a log density of shape {tuple(log_prob.shape)}, of which the axes {loose} belong to no "
+            f"plate (its plates: {_shown(frames)}). Move them into the event with .to_event({len(loose)}), or declare "
+            "a plate."
+        )
+    return log_prob
+
+
+def log_prob_in_support(site: Site) -> Tensor:
+    """The log density as the distribution gives it, but -inf outside of its support, where many give some number."""
+    fn, value = site["fn"], site["value"]
+    if not has_rsample(fn):
+        empty_caches(fn)  # the gradient of such a density is by the weights on the way back from the value
+    log_prob: Tensor = fn.log_prob(value, *site["args"], **site["kwargs"])
+    if not (site["is_observed"] or has_exact_support(fn)):
+        return log_prob
+    inside = in_support(fn, value)
+    return log_prob if inside is None else torch.where(inside, log_prob, -torch.inf)
+
+
+def refuse_scale(name: str, site: Site) -> None:
+    """Raises a ProgramError where a site is scaled by more than its plates' subsampling."""
+    natural = math.prod(frame.full_size / frame.size for frame in plates(site).values())
+    scale = site["scale"]
+    if isinstance(scale, Tensor) or not math.isclose(scale, natural, rel_tol=1e-9):
+        raise ProgramError(
+            f"site {name!r} is scaled by {scale}, where its plates account for {natural:g}: a scaled log density has no "
+            "bound per example. Remove poutine.scale and weight the objective instead, or train with "
+            "SVI(program, Trace_ELBO())."
+        )
+
+
+def log_density(name: str, site: Site, plate: Frame) -> Tensor:
+    """The log density of a site inside the batch plate, per example: `(examples,)` nats.
+
+    Plates inside the batch's, or outside it over pixels or time, are summed into the example.
+
+    Raises:
+        ProgramError: what `site_log_prob` raises, a subsampled inner plate, or a value that would be broadcast.
+    """
+    refuse_inner_subsample(name, site, plate)
+    log_prob = site_log_prob(name, site)
+    if log_prob.dim() < -plate.dim or log_prob.shape[plate.dim] != plate.size:
+        raise ProgramError(
+            f"site {name!r} has a log density of shape {tuple(log_prob.shape)}, where plate {plate.name!r} has "
+            f"{plate.size} examples along axis {plate.dim}. Give its distribution that batch axis."
+        )
+    if log_prob.dim() == 1:
+        return log_prob
+    return log_prob.movedim(plate.dim, 0).flatten(1).sum(1)
+
+
+def refuse_inner_subsample(name: str, site: Site, plate: Frame) -> None:
+    """Raises a ProgramError where a plate other than the batch's is subsampled."""
+    for frame in plates(site).values():
+        if frame.name != plate.name and frame.full_size != frame.size:
+            raise ProgramError(
+                f"site {name!r}: plate {frame.name!r} takes {frame.size} of {frame.full_size} at random, so its log density "
+                "is an estimate and bounds do not hold. Use the whole plate, or train with SVI(program, Trace_ELBO())."
+            )
+
+
+def _shown(frames: dict[str, Frame]) -> str:
+    return ", ".join(f"{frame.name} of {frame.size} at axis {frame.dim}" for frame in frames.values()) or "none"
