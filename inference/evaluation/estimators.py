@@ -122,7 +122,7 @@ class _Mean:
         if self.count == 0:
             self.mean, self.squares = mean, (log_weights - mean).square().sum(0)
         else:
-            shift = mean - self.mean
+            shift = torch.where(mean == self.mean, 0.0, mean - self.mean)  # -inf less itself is no number
             self.mean = self.mean + shift * (new / total)
             self.squares = (
                 self.squares + (log_weights - mean).square().sum(0) + shift.square() * (self.count * new / total)
@@ -131,7 +131,8 @@ class _Mean:
 
     def estimate(self) -> Estimate:
         variance = self.squares / (self.count - 1) if self.count > 1 else torch.full_like(self.mean, math.nan)
-        return Estimate(self.mean, (variance / self.count).sqrt())
+        error = (variance / self.count).sqrt()
+        return Estimate(self.mean, torch.where(self.mean.isinf(), torch.inf, error))
 
 
 class _PowerMean:

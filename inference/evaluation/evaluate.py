@@ -5,18 +5,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimators import EXACT, Estimator, Importance
+from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
+from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.programs.bounds import LOWER_BOUND
-from inference.programs.check import check_batch
+from inference.programs.check import check_batch, check_values
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
-from inference.programs.sites import is_implicit, is_point, random_sites
-from inference.programs.traces import Run, runs
+from inference.programs.traces import runs
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Evaluation:
     dimensions: int | None = None
     """Values per example of the only observed site, where that is discrete."""
     per_example: bool = True
+    without_bits: str = ""
+    """Why bits per dimension are not to be had, where they are not."""
 
     def mean(self, name: str) -> float:
         """The mean log-likelihood per example, in nats (the dataset's, where nothing can be had per example)."""
@@ -51,15 +54,16 @@ class Evaluation:
         return float(values.std() / math.sqrt(len(values)))
 
     def bits_per_dim(self, name: str) -> float:
-        """Minus the mean log-likelihood in bits per observed value; only of one discrete observed site.
+        """Minus the mean log-likelihood in bits per observed variable; only of one discrete observed site.
 
         Raises:
-            ProgramError: the likelihood is a density, several sites are observed, or the number is the dataset's.
+            ProgramError: the likelihood is a density, several sites are observed, values are masked, or the number is the
+                dataset's.
         """
         if self.dimensions is None or not self.per_example:
             raise ProgramError(
-                f"bits per dimension are of one discrete observed site; this program's likelihood is "
-                f"{self.measured_on.get('likelihood')}. Quote nats."
+                f"bits per dimension are of one discrete observed site, each of its values scored: here "
+                f"{self.without_bits or 'that is not so'}. Quote nats."
             )
         return -self.mean(name) / (self.dimensions * math.log(2.0))
 
@@ -137,6 +141,7 @@ def evaluate(
         ProgramError: the program subsamples by itself, or what the estimators raise.
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
+    shapes: set[tuple[tuple[int, ...], ...]] = set()
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in estimators}
     with torch.no_grad(), evaluating(program), own_noise(seed):
         stream = batches_of(batches)
@@ -144,19 +149,23 @@ def evaluate(
         if first is None:
             raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
         check_batch(program, first)
-        likelihood = _likelihood_of(program, first)
+        likelihood = likelihood_of(program, first)
         whole = hashlib.sha256()
         feed = chain([first], stream) if likelihood.per_example else [_whole(likelihood, [first, *stream])]
         for index, batch in enumerate(feed):
             if not description:
                 _add(whole, batch)
+            shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in batch))
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
-                estimate = estimator(program, batch)
+                estimate = _estimated(estimator, program, batch)
                 found[name].append((estimate.log_prob.double().cpu(), estimate.error.double().cpu()))
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
+    if likelihood.dimensions is not None and len(shapes) > 1:  # such as sequences of several lengths
+        without_bits = f"examples have different shapes, {sorted(shapes)}"
+        likelihood = likelihood._replace(dimensions=None, without_bits=without_bits)
     return Evaluation(
         log_prob={name: torch.cat([value for value, _ in pieces]) for name, pieces in found.items()},
         error={name: torch.cat([error for _, error in pieces]) for name, pieces in found.items()},
@@ -167,8 +176,32 @@ def evaluate(
         settings={name: dict(estimator.settings) for name, estimator in estimators.items()},
         measured_on=description,
         dimensions=likelihood.dimensions,
+        without_bits=likelihood.without_bits,
         per_example=likelihood.per_example,
     )
+
+
+def _estimated(estimator: Estimator, program: Program, batch: tuple[Tensor, ...]) -> Estimate:
+    """An estimate; where it is not finite, as of values outside their support, the program's sites may say why.
+
+    Raises:
+        ProgramError: a site has values outside its distribution's support.
+    """
+    try:
+        estimate = estimator(program, batch)
+    except ValueError as error:  # Pyro's validation, where it is switched on
+        if not isinstance(error, ProgramError) and "within the support" in str(error):
+            _check_values(program, batch)
+        raise
+    if not bool(estimate.log_prob.isfinite().all()):
+        _check_values(program, batch)
+    return estimate
+
+
+def _check_values(program: Program, batch: tuple[Tensor, ...]) -> None:
+    with pyro.validation_enabled(False):
+        for run in runs(program, batch):
+            check_values(run)
 
 
 def _finite(value: float) -> float | None:
@@ -191,52 +224,13 @@ def _add(digest: "hashlib._Hash", batch: tuple[Tensor, ...]) -> None:
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
-class _Likelihood(NamedTuple):
-    """What kind of number log p(x) is for a program."""
-
-    per_example: bool
-    dimensions: int | None
-    kind: str
-    dataset: int
-    """The size of the dataset that a number of the whole stands for."""
-    point: bool
-    """Whether the guide puts a continuous latent at one value, so that weights are no weights."""
-
-
-def _likelihood_of(program: Program, batch: Batch) -> _Likelihood:
-    run = runs(program, batch)[0]
-    rows = len(as_batch(batch)[0])
-    if run.plate.size != rows:
-        raise ProgramError(
-            f"plate {run.plate.name!r} draws its own subsample of {run.plate.size} from {rows} examples, so no number "
-            "belongs to a given example. Pass batches to the program and use pyro.plate('data', len(x))."
-        )
-    sites = random_sites(run.model)
-    observed = [site for site in sites.values() if site["is_observed"] and not is_implicit(site["fn"])]
-    discrete = [bool(getattr(site["fn"].support, "is_discrete", False)) for site in observed]
-    kinds = {True: "discrete", False: "density"}
-    kind = " and ".join(sorted({kinds[is_discrete] for is_discrete in discrete})) or "implicit"
-    single = len(observed) == 1 and discrete[0] and observed[0]["mask"] is None
-    per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
-    dimensions = observed[0]["value"].numel() // run.plate.size if single else None
-    return _Likelihood(per_example, dimensions, kind, run.plate.full_size, _is_point_estimate(run))
-
-
-def _is_point_estimate(run: Run) -> bool:
-    guide, model = random_sites(run.guide), random_sites(run.model)
-    if any(site["infer"].get("is_auxiliary") for site in guide.values()):
-        return False  # the sites are deterministic functions of a draw
-    continuous = (name for name, site in model.items() if not getattr(site["fn"].support, "is_discrete", False))
-    return any(name in guide and is_point(guide[name]) for name in continuous)
-
-
 def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
     """The batches of one batch, or of many."""
     one = isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(t, Tensor) for t in batches))
     return map(as_batch, [batches] if one else batches)  # type: ignore[arg-type, list-item]  # narrowed by `one`
 
 
-def _whole(likelihood: _Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _whole(likelihood: Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
     whole = tuple(torch.cat(column) for column in zip(*batches, strict=True))
     size, rows = likelihood.dataset, len(whole[0])

@@ -1,13 +1,15 @@
 """The exact log-likelihood of a program whose latent sites are discrete, by summing them out."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.distributions.torch import Independent
 from pyro.distributions.util import scale_and_mask
+from pyro.infer import infer_discrete
 from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
 from pyro.poutine.messenger import Messenger
@@ -18,7 +20,7 @@ from torch import Tensor
 from inference.programs.densities import log_prob_in_support, refuse_inner_subsample, refuse_scale
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Frame, Site, plates, random_sites
-from inference.programs.traces import Run, executing, runs
+from inference.programs.traces import Latents, Run, copies, executed, executing, given_latents, runs
 
 
 def summed_out(program: Program, batch: Batch) -> Tensor:
@@ -33,13 +35,35 @@ def summed_out(program: Program, batch: Batch) -> Tensor:
     examples = as_batch(batch)
     run = runs(program, examples)[0]
     _refuse_unsummable(run)
-    trace = enumerated_trace(poutine.infer_config(program.model, config_fn=_in_parallel), program, run, examples)
-    return _contracted(trace, run.plate)
+    return _contracted(_enumerated_trace(program, run, examples), run.plate)
 
 
-def enumerated_trace(model: Callable[..., Any], program: Program, run: Run, examples: tuple[Tensor, ...]) -> Trace:
-    """A trace of the model that holds every value of its enumerated sites, with log densities packed by symbols."""
-    with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - nesting_of(run)):
+def assignment_runs(program: Program, batch: Batch, particles: int, latents: Latents) -> list[Run]:
+    """The model, its given latents as they are, its sites of finite support drawn from p(k | x, z).
+
+    By the backward pass of the contraction that sums them out.
+    """
+
+    def once(examples: tuple[Tensor, ...], particles: int, given: Latents | None) -> tuple[Trace, Trace]:
+        model = given_latents(program, given or {}, particles * len(examples[0]))
+        tiled = copies(examples, particles)
+        nesting = _nesting(poutine.trace(model).get_trace(*tiled))
+        marked = Unmasked()(poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {})))
+        sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
+        return Trace(), poutine.trace(sampled).get_trace(*tiled)
+
+    return executed(program, batch, particles, once, latents)
+
+
+def is_finite(site: Site) -> bool:
+    """Whether a site can be summed over its support."""
+    return bool(getattr(site["fn"], "has_enumerate_support", False))
+
+
+def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) -> Trace:
+    """A trace of the model that holds every value of its finite sites, with log densities packed by symbols."""
+    model = poutine.infer_config(program.model, config_fn=_in_parallel)
+    with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):
         trace = poutine.trace(model).get_trace(*examples)
     trace = poutine.util.prune_subsample_sites(trace)
     for site in random_sites(trace).values():
@@ -51,9 +75,9 @@ def enumerated_trace(model: Callable[..., Any], program: Program, run: Run, exam
     return trace
 
 
-def nesting_of(run: Run) -> int:
-    """How many axes the plates of a run take, counted from the right."""
-    return max(-frame.dim for site in random_sites(run.model).values() for frame in plates(site).values())
+def _nesting(trace: Trace) -> int:
+    """How many axes the plates of a trace take, counted from the right."""
+    return max(-frame.dim for site in random_sites(trace).values() for frame in plates(site).values())
 
 
 class Unmasked(Messenger):
@@ -102,11 +126,11 @@ def _enumerated(trace: Trace) -> list[str]:
     return [name for name, site in random_sites(trace).items() if site["infer"].get("_enumerate_symbol")]
 
 
-def _in_parallel(site: Site) -> InferDict:
-    latent = (
-        site["type"] == "sample" and not site["is_observed"] and getattr(site["fn"], "has_enumerate_support", False)
-    )
-    return {"enumerate": "parallel", "expand": False} if latent else {}
+def _in_parallel(site: Site, given: Latents = MappingProxyType({})) -> InferDict:
+    if site["type"] != "sample" or site["is_observed"] or not is_finite(site):
+        return {}
+    how: Any = None if site["name"] in given else "parallel"
+    return {"enumerate": how, "expand": False}
 
 
 def _refuse_unsummable(run: Run) -> None:

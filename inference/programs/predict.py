@@ -1,12 +1,16 @@
 """What a program draws: from its prior, its guide, and its model given latents."""
 
+import warnings
+from collections.abc import Mapping
+
 import torch
 from pyro.distributions import Unit
 from torch import Tensor
 
-from inference.programs.program import Batch, Program, ProgramError, evaluating
-from inference.programs.sites import Site, random_sites
-from inference.programs.traces import Latents, Run, guide_runs, model_runs
+from inference.programs.enumeration import assignment_runs, is_finite
+from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
+from inference.programs.sites import Site, deterministic_sites, random_sites
+from inference.programs.traces import Latents, Run, guide_runs, joint_runs, model_runs, runs
 
 
 class NoMean(ProgramError):
@@ -30,26 +34,35 @@ def sample(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
 
 
 def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
-    """Draws of the latent sites from the guide: `(draws, batch, ...)`, or `(draws, ...)` of shared sites."""
+    """Draws of the latent sites from the guide, and the `pyro.deterministic` sites that follow from them.
+
+    Returns:
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site.
+    """
     with torch.no_grad(), evaluating(program):
-        return draw(program, batch, draws)
+        found = runs(program, batch, draws)
+        if len(found) < draws and not all(map(found[0].is_local, _deterministic(found[0]).values())):
+            # A value that is of all examples must not be one of all particles.
+            found = [run for _ in range(draws) for run in runs(program, batch)]
+        return _together([run.values(_drawn(run)) | _following(run, len(as_batch(batch)[0])) for run in found])
 
 
 def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
-    """What `posterior` gives, with gradients and in the program's own mode."""
+    """Draws of the latent sites from the guide, with gradients and in the program's own mode."""
     return _together([run.values(_drawn(run)) for run in guide_runs(program, batch, draws)])
 
 
 def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor]:
     """The mean of each observed site's distribution given latents: `(particles, batch, ...)`.
 
-    Latent sites that are not given are drawn from the prior.
+    Latent sites that are not given are drawn from the prior; but those of finite support from p(k | x, z), where the batch
+    observes x. Where it does not, a UserWarning says so.
 
     Raises:
         NoMean: a distribution has no mean in closed form.
     """
     with torch.no_grad(), evaluating(program):
-        found = model_runs(program, batch, 1, latents)
+        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1))
         return _together(
             [
                 {
@@ -63,21 +76,68 @@ def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor
 
 
 def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
-    """Draws of the observed sites given latents drawn from the guide: `(draws, batch, ...)`."""
+    """Draws of the observed sites given latents drawn from the guide: `(draws, batch, ...)`.
+
+    Sites of finite support that the guide leaves out are drawn from p(k | x, z), and are among the result.
+
+    Raises:
+        ProgramError: the guide leaves out a latent site of another kind, which would be drawn whatever x is.
+    """
     with torch.no_grad(), evaluating(program):
-        found = model_runs(program, batch, draws, draw(program, batch, draws))
-        return _together([run.values(_lifted(run)) for run in found])
+        latents = draw(program, batch, draws)
+        _refuse_left_out(program, batch, latents)
+        given = _with_assignments(program, batch, latents, draws)
+        found = model_runs(program, batch, draws, given)
+        assigned = {name: value for name, value in given.items() if name not in latents}
+        return _together([run.values(_lifted(run)) for run in found]) | assigned
+
+
+def _with_assignments(program: Program, batch: Batch, latents: Latents, draws: int) -> dict[str, Tensor]:
+    """The latents, and draws of the sites of finite support that they leave out, given x and them."""
+    run = joint_runs(program, batch, _first(latents))[0]
+    left_out = [name for name, site in _latent(run).items() if name not in latents]
+    finite = [name for name in left_out if is_finite(_latent(run)[name])]
+    if not finite:
+        return dict(latents)
+    if not any(site["is_observed"] for site in random_sites(run.model).values()):
+        warnings.warn(f"the batch observes nothing, so that {finite} are drawn from the prior", stacklevel=3)
+        return dict(latents)
+    if len(finite) < len(left_out):
+        prior = _together([each.values(_latent(each)) for each in model_runs(program, batch, draws, latents)])
+        latents = {**{name: prior[name] for name in left_out if name not in finite}, **latents}
+    found = assignment_runs(program, batch, draws, latents)
+    return {**latents, **_together([each.values({name: _latent(each)[name] for name in finite}) for each in found])}
+
+
+def _refuse_left_out(program: Program, batch: Batch, latents: Latents) -> None:
+    run = joint_runs(program, batch, _first(latents))[0]
+    strange = sorted(name for name, site in _latent(run).items() if name not in latents and not is_finite(site))
+    if strange:
+        raise ProgramError(
+            f"the guide does not draw the latent sites {strange}, so they would be drawn from the prior, whatever x is. "
+            "Draw them in the guide, or draw from the prior: sample(program, batch)."
+        )
+
+
+def _first(latents: Latents) -> dict[str, Tensor]:
+    return {name: value[:1] for name, value in latents.items()}
 
 
 def _mean(name: str, site: Site) -> Tensor:
     try:
-        mean: Tensor = site["fn"].mean
-    except NotImplementedError as error:
+        mean: Tensor | None = site["fn"].mean
+    except NotImplementedError:
+        mean = None
+    if mean is None or not bool(mean.isfinite().all()):  # torch's word for none, as of Categorical and Cauchy
         raise NoMean(
             f"the distribution of site {name!r} ({type(site['fn']).__name__}) has no mean in closed form. Average draws: "
             "`reconstruct`, or `sample`."
-        ) from error
+        )
     return mean
+
+
+def _latent(run: Run) -> dict[str, Site]:
+    return {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
 
 
 def _drawn(run: Run) -> dict[str, Site]:
@@ -88,5 +148,20 @@ def _lifted(run: Run) -> dict[str, Site]:
     return {name: site for name, site in random_sites(run.model).items() if site["infer"].get("was_observed")}
 
 
-def _together(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _deterministic(run: Run) -> dict[str, Site]:
+    return deterministic_sites(run.guide) | deterministic_sites(run.model)
+
+
+def _following(run: Run, examples: int) -> dict[str, Tensor]:
+    """The values of `pyro.deterministic` sites, whose batch axis is the first that is as long as the run's plate."""
+    found = {}
+    for name, site in _deterministic(run).items():
+        value, rows = site["value"], run.particles * examples
+        axes = [axis for axis in range(value.dim()) if value.shape[axis] == rows]
+        local = run.is_local(site) and axes
+        found[name] = value.movedim(axes[0], 0).unflatten(0, (run.particles, examples)) if local else value.unsqueeze(0)
+    return found
+
+
+def _together(pieces: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -23,6 +23,12 @@ def random_sites(trace: Trace) -> dict[str, Site]:
     }
 
 
+def deterministic_sites(trace: Trace) -> dict[str, Site]:
+    """The sites of `pyro.deterministic`: functions of what was drawn."""
+    nodes: Iterable[tuple[str, Site]] = trace.nodes.items()
+    return {name: site for name, site in nodes if site["type"] == "sample" and site["infer"].get("_deterministic")}
+
+
 def layers(distribution: object) -> list[Any]:
     """A distribution and what it wraps, the innermost last."""
     found = [distribution]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
 from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import Site, has_rsample, is_implicit, is_point, random_sites
+from inference.programs.sites import Site, deterministic_sites, has_rsample, is_implicit, is_point, random_sites
 from inference.programs.traces import Latents, Run, joint_runs, runs
 
 
@@ -102,9 +102,10 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     pieces = []
     for run in joint_runs(program, examples, latents):
         model = latents_of(run)
-        if model.keys() != latents.keys():
+        given = latents.keys() - deterministic_sites(run.model)
+        if model.keys() != given:
             raise ProgramError(
-                f"latents were given for {sorted(latents)}; the model's latent sites are {sorted(model)}. Give all of them."
+                f"latents were given for {sorted(given)}; the model's latent sites are {sorted(model)}. Give all of them."
             )
         pieces.append(_terms_of(run, examples[0], model, {}))
     return (pieces[0] if len(pieces) == 1 else _stacked(pieces)).log_weights

@@ -16,7 +16,7 @@ from torch import Tensor
 from inference.programs.autoguides import auxiliary_values
 from inference.programs.caches import FreshTransforms
 from inference.programs.program import Batch, Pair, Program, ProgramError, as_batch, localise, without_store
-from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
+from inference.programs.sites import Frame, Site, batch_plate, deterministic_sites, plates, random_sites
 from inference.programs.subsampling import GivenSubsamples
 from inference.programs.vectorized import NotVectorizable, VectorizedParticles
 
@@ -65,22 +65,22 @@ def runs(program: Program, batch: Batch, particles: int = 1, latents: Latents | 
     Raises:
         ProgramError: no plate counts the examples, or `latents` are not those that the guide draws.
     """
-    return _executed(program, batch, particles, partial(_guide_then_model, program), latents, _tiles(program))
+    return executed(program, batch, particles, partial(_guide_then_model, program), latents, _tiles(program))
 
 
 def guide_runs(program: Program, batch: Batch, particles: int = 1) -> list[Run]:
     """The guide's draws alone (the runs' model traces are empty)."""
-    return _executed(program, batch, particles, partial(_guide_only, program), None, _tiles(program))
+    return executed(program, batch, particles, partial(_guide_only, program), None, _tiles(program))
 
 
 def model_runs(program: Program, batch: Batch, particles: int, latents: Latents | None = None) -> list[Run]:
     """The model alone, its latents drawn from the prior or given, its observations drawn (the guide traces are empty)."""
-    return _executed(program, batch, particles, partial(_unconditioned, program), latents)
+    return executed(program, batch, particles, partial(_unconditioned, program), latents)
 
 
 def joint_runs(program: Program, batch: Batch, latents: Latents) -> list[Run]:
     """The model alone, its latents given, its observations the batch's (the guide traces are empty)."""
-    return _executed(program, batch, 1, partial(_given, program), latents)
+    return executed(program, batch, 1, partial(_given, program), latents)
 
 
 @contextmanager
@@ -99,9 +99,10 @@ def _tiles(program: Program) -> bool:
     return getattr(program, "tiles", True)
 
 
-def _executed(
+def executed(
     program: Program, batch: Batch, particles: int, once: Once, latents: Latents | None, tiles: bool = True
 ) -> list[Run]:
+    """Runs of a program by `once`: one for all particles where it can be, or one run each."""
     examples = as_batch(batch)
     localise(program)
     if latents:
@@ -130,7 +131,7 @@ def _in_halves(
     return [
         run
         for start, end in bounds
-        for run in _executed(program, batch, end - start, once, _part(latents, start, end), tiles=True)
+        for run in executed(program, batch, end - start, once, _part(latents, start, end), tiles=True)
     ]
 
 
@@ -212,9 +213,13 @@ def _guide_then_model(
     # The whole guide trace is replayed, subsample indices too, or model and guide would index different rows.
     model = poutine.replay(program.model, trace=guide_trace)
     if latents is not None:
-        _refuse_other_names(latents, guide_trace, _autoguide(program) is not None)
         model = _Given(latents, particles * len(batch[0]))(model)
-    return guide_trace, poutine.trace(model).get_trace(*_tiled(batch, particles))
+    model_trace = poutine.trace(model).get_trace(*copies(batch, particles))
+    if latents is not None:
+        _refuse_other_names(
+            latents.keys() - deterministic_sites(model_trace), guide_trace, _autoguide(program) is not None
+        )
+    return guide_trace, model_trace
 
 
 def _guide_only(
@@ -229,13 +234,18 @@ def _unconditioned(
     model = poutine.uncondition(program.model)
     if latents is not None:
         model = _Given(latents, particles * len(batch[0]))(model)
-    return Trace(), poutine.trace(model).get_trace(*_tiled(batch, particles))
+    return Trace(), poutine.trace(model).get_trace(*copies(batch, particles))
 
 
 def _given(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> tuple[Trace, Trace]:
-    assert latents is not None
-    model = _Given(latents, particles * len(batch[0]))(program.model)
-    return Trace(), poutine.trace(model).get_trace(*_tiled(batch, particles))
+    model = given_latents(program, latents or {}, particles * len(batch[0]))
+    return Trace(), poutine.trace(model).get_trace(*copies(batch, particles))
+
+
+def given_latents(program: Program, latents: Latents, rows: int) -> Callable[..., Any]:
+    """The model of so many rows, with the values of these latents given."""
+    model: Callable[..., Any] = _Given(latents, rows)(program.model)
+    return model
 
 
 def _guide_trace(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Trace:
@@ -253,10 +263,11 @@ def _guide_trace(program: Program, batch: tuple[Tensor, ...], particles: int, la
             trace = poutine.trace(VectorizedParticles(particles, rows)(guide)).get_trace(*batch)
             return prune_subsample_sites(trace)  # the model's plate is longer, and takes all its rows
     guide = program.guide if latents is None else _Given(latents, particles * rows)(program.guide)
-    return poutine.trace(guide).get_trace(*_tiled(batch, particles))
+    return poutine.trace(guide).get_trace(*copies(batch, particles))
 
 
-def _tiled(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
+def copies(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
+    """The batch for so many particles, one copy after the other."""
     if particles == 1:
         return batch
     return tuple(tensor.expand(particles, *tensor.shape).flatten(0, 1) for tensor in batch)
@@ -298,7 +309,7 @@ def _autoguide(program: Program) -> AutoGuide | None:
     return program.autoguide if isinstance(program, Pair) else None
 
 
-def _refuse_other_names(latents: Latents, guide: Trace, is_autoguide: bool) -> None:
+def _refuse_other_names(given: set[str], guide: Trace, is_autoguide: bool) -> None:
     drawn = random_sites(guide)
     auxiliary = sorted(name for name, site in drawn.items() if site["infer"].get("is_auxiliary"))
     if auxiliary and not is_autoguide:
@@ -307,9 +318,9 @@ def _refuse_other_names(latents: Latents, guide: Trace, is_autoguide: bool) -> N
             "log p(x, z) alone use log_joint; for log q write a guide that draws the latent sites themselves."
         )
     expected = drawn.keys() - set(auxiliary)
-    if expected != latents.keys():
+    if expected != given:
         raise ProgramError(
-            f"latents were given for {sorted(latents)}; the guide draws {sorted(expected)}. Give all of them."
+            f"latents were given for {sorted(given)}; the guide draws {sorted(expected)}. Give all of them."
         )
 
 

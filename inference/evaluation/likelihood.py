@@ -1,0 +1,137 @@
+"""What kind of number log p(x) is for a program: whose, of what, in which unit, and whether by weights at all."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions import MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from inference.programs.program import Batch, Program, ProgramError, as_batch
+from inference.programs.sites import Site, is_implicit, is_point, layers, random_sites
+from inference.programs.traces import Run, guide_runs, runs
+
+
+class Likelihood(NamedTuple):
+    """What kind of number log p(x) is for a program."""
+
+    per_example: bool
+    dimensions: int | None
+    """Values per example of the only observed site, where that is discrete."""
+    without_bits: str
+    """Why bits per dimension are not to be had; empty where they are."""
+    kind: str
+    dataset: int
+    """The size of the dataset that a number of the whole stands for."""
+    point: bool
+    """Whether the guide puts a continuous latent at one value, so that weights are no weights."""
+
+
+def likelihood_of(program: Program, batch: Batch) -> Likelihood:
+    """What kind of number log p(x) is, as the sites of one batch tell.
+
+    Raises:
+        ProgramError: the program draws its own subsample of the batch.
+    """
+    run = runs(program, batch)[0]
+    rows = len(as_batch(batch)[0])
+    if run.plate.size != rows:
+        raise ProgramError(
+            f"plate {run.plate.name!r} draws its own subsample of {run.plate.size} from {rows} examples, so no number "
+            "belongs to a given example. Pass batches to the program and use pyro.plate('data', len(x))."
+        )
+    observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
+    densities = {name: site for name, site in observed.items() if not is_implicit(site["fn"])}
+    kinds = {"discrete" if _is_discrete(site) else "density" for site in densities.values()}
+    per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
+    without_bits = _without_bits(observed, per_example)
+    return Likelihood(
+        per_example=per_example,
+        dimensions=None if without_bits else _variables(next(iter(observed.values()))) // rows,
+        without_bits=without_bits,
+        kind=" and ".join(sorted(kinds)) or "implicit",
+        dataset=run.plate.full_size,
+        point=_is_point_estimate(program, batch, run),
+    )
+
+
+def _without_bits(observed: dict[str, Site], per_example: bool) -> str:
+    """Why the nats of a program are not those of so many discrete values."""
+    if not per_example:
+        return "latents are shared by all examples, and the number is the whole dataset's"
+    if len(observed) != 1:
+        return f"the program observes {len(observed)} sites ({', '.join(observed) or 'none'}), and not one"
+    ((name, site),) = observed.items()
+    if is_implicit(site["fn"]):
+        return f"site {name!r} has no density"
+    if not _is_discrete(site):
+        return f"the likelihood of site {name!r} is a density"
+    if site["mask"] is not None or any(isinstance(layer, MaskedDistribution) for layer in layers(site["fn"])):
+        return f"a mask hides values of site {name!r}, which do not count"
+    if not _variables(site):
+        return f"the values of site {name!r} ({type(layers(site['fn'])[-1]).__name__}) are no variables of their own"
+    return ""
+
+
+def _is_discrete(site: Site) -> bool:
+    return bool(getattr(site["fn"].support, "is_discrete", False))
+
+
+def _variables(site: Site) -> int:
+    """How many discrete variables a site has in all; 0 where a value is not told from its neighbours in the event."""
+    support, value = site["fn"].support, site["value"]
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if isinstance(support, type(constraints.one_hot)):
+        return int(value.numel() // value.shape[-1])
+    return int(value.numel()) if support.event_dim == 0 else 0
+
+
+def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
+    """Whether a continuous latent has one value, which no random draw of the guide is behind."""
+    guide, model = random_sites(run.guide), random_sites(run.model)
+    points = [
+        name
+        for name, site in model.items()
+        if name in guide and is_point(guide[name]) and not getattr(site["fn"].support, "is_discrete", False)
+    ]
+    if not points:
+        return False
+    following = _Following()
+    with torch.enable_grad(), following:
+        drawn = random_sites(guide_runs(program, batch)[0].guide)
+        random = all(_follows(drawn[name]["value"], following.draws) for name in points)
+    if not random:
+        return True
+    # Fewer random numbers than latents leave some of these to the others.
+    return sum(_unconstrained_size(model[name]) for name in points) > sum(map(Tensor.numel, following.draws))
+
+
+class _Following(Messenger):
+    """Makes the auxiliary draws of a guide leaves, so that it can be asked what is a function of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[Tensor] = []
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if message["infer"].get("is_auxiliary") and not is_point(message) and message["value"].is_floating_point():
+            message["value"] = message["value"].detach().requires_grad_()
+            self.draws.append(message["value"])
+
+
+def _follows(value: Tensor, draws: list[Tensor]) -> bool:
+    if not draws or not value.requires_grad:
+        return False
+    found = torch.autograd.grad(value.sum(), draws, allow_unused=True)
+    return any(gradient is not None for gradient in found)
+
+
+def _unconstrained_size(site: Site) -> int:
+    shape = tuple(site["value"].shape)
+    try:
+        return math.prod(biject_to(site["fn"].support).inverse_shape(shape))
+    except NotImplementedError:
+        return 0  # of no known coordinates, so that they can not be counted
