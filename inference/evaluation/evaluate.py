@@ -221,7 +221,8 @@ _POINT = "log joint at a point estimate, no bound"
 def _add(digest: "hashlib._Hash", batch: tuple[Tensor, ...]) -> None:
     """What a number was measured on, where nobody says: the data themselves."""
     for tensor in batch:
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        laid_out = tensor.cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(laid_out.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from inference.programs.caches import empty_caches
 from inference.programs.program import ProgramError
 from inference.programs.sites import Frame, Site, has_rsample, plates
-from inference.programs.values import has_exact_support, in_support, refuse_broadcast
+from inference.programs.values import check_support, has_exact_support, in_support, refuse_broadcast
 
 
 def site_log_prob(name: str, site: Site) -> Tensor:
@@ -24,7 +24,7 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     refuse_scale(name, site)
     refuse_broadcast(name, site)
     frames = plates(site)
-    log_prob = log_prob_in_support(site)
+    log_prob = log_prob_in_support(name, site)
     if log_prob.dtype in (torch.bfloat16, torch.float16):
         raise ProgramError(
             f"site {name!r} has a log density in {log_prob.dtype}, too coarse to add up: under autocast give the "
@@ -42,12 +42,16 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     return log_prob
 
 
-def log_prob_in_support(site: Site) -> Tensor:
+def log_prob_in_support(name: str, site: Site) -> Tensor:
     """The log density as the distribution gives it, but -inf outside of its support, where many give some number."""
     fn, value = site["fn"], site["value"]
     if not has_rsample(fn):
         empty_caches(fn)  # the gradient of such a density is by the weights on the way back from the value
-    log_prob: Tensor = fn.log_prob(value, *site["args"], **site["kwargs"])
+    try:
+        log_prob: Tensor = fn.log_prob(value, *site["args"], **site["kwargs"])
+    except (RuntimeError, IndexError):  # a label that is no index, among others
+        check_support(name, site)
+        raise
     if not (site["is_observed"] or has_exact_support(fn)):
         return log_prob
     inside = in_support(fn, value)

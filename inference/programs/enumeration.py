@@ -66,8 +66,8 @@ def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) 
     with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):
         trace = poutine.trace(model).get_trace(*examples)
     trace = poutine.util.prune_subsample_sites(trace)
-    for site in random_sites(trace).values():
-        site["unscaled_log_prob"] = log_prob_in_support(site)
+    for name, site in random_sites(trace).items():
+        site["unscaled_log_prob"] = log_prob_in_support(name, site)
         site["log_prob"] = scale_and_mask(site["unscaled_log_prob"], site["scale"], site["mask"])
         site["log_prob_sum"] = site["log_prob"].sum()
     trace.compute_log_prob()  # of the sites that are not random

@@ -159,7 +159,10 @@ def _may_be_of_tiling(error: Exception) -> bool:
         error, NotImplementedError | torch.linalg.LinAlgError | torch.OutOfMemoryError
     ):
         return False
-    said = str(error).lower()
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # Pyro tells the shapes of all sites beside any error
+        cause = cause.__cause__
+    said = str(cause).lower()
     of_values = "to satisfy the constraint" in said or "within the support" in said
     return not of_values and any(word in said for word in _SHAPES)
 
