@@ -182,26 +182,18 @@ def evaluate(
 
 
 def _estimated(estimator: Estimator, program: Program, batch: tuple[Tensor, ...]) -> Estimate:
-    """An estimate; where it is not finite, as of values outside their support, the program's sites may say why.
+    """An estimate; where Pyro's own validation finds a value outside its support, the site is named.
 
     Raises:
         ProgramError: a site has values outside its distribution's support.
     """
     try:
-        estimate = estimator(program, batch)
-    except ValueError as error:  # Pyro's validation, where it is switched on
+        return estimator(program, batch)
+    except ValueError as error:
         if not isinstance(error, ProgramError) and "within the support" in str(error):
-            _check_values(program, batch)
+            with pyro.validation_enabled(False):
+                check_values(runs(program, batch)[0])
         raise
-    if not bool(estimate.log_prob.isfinite().all()):
-        _check_values(program, batch)
-    return estimate
-
-
-def _check_values(program: Program, batch: tuple[Tensor, ...]) -> None:
-    with pyro.validation_enabled(False):
-        for run in runs(program, batch):
-            check_values(run)
 
 
 def _finite(value: float) -> float | None:

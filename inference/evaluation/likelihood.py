@@ -4,13 +4,12 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import Site, is_implicit, is_point, layers, random_sites
+from inference.programs.sites import Site, hides_values, is_implicit, is_point, layers, random_sites
 from inference.programs.traces import Run, guide_runs, runs
 
 
@@ -68,7 +67,7 @@ def _without_bits(observed: dict[str, Site], per_example: bool) -> str:
         return f"site {name!r} has no density"
     if not _is_discrete(site):
         return f"the likelihood of site {name!r} is a density"
-    if site["mask"] is not None or any(isinstance(layer, MaskedDistribution) for layer in layers(site["fn"])):
+    if hides_values(site):
         return f"a mask hides values of site {name!r}, which do not count"
     if not _variables(site):
         return f"the values of site {name!r} ({type(layers(site['fn'])[-1]).__name__}) are no variables of their own"

@@ -9,13 +9,14 @@ from torch import Tensor
 from inference.programs.caches import empty_caches
 from inference.programs.program import ProgramError
 from inference.programs.sites import Frame, Site, has_rsample, plates
-from inference.programs.values import check_support, has_exact_support, in_support, refuse_broadcast
+from inference.programs.values import check_support, in_support, refuse_broadcast, rounding_is_harmless
 
 
 def site_log_prob(name: str, site: Site) -> Tensor:
     """The masked, unscaled log density of a site's value, in nats, of the shape that its plates give.
 
-    It is -inf where the value lies outside the support, whether Pyro's validation is on or off.
+    That of a latent is -inf where the value lies outside the support, whether Pyro's validation is on or off; what is
+    observed is judged once, by `refuse_outside`.
 
     Raises:
         ProgramError: `poutine.scale` was applied, a value would be broadcast, the density is in half precision, or has axes
@@ -24,7 +25,7 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     refuse_scale(name, site)
     refuse_broadcast(name, site)
     frames = plates(site)
-    log_prob = log_prob_in_support(name, site)
+    log_prob = _log_prob(name, site)
     if log_prob.dtype in (torch.bfloat16, torch.float16):
         raise ProgramError(
             f"site {name!r} has a log density in {log_prob.dtype}, too coarse to add up: under autocast give the "
@@ -42,8 +43,8 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     return log_prob
 
 
-def log_prob_in_support(name: str, site: Site) -> Tensor:
-    """The log density as the distribution gives it, but -inf outside of its support, where many give some number."""
+def _log_prob(name: str, site: Site) -> Tensor:
+    """The log density as the distribution gives it; of a latent, -inf outside its support, where many give some number."""
     fn, value = site["fn"], site["value"]
     if not has_rsample(fn):
         empty_caches(fn)  # the gradient of such a density is by the weights on the way back from the value
@@ -52,9 +53,7 @@ def log_prob_in_support(name: str, site: Site) -> Tensor:
     except (RuntimeError, IndexError):  # a label that is no index, among others
         check_support(name, site)
         raise
-    if not (site["is_observed"] or has_exact_support(fn)):
-        return log_prob
-    inside = in_support(fn, value)
+    inside = None if site["is_observed"] or not rounding_is_harmless(fn) else in_support(fn, value)
     return log_prob if inside is None else torch.where(inside, log_prob, -torch.inf)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.distributions.torch import Independent
-from pyro.distributions.util import scale_and_mask
 from pyro.infer import infer_discrete
 from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
@@ -17,10 +16,11 @@ from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from inference.programs.densities import log_prob_in_support, refuse_inner_subsample, refuse_scale
+from inference.programs.densities import refuse_inner_subsample, refuse_scale
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Frame, Site, plates, random_sites
-from inference.programs.traces import Latents, Run, copies, executed, executing, given_latents, runs
+from inference.programs.terms import refuse_outside
+from inference.programs.traces import Latents, Run, executed, executing, given_latents, runs
 
 
 def summed_out(program: Program, batch: Batch) -> Tensor:
@@ -35,6 +35,7 @@ def summed_out(program: Program, batch: Batch) -> Tensor:
     examples = as_batch(batch)
     run = runs(program, examples)[0]
     _refuse_unsummable(run)
+    refuse_outside(run)
     return _contracted(_enumerated_trace(program, run, examples), run.plate)
 
 
@@ -44,13 +45,12 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
     By the backward pass of the contraction that sums them out.
     """
 
-    def once(examples: tuple[Tensor, ...], particles: int, given: Latents | None) -> tuple[Trace, Trace]:
-        model = given_latents(program, given or {}, particles * len(examples[0]))
-        tiled = copies(examples, particles)
-        nesting = _nesting(poutine.trace(model).get_trace(*tiled))
+    def once(examples: tuple[Tensor, ...], copies: tuple[Tensor, ...], given: Latents | None) -> tuple[Trace, Trace]:
+        model = given_latents(program, given or {}, len(copies[0]))
+        nesting = _nesting(poutine.trace(model).get_trace(*copies))
         marked = Unmasked()(poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {})))
         sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
-        return Trace(), poutine.trace(sampled).get_trace(*tiled)
+        return Trace(), poutine.trace(sampled).get_trace(*copies)
 
     return executed(program, batch, particles, once, latents)
 
@@ -66,11 +66,7 @@ def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) 
     with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):
         trace = poutine.trace(model).get_trace(*examples)
     trace = poutine.util.prune_subsample_sites(trace)
-    for name, site in random_sites(trace).items():
-        site["unscaled_log_prob"] = log_prob_in_support(name, site)
-        site["log_prob"] = scale_and_mask(site["unscaled_log_prob"], site["scale"], site["mask"])
-        site["log_prob_sum"] = site["log_prob"].sum()
-    trace.compute_log_prob()  # of the sites that are not random
+    trace.compute_log_prob()
     trace.pack_tensors()
     return trace
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pyro.distributions import Delta
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 
@@ -21,6 +21,11 @@ def random_sites(trace: Trace) -> dict[str, Site]:
         for name, site in nodes
         if site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic")
     }
+
+
+def hides_values(site: Site) -> bool:
+    """Whether a mask, the site's own or its distribution's, hides some of its values."""
+    return site["mask"] is not None or any(isinstance(layer, MaskedDistribution) for layer in layers(site["fn"]))
 
 
 def deterministic_sites(trace: Trace) -> dict[str, Site]:

@@ -7,9 +7,18 @@ import torch
 from torch import Tensor
 
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
-from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import Site, deterministic_sites, has_rsample, is_implicit, is_point, random_sites
+from inference.programs.program import Batch, Program, ProgramError
+from inference.programs.sites import (
+    Site,
+    deterministic_sites,
+    has_rsample,
+    hides_values,
+    is_implicit,
+    is_point,
+    random_sites,
+)
 from inference.programs.traces import Latents, Run, joint_runs, runs
+from inference.programs.values import check_support
 
 
 class Shared(NamedTuple):
@@ -83,11 +92,25 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
 
     Raises:
         ProgramError: model and guide draw different sites, a site is enumerated or scaled, a plate is missing or
-            ambiguous, or a density does not have the shape that its plates give.
+            ambiguous, a density does not have the shape that its plates give, or the data lie outside of their support.
     """
-    examples = as_batch(batch)
-    pieces = [_terms_of(run, examples[0], *latent_sites(run)) for run in runs(program, examples, particles, latents)]
+    found = runs(program, batch, particles, latents)
+    for run in found:
+        refuse_outside(run)
+    return terms_of(found)
+
+
+def terms_of(found: list[Run]) -> Terms:
+    """The log densities of runs that are at hand, whose observations nobody has judged: a step's, on data that are known."""
+    pieces = [_terms_of(run, *latent_sites(run)) for run in found]
     return pieces[0] if len(pieces) == 1 else _stacked(pieces)
+
+
+def refuse_outside(run: Run) -> None:
+    """Raises a ProgramError where the run observes values outside their support, whether validation is on or off."""
+    for name, site in random_sites(run.model).items():
+        if site["is_observed"]:
+            check_support(name, site, None if hides_values(site) else run.first_copy(site))
 
 
 def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
@@ -98,16 +121,16 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     Raises:
         ProgramError: the latents are not those of the model, and what `terms` raises of its sites.
     """
-    examples = as_batch(batch)
     pieces = []
-    for run in joint_runs(program, examples, latents):
+    for run in joint_runs(program, batch, latents):
+        refuse_outside(run)
         model = latents_of(run)
         given = latents.keys() - deterministic_sites(run.model)
         if model.keys() != given:
             raise ProgramError(
                 f"latents were given for {sorted(given)}; the model's latent sites are {sorted(model)}. Give all of them."
             )
-        pieces.append(_terms_of(run, examples[0], model, {}))
+        pieces.append(_terms_of(run, model, {}))
     return (pieces[0] if len(pieces) == 1 else _stacked(pieces)).log_weights
 
 
@@ -169,7 +192,8 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
         )
 
 
-def _terms_of(run: Run, like: Tensor, latent: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
+def _terms_of(run: Run, latent: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
+    like = run.batch[0]
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
     groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}

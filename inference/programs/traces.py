@@ -32,13 +32,22 @@ class Run(NamedTuple):
     plate: Frame  # None where a guide run alone draws no site of the examples
     particles: int
     batch: tuple[Tensor, ...] = ()
-    """What the program was called with."""
+    """What the model was called with."""
     written: tuple[int, ...] = ()
     """The places of the tensors in the batch that the program wrote into."""
 
     @property
     def examples(self) -> int:
         return self.plate.size // self.particles
+
+    def first_copy(self, site: Site) -> Tensor | None:
+        """A site's values on the first particle's copy of the batch, where all others are copies of them; else None."""
+        value = site["value"]
+        copied = any(value is tensor or value._base is tensor for tensor in self.batch)
+        if self.particles == 1 or not copied or not self.is_local(site):
+            return None
+        axis: int = self.plate.dim - site["fn"].event_dim
+        return value.narrow(axis, 0, self.examples)
 
     def is_local(self, site: Site) -> bool:
         return self.plate is not None and self.plate.name in plates(site)
@@ -90,8 +99,8 @@ def executing(program: object) -> Iterator[None]:
         yield
 
 
-Once = Callable[[tuple[Tensor, ...], int, Latents | None], tuple[Trace, Trace]]
-"""Guide and model of a program, run for so many copies of the batch laid along its axis."""
+Once = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Latents | None], tuple[Trace, Trace]]
+"""Guide and model of a program, run for a batch and so many copies of it laid along its axis."""
 
 
 def _tiles(program: Program) -> bool:
@@ -172,7 +181,8 @@ def _run(program: Program, once: Once, batch: tuple[Tensor, ...], particles: int
     given = batch if particles > 1 or torch.is_grad_enabled() else tuple(tensor.clone() for tensor in batch)
     before = [_version(tensor) for tensor in given]
     with executing(program):
-        guide, model = once(given, particles, latents)
+        copies = _copies(given, particles)
+        guide, model = once(given, copies, latents)
     written = tuple(place for place, tensor in enumerate(given) if _version(tensor) != before[place])
     if given is batch:
         refuse_writes(written)
@@ -185,7 +195,7 @@ def _run(program: Program, once: Once, batch: tuple[Tensor, ...], particles: int
             f"no plate counts the {rows} examples of the batch (plates found: {found or 'none'}). Draw the sites of "
             "each example inside `with pyro.plate('data', len(x)):`."
         )
-    return Run(guide, model, plate, particles, given, written)
+    return Run(guide, model, plate, particles, copies, written)
 
 
 def refuse_writes(written: tuple[int, ...]) -> None:
@@ -204,9 +214,9 @@ def _version(tensor: Tensor) -> int:
 
 
 def _guide_then_model(
-    program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None
+    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
 ) -> tuple[Trace, Trace]:
-    guide_trace = _guide_trace(program, batch, particles, latents)
+    guide_trace = _guide_trace(program, batch, copies, latents)
     for name, site in random_sites(guide_trace).items():
         if site["is_observed"]:
             raise ProgramError(
@@ -216,8 +226,8 @@ def _guide_then_model(
     # The whole guide trace is replayed, subsample indices too, or model and guide would index different rows.
     model = poutine.replay(program.model, trace=guide_trace)
     if latents is not None:
-        model = _Given(latents, particles * len(batch[0]))(model)
-    model_trace = poutine.trace(model).get_trace(*copies(batch, particles))
+        model = _Given(latents, len(copies[0]))(model)
+    model_trace = poutine.trace(model).get_trace(*copies)
     if latents is not None:
         _refuse_other_names(
             latents.keys() - deterministic_sites(model_trace), guide_trace, _autoguide(program) is not None
@@ -226,23 +236,25 @@ def _guide_then_model(
 
 
 def _guide_only(
-    program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None
+    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
 ) -> tuple[Trace, Trace]:
-    return _guide_trace(program, batch, particles, latents), Trace()
+    return _guide_trace(program, batch, copies, latents), Trace()
 
 
 def _unconditioned(
-    program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None
+    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
 ) -> tuple[Trace, Trace]:
     model = poutine.uncondition(program.model)
     if latents is not None:
-        model = _Given(latents, particles * len(batch[0]))(model)
-    return Trace(), poutine.trace(model).get_trace(*copies(batch, particles))
+        model = _Given(latents, len(copies[0]))(model)
+    return Trace(), poutine.trace(model).get_trace(*copies)
 
 
-def _given(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> tuple[Trace, Trace]:
-    model = given_latents(program, latents or {}, particles * len(batch[0]))
-    return Trace(), poutine.trace(model).get_trace(*copies(batch, particles))
+def _given(
+    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
+) -> tuple[Trace, Trace]:
+    model = given_latents(program, latents or {}, len(copies[0]))
+    return Trace(), poutine.trace(model).get_trace(*copies)
 
 
 def given_latents(program: Program, latents: Latents, rows: int) -> Callable[..., Any]:
@@ -251,9 +263,11 @@ def given_latents(program: Program, latents: Latents, rows: int) -> Callable[...
     return model
 
 
-def _guide_trace(program: Program, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Trace:
+def _guide_trace(
+    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
+) -> Trace:
     """The guide's draws for all particles: by one run on the batch where it has one site, else on the tiled batch."""
-    rows = len(batch[0])
+    rows, particles = len(batch[0]), len(copies[0]) // len(batch[0])
     autoguide = _autoguide(program)
     if latents is not None and autoguide is not None:
         if autoguide.prototype_trace is None:
@@ -265,11 +279,11 @@ def _guide_trace(program: Program, batch: tuple[Tensor, ...], particles: int, la
         with suppress(NotVectorizable):
             trace = poutine.trace(VectorizedParticles(particles, rows)(guide)).get_trace(*batch)
             return prune_subsample_sites(trace)  # the model's plate is longer, and takes all its rows
-    guide = program.guide if latents is None else _Given(latents, particles * rows)(program.guide)
-    return poutine.trace(guide).get_trace(*copies(batch, particles))
+    guide = program.guide if latents is None else _Given(latents, len(copies[0]))(program.guide)
+    return poutine.trace(guide).get_trace(*copies)
 
 
-def copies(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
+def _copies(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
     """The batch for so many particles, one copy after the other."""
     if particles == 1:
         return batch

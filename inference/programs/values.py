@@ -3,13 +3,15 @@
 from typing import Any
 
 import torch
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from pyro.distributions.torch import Independent
 from torch import Tensor
 from torch.distributions import constraints
 
 from inference.programs.program import ProgramError
 from inference.programs.sites import Frame, Site, is_implicit, layers, plates
+
+_WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution)
 
 
 def refuse_broadcast(name: str, site: Site) -> None:
@@ -59,12 +61,19 @@ def in_support(distribution: Any, value: Tensor) -> Tensor | None:
     return found.flatten(-loose).all(-1) if loose > 0 else found
 
 
-def check_support(name: str, site: Site) -> None:
-    """Raises a ProgramError where a site has values outside its distribution's support, naming the first."""
+def check_support(name: str, site: Site, part: Tensor | None = None) -> None:
+    """Raises a ProgramError where a site has values outside its distribution's support, naming the first.
+
+    `part` holds all values that differ, where the site holds copies of them.
+    """
     fn, mask = site["fn"], site["mask"]
     if not isinstance(site["value"], Tensor) or mask is False:
         return
     value = site["value"].detach()
+    if part is not None:
+        inside = in_support(fn, part)
+        if inside is None or bool(inside.all()):
+            return
     inside = in_support(fn, value)
     if inside is None:
         return
@@ -88,12 +97,17 @@ def check_support(name: str, site: Site) -> None:
     )
 
 
-def has_exact_support(distribution: Any) -> bool:
+def rounding_is_harmless(distribution: Any) -> bool:
     """Whether rounding can not push a draw out of the support, as it can off a simplex or a positive definite matrix."""
-    support = _support_of(distribution)
+    inner = distribution
+    while isinstance(inner, _WRAPPERS):
+        inner = inner.base_dist
+    declared = getattr(type(inner), "support", None)  # where it is the same for all of a kind, it is quick to know
+    is_common = isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
+    support = declared if is_common else _support_of(inner)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    return support is not None and support.event_dim == 0
+    return support is not None and not _is_real(support) and support.event_dim == 0
 
 
 def _support_of(distribution: Any) -> Any:

@@ -47,10 +47,23 @@ def test_values_outside_a_support_are_refused_in_any_batch(name: str, validated:
         evaluate(observing(distribution), [inside, outside], {"exact": exact()})
 
 
-def test_what_validation_lets_pass_has_no_probability() -> None:
+@pytest.mark.parametrize("particles", [1, 3])
+def test_terms_and_log_joint_refuse_them_too(particles: int) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Exponential(z.exp()), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+
+    x = torch.tensor([1.0, -1.0])
     with pyro.validation_enabled(False):
-        found = terms(observing(SUPPORTS["exponential"][0]), torch.tensor([1.0, -1.0])).likelihood
-    assert found.tolist() == [[-1.0, -math.inf]]
+        with pytest.raises(ProgramError, match=r"site 'x'.*outside its support"):
+            terms(Pair(model, guide), x, particles)
+        with pytest.raises(ProgramError, match=r"site 'x'.*outside its support"):
+            log_joint(Pair(model, guide), x, {"z": torch.zeros(particles, 2)})
 
 
 def test_without_assertions_nothing_changes() -> None:
