@@ -220,7 +220,7 @@ def _likelihood_of(program: Program, batch: Batch) -> _Likelihood:
     single = len(observed) == 1 and discrete[0] and observed[0]["mask"] is None
     per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
     dimensions = observed[0]["value"].numel() // run.plate.size if single else None
-    return _Likelihood(per_example, dimensions, kind, run.plate.full_size, _is_point_estimate(run))
+    return _Likelihood(per_example, dimensions, kind, run.dataset_size, _is_point_estimate(run))
 
 
 def _is_point_estimate(run: Run) -> bool:

@@ -17,7 +17,7 @@ from inference.objectives.adversarial.divergences import Divergence, non_saturat
 from inference.objectives.adversarial.joint_samples import exact_terms, log_prior, p_samples, q_samples
 from inference.objectives.adversarial.monitor import Collapse, accuracy, calibration, coverage_and_precision, diversity
 from inference.objectives.adversarial.penalties import Penalty, Values
-from inference.objectives.objective import Objective, Player
+from inference.objectives.objective import Objective, Player, factor
 from inference.programs.check import check_batch, check_gradients, check_values
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
 from inference.programs.traces import runs
@@ -104,7 +104,7 @@ class Adversarial(Objective):
 
     def schedule(self, step: int) -> None:
         if self.anneal is not None:
-            self._annealed.fill_(self.anneal(step))
+            self._annealed.fill_(factor("anneal", step, self.anneal(step)))
 
     def prepare(self, batch: Batch) -> None:
         examples = as_batch(batch)

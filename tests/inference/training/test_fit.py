@@ -224,21 +224,24 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert rates == pytest.approx([0.5, 0.05, 0.005])
 
 
-def test_the_average_is_the_average_of_weights_and_buffers() -> None:
-    module = nn.BatchNorm1d(1, affine=False)
+def test_the_average_is_of_weights_and_buffers_are_the_latest() -> None:
+    module = nn.BatchNorm1d(1)
     average = Average(module, 0.5)
     values = [1.0, 3.0, -2.0]
     expected = 0.0
     for index, value in enumerate(values):
+        with torch.no_grad():
+            module.bias.fill_(value)
         module.running_mean.fill_(value)
         module.num_batches_tracked.fill_(index)
         average.update()
         decay = min(0.5, (1 + index) / (10 + index))
         expected = decay * expected + (1 - decay) * value
     with average.applied():
-        assert module.running_mean.item() == pytest.approx(expected)
+        assert module.bias.item() == pytest.approx(expected)
+        assert module.running_mean.item() == -2.0
         assert module.num_batches_tracked.item() == 2
-    assert module.running_mean.item() == -2.0
+    assert module.bias.item() == -2.0
 
 
 def test_validation_scores_the_average() -> None:
