@@ -30,8 +30,8 @@ def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
     with buffers_kept(program), own_noise(0):
         with torch.no_grad():
             run = runs(program, batch)[0]
-        sites = random_sites(run.model) | random_sites(run.guide)
-        shared = tuple(name for name, site in sites.items() if not run.is_local(site))
+        sites = (random_sites(run.model) | random_sites(run.guide)).items()
+        shared = tuple(name for name, site in sites if not (run.is_local(site) or site["infer"].get("is_auxiliary")))
         return Scope(shared, run.dataset_size, _by_place(program, batch))
 
 

@@ -108,6 +108,6 @@ def _states(batch: tuple[Tensor, ...]) -> list[tuple[Tensor, int]]:
 
 def _sorted(batch: tuple[Tensor, ...]) -> Tensor:
     """A number for each example, in ascending order: the same for the same examples in another order."""
-    columns = torch.cat([tensor.detach().flatten(1).double() for tensor in batch], 1)
+    columns = torch.cat([tensor.detach().reshape(len(tensor), -1).double() for tensor in batch], 1)
     places = torch.arange(1, columns.shape[1] + 1, dtype=torch.float64, device=columns.device)
     return (columns @ (places * math.sqrt(2)).frac()).sort().values

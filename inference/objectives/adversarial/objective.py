@@ -19,6 +19,7 @@ from inference.objectives.adversarial.monitor import Collapse, accuracy, calibra
 from inference.objectives.adversarial.penalties import Penalty, Values
 from inference.objectives.objective import Objective, Player, factor
 from inference.programs.check import check_batch, check_gradients, check_values
+from inference.programs.dataset import Scope
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
 from inference.programs.traces import runs
 
@@ -131,6 +132,17 @@ class Adversarial(Objective):
                 f"the sites {list(found.exact)} count in nats, and this divergence's critic is not in nats. Take one with a "
                 "log_ratio (plug_in_kl, kl), or say what it weighs: weight=…"
             )
+
+    def scope(self, batch: tuple[Tensor, ...]) -> Scope:
+        found = super().scope(batch)
+        if self.size is None or not found.shared:
+            return found
+        if found.size not in (len(batch[0]), self.size):
+            raise ProgramError(
+                f"size: the program's plate says that the dataset has {found.size} examples, and size={self.size}. Say it "
+                "once: leave size out."
+            )
+        return found._replace(size=self.size)
 
     def check(self, batch: Batch) -> None:
         check_values(runs(self.program, as_batch(batch))[0])
