@@ -1,4 +1,4 @@
-"""An objective is a game of players: each has parameters, a loss, and turns."""
+"""An objective has players: each has parameters, a loss, and turns."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from inference.programs.traces import runs
 
 
 class Player(NamedTuple):
-    """One side of a game: what it may change, what it wants small, and how often it moves in a step."""
+    """What is fitted by one optimizer: parameters, the loss that they lower, and how often they move in a step."""
 
     parameters: list[nn.Parameter]
     loss: Callable[[Batch], Tensor]

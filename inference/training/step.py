@@ -1,4 +1,4 @@
-"""One step of a game: every player takes its turns."""
+"""One step: every player takes its turns."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +45,7 @@ class Step:
     and the caller's own generators stay as they were.
 
     Args:
-        objective: the game.
+        objective: what the program is fitted by.
         optimizer: makes an optimizer from a list of parameters, for all players or by player.
         seed: of the noise.
         clip: the largest norm of a player's gradient, above 0, or None.

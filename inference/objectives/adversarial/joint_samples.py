@@ -1,4 +1,4 @@
-"""The values that a critic compares: of data and guide on the q side, of the model on the p side; and what stays exact."""
+"""What a critic compares: samples q of data and guide, and samples p of the model; and the terms that stay exact."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -48,7 +48,7 @@ def exact_terms(
     """
     model, drawn = random_sites(_replayed(program, batch, guide)), random_sites(guide)
     plate = batch_plate([*model.values(), *drawn.values()], len(batch[0]))
-    assert plate is not None  # or `structure` would have raised
+    assert plate is not None  # or `comparison` would have raised
     total = torch.zeros((), device=batch[0].device)
     of_guide = [name for name in drawn if name not in found.compared]
     for sign, sites, names in ((1, model, (*found.exact, *prior)), (-1, drawn, of_guide)):

@@ -1,4 +1,4 @@
-"""What to look at while a game is played: can the critic tell, is it calibrated, are the draws diverse."""
+"""The training monitor of a critic and a program: is the critic accurate and calibrated, are the draws diverse."""
 
 import math
 import warnings
@@ -14,14 +14,14 @@ PATIENCE = 50
 
 @torch.no_grad()
 def accuracy(q: Tensor, p: Tensor) -> Tensor:
-    """How often a critic puts an example of the q side above one of the p side, over all pairs: 1/2 for alike."""
+    """How often a critic puts a sample of q above one of p, over all pairs, from its values: 1/2 where they are alike."""
     above = q.unsqueeze(1) - p.unsqueeze(0)
     return ((above > 0).float() + 0.5 * (above == 0).float()).mean()
 
 
 @torch.no_grad()
 def calibration(log_ratio: Tensor) -> Tensor:
-    """log E_p[q/p] from log ratios on the p side, in nats: 0 for the true ratio."""
+    """log E_p[q/p] from log ratios of samples of p, in nats: 0 for the true ratio."""
     return torch.logsumexp(log_ratio, 0) - math.log(len(log_ratio))
 
 
