@@ -28,7 +28,7 @@ def calibration(log_ratio: Tensor) -> Tensor:
 @torch.no_grad()
 def diversity(q: Tensor, p: Tensor) -> Tensor:
     """The spread of draws p over that of examples q, each the root of a total variance: 1 for alike, 0 for one point."""
-    return (p.flatten(1).var(0).sum() / q.flatten(1).var(0).sum()).sqrt()
+    return (_rows(p).var(0).sum() / _rows(q).var(0).sum()).sqrt()
 
 
 @torch.no_grad()
@@ -39,11 +39,16 @@ def coverage_and_precision(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws lie
     in some ball. Draws that are precise and cover little have left modes out.
     """
-    q, p = q.flatten(1).unique(dim=0), p.flatten(1)  # repeated examples would be each other's neighbours
+    q, p = _rows(q).unique(dim=0), _rows(p)  # repeated examples would be each other's neighbours
     # The nearest of all is the example itself.
     nearest = torch.cdist(q, q).topk(min(NEIGHBOURS + 1, len(q)), dim=1, largest=False).values
     inside = torch.cdist(q, p) <= nearest[:, -1:]
     return inside.any(1).float().mean(), inside.any(0).float().mean()
+
+
+def _rows(values: Tensor) -> Tensor:
+    """A vector for each example, also where it is a single number."""
+    return values.reshape(len(values), -1)
 
 
 class Collapse:

@@ -205,7 +205,7 @@ class Adversarial(Objective):
         return found
 
     def _draw_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Of draws as they will be used, in eval mode: p against data q, or the guide's q against p where no data are compared."""
+        """Of draws as they will be used, in eval mode: p against data, or the guide's q against p where these are none."""
         with evaluating(self):
             q, p, _ = self._samples(examples)
         site = (self._found.observed or self._found.compared)[0]

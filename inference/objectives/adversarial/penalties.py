@@ -62,5 +62,5 @@ def _squared_norm(critic: Critic, values: Values, moving: Values) -> Tensor:
     leaves = {name: values[name].detach().requires_grad_() for name in moving}
     total = critic({**values, **leaves}).sum()
     gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
-    squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
+    squares = [gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients]
     return torch.stack(squares).sum(0)
