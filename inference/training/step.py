@@ -141,7 +141,7 @@ class Step:
                         metrics[name], metrics[f"{name}/gradient"] = self._turn(name, player, examples)
                 if not self._weights.are_finite():
                     raise NonFinite(self._moved_away())
-            except NonFinite:
+            except Exception:  # no step is left half done
                 self._weights.put_back()
                 raise
         if self.average is not None:
@@ -219,7 +219,12 @@ class Step:
             raise NonFinite(self._stopped(name, site or _ON_THE_WAY_BACK))
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, self.clip, norm)
-        optimizer.step()
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise NonFinite(self._moved_away()) from error  # a rate that the weights' dtype does not have
         return loss, norm
 
     def _stopped(self, name: str, where: str) -> str:
