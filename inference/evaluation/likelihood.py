@@ -51,7 +51,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
         dimensions=None if without_bits else _variables(next(iter(observed.values()))) // rows,
         without_bits=without_bits,
         kind=" and ".join(sorted(kinds)) or "implicit",
-        dataset=run.plate.full_size,
+        dataset=run.dataset_size,
         point=_is_point_estimate(program, batch, run),
     )
 

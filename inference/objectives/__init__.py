@@ -1,1 +1,1 @@
-"""What a program is fitted by: variational bounds and adversarial games, one objective a file."""
+"""What a program is fitted by: variational bounds and adversarial objectives, one a file."""

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from inference.objectives.objective import Objective, Player
-from inference.programs.bounds import BoundFunction, elbo, iwae, surrogate
+from inference.objectives.objective import Objective, Player, factor
+from inference.objectives.surrogate import bound_per_example
+from inference.programs.bounds import BoundFunction, elbo, iwae
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
-from inference.programs.terms import Terms, terms
+from inference.programs.terms import Terms, terms, terms_of
+from inference.programs.traces import runs
 
 
 class Gradient(Enum):
@@ -66,24 +68,24 @@ class ImportanceWeighted(Objective):
             )
         self.bound, self.particles, self.gradient = bound, particles, gradient
         self._beta_at = beta if callable(beta) else None
-        self.register_buffer("beta", torch.tensor(float(beta(0) if callable(beta) else beta)), persistent=False)
+        first = factor("beta", 0, beta(0) if callable(beta) else beta)
+        self.register_buffer("beta", torch.tensor(first), persistent=False)
 
     def players(self) -> dict[str, Player]:
         return {"loss": Player(parameters(self.program), self.loss)}
 
     def schedule(self, step: int) -> None:
         if self._beta_at is not None:
-            self.beta.fill_(self._beta_at(step))
+            self.beta.fill_(factor("beta", step, self._beta_at(step)))
 
     def loss(self, batch: Batch) -> Tensor:
         """Minus the bound per example, in nats, with the gradient asked for."""
         examples = as_batch(batch)
         if self.gradient is Gradient.PATH:
-            drawn = terms(self.program, examples, self.particles)
-            weights = self._log_weights(drawn)
+            drawn = self._tempered(terms_of(runs(self.program, examples, self.particles)))
         else:
-            drawn, weights = self._through_the_draws(examples)
-        return -surrogate(self.bound, weights, drawn.log_scores).mean() / drawn.examples
+            drawn = self._through_the_draws(examples)
+        return -bound_per_example(self.bound, drawn)
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
@@ -121,14 +123,15 @@ class ImportanceWeighted(Objective):
                 f"{self.gradient.value} needs one. Remove the noise from the guide, or use Gradient.PATH."
             )
 
-    def _log_weights(self, drawn: Terms) -> Tensor:
+    def _tempered(self, drawn: Terms) -> Terms:
+        """The terms with beta on log p(z) - log q(z | x)."""
         beta = self.beta
         shared = drawn.shared
         if shared is not None:
             shared = shared._replace(prior=beta * shared.prior, posterior=beta * shared.posterior)
-        return drawn._replace(prior=beta * drawn.prior, posterior=beta * drawn.posterior, shared=shared).log_weights
+        return drawn._replace(prior=beta * drawn.prior, posterior=beta * drawn.posterior, shared=shared)
 
-    def _through_the_draws(self, examples: tuple[Tensor, ...]) -> tuple[Terms, Tensor]:
+    def _through_the_draws(self, examples: tuple[Tensor, ...]) -> Terms:
         """Terms of draws whose log q has no gradient but through the draws themselves."""
         latents = draw(self.program, examples, self.particles)
         still = [name for name, value in latents.items() if not value.requires_grad]
@@ -140,10 +143,9 @@ class ImportanceWeighted(Objective):
         weights: list[Tensor] = []
         if self.gradient is Gradient.DOUBLY_REPARAMETERISED:
             latents = {name: _scaled_gradient(value, weights) for name, value in latents.items()}
-        drawn = terms(_Detached(self.program), examples, latents=latents)
-        log_weights = self._log_weights(drawn)
-        weights.append(torch.softmax(log_weights.detach(), 0))
-        return drawn, log_weights
+        drawn = self._tempered(terms_of(runs(_Detached(self.program), examples, latents=latents)))
+        weights.append(torch.softmax(drawn.log_weights.detach(), 0))
+        return drawn
 
 
 def _scaled_gradient(value: Tensor, weights: list[Tensor]) -> Tensor:

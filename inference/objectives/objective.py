@@ -1,19 +1,21 @@
-"""An objective is a game of players: each has parameters, a loss, and turns."""
+"""An objective has players: each has parameters, a loss, and turns."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
 from inference.programs.check import check_batch, check_gradients, check_sites
+from inference.programs.dataset import Scope, scope
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.traces import runs
 
 
 class Player(NamedTuple):
-    """One side of a game: what it may change, what it wants small, and how often it moves in a step."""
+    """What is fitted by one optimizer: parameters, the loss that they lower, and how often they move in a step."""
 
     parameters: list[nn.Parameter]
     loss: Callable[[Batch], Tensor]
@@ -58,6 +60,10 @@ class Objective(nn.Module, ABC):
         with torch.no_grad():
             runs(self.program, as_batch(batch))
 
+    def scope(self, batch: tuple[Tensor, ...]) -> Scope:
+        """What the program takes a batch for, by a run that changes nothing: `Step` asks at each new shape."""
+        return scope(self.program, batch)
+
     def check(self, batch: Batch) -> None:
         """Raises a ProgramError for what is wrong with the program on this batch."""
         check_sites(self.program, batch)
@@ -67,3 +73,18 @@ class Objective(nn.Module, ABC):
         """Raises a ProgramError where a player's loss does not reach its parameters."""
         for player in self.players().values():
             check_gradients(player.loss(batch), player.parameters, self)
+
+
+def factor(name: str, step: int, value: float) -> float:
+    """What a schedule gave for a step, as a finite number of at least 0.
+
+    Raises:
+        ProgramError: it is something else.
+    """
+    number = float(value) if isinstance(value, SupportsFloat) else math.nan
+    if not 0.0 <= number < math.inf:
+        raise ProgramError(
+            f"{name}: expected a finite number of at least 0, got {value!r} at step {step}. Correct the schedule; "
+            "a division by 0, or a power of a negative number?"
+        )
+    return number

@@ -2,15 +2,21 @@
 
 from typing import Any
 
-from pyro.infer import ELBO, RenyiELBO, ReweightedWakeSleep, TraceGraph_ELBO
+from pyro.infer import ELBO, RenyiELBO, ReweightedWakeSleep, TraceGraph_ELBO, TraceTailAdaptive_ELBO
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.objectives.objective import Objective, Player
-from inference.programs.bounds import elbo, surrogate
+from inference.objectives.surrogate import bound_per_example
+from inference.programs.bounds import elbo
 from inference.programs.check import check_sites
-from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters, without_store
-from inference.programs.terms import terms
-from inference.programs.traces import runs
+from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
+from inference.programs.sites import Site, batch_plate
+from inference.programs.terms import terms_of
+from inference.programs.traces import executing, runs
+
+_PARTICLES = "num_particles_vectorized"
+"""Pyro's name for the plate of an estimator's particles."""
 
 
 class SVI(Objective):
@@ -40,29 +46,40 @@ class SVI(Objective):
             )
         self.estimator = None if estimator is None else _differentiable(estimator)
         self.particles = particles
-        self._dataset_size: int | None = None
 
     def players(self) -> dict[str, Player]:
         return {"loss": Player(parameters(self.program), self.loss)}
-
-    def prepare(self, batch: Batch) -> None:
-        super().prepare(batch)
-        plate = runs(self.program, batch)[0].plate
-        self._dataset_size = plate.full_size if plate.full_size != plate.size else None
 
     def loss(self, batch: Batch) -> Tensor:
         """Minus the ELBO per example, in nats."""
         examples = as_batch(batch)
         if self.estimator is not None:
-            with without_store():
+            with executing(self.program), _Plates() as heard:
                 loss = self.estimator.differentiable_loss(self.program.model, self.program.guide, *examples)
-            return loss / (self._dataset_size or len(examples[0]))
-        drawn = terms(self.program, examples, self.particles)
-        return -surrogate(elbo, drawn.log_weights, drawn.log_scores).mean() / drawn.examples
+            return loss / heard.dataset_size(len(examples[0]))
+        return -bound_per_example(elbo, terms_of(runs(self.program, examples, self.particles)))
 
     def check(self, batch: Batch) -> None:
         check_sites(self.program, batch, own_densities=self.estimator is None)
         self.check_players(batch)
+
+
+class _Plates(Messenger):
+    """Hears of the plates of a program that an estimator runs, one of which says how many examples the dataset has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: list[Site] = []
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        frames = tuple(frame for frame in message["cond_indep_stack"] if frame.name != _PARTICLES)
+        self.sites.append({"cond_indep_stack": frames})
+
+    def dataset_size(self, rows: int) -> int:
+        plate = batch_plate(self.sites, rows)
+        assert plate is not None  # or `check` would have raised
+        size: int = plate.full_size
+        return size
 
 
 class _DifferentiableGraph(TraceGraph_ELBO):
@@ -88,6 +105,11 @@ def _differentiable(estimator: ELBO) -> Any:  # an ELBO with differentiable_loss
         raise ProgramError(
             "ReweightedWakeSleep has two losses, which one player cannot follow. Use ImportanceWeighted(program, "
             "particles=K), whose gradient also suits discrete latents."
+        )
+    if isinstance(estimator, TraceTailAdaptive_ELBO):
+        raise ProgramError(
+            "TraceTailAdaptive_ELBO weighs draws by their ranks, so that its loss is a surrogate and no bound that a number "
+            "could stand for. Use SVI(program), or ImportanceWeighted(program, bound=renyi(alpha), particles=K)."
         )
     if type(estimator) is TraceGraph_ELBO:
         return _DifferentiableGraph(

@@ -68,12 +68,15 @@ def surrogate(bound: BoundFunction, log_weights: Tensor, log_scores: Tensor) -> 
     Rezende 2016, arXiv 1602.06725, in the form of Kool et al. 2019); a single particle is credited with the whole bound.
     """
     value = bound(log_weights)
-    if not log_scores.requires_grad:
-        return value
+    return value + credited(bound, log_weights, log_scores) if log_scores.requires_grad else value
+
+
+def credited(bound: BoundFunction, log_weights: Tensor, log_scores: Tensor) -> Tensor:
+    """Zeros whose gradient is that of the scores, each times its credit for the bound on these weights: `(batch,)`."""
     detached = log_weights.detach()
-    credit = value.detach() - (_leave_one_out(bound, detached) if len(detached) > 1 else 0.0)
+    credit = bound(detached) - (_leave_one_out(bound, detached) if len(detached) > 1 else 0.0)
     weighted = (log_scores * credit).sum(0)
-    return value + weighted - weighted.detach()
+    return weighted - weighted.detach()
 
 
 def _leave_one_out(bound: BoundFunction, log_weights: Tensor) -> Tensor:

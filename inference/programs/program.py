@@ -303,3 +303,16 @@ def evaluating(program: object) -> Iterator[None]:
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+
+@contextmanager
+def buffers_kept(module: object) -> Iterator[None]:
+    """A block in which a module may run in its own mode; running statistics and the like are afterwards as before."""
+    buffers = list(module.buffers()) if isinstance(module, nn.Module) else []
+    before = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in zip(buffers, before, strict=True):
+                buffer.copy_(kept)

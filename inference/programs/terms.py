@@ -1,6 +1,7 @@
 """The log densities of a program's draws: what every bound, weight and gradient estimator is made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import dropwhile
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,8 @@ class Shared(NamedTuple):
     score: Tensor
     size: int
     """The number of examples in the dataset, of which the batch is a sample."""
+    come_first: bool = False
+    """Whether model and guide have them before all local latents, so that they depend on none of these."""
 
 
 class Terms(NamedTuple):
@@ -206,9 +209,16 @@ def _terms_of(run: Run, latent: Mapping[str, Site], guide: Mapping[str, Site]) -
             prior=_shared(run, observed, like) + _shared(run, latent, like),
             posterior=_shared(run, guide, like),
             score=_shared(run, unscored, like),
-            size=run.plate.full_size,
+            size=run.dataset_size,
+            come_first=_come_first(run, [*random_sites(run.model).values()]) and _come_first(run, [*guide.values()]),
         )
     return Terms(**local, shared=shared, implicit=tuple(dict.fromkeys(implicit)))
+
+
+def _come_first(run: Run, sites: Sequence[Site]) -> bool:
+    """Whether no shared site comes after a latent one of the examples, on whose draws it could depend."""
+    after = dropwhile(lambda site: site["is_observed"] or not run.is_local(site), sites)
+    return all(map(run.is_local, after))
 
 
 def _local(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:
@@ -249,6 +259,7 @@ def _stacked(pieces: list[Terms]) -> Terms:
             posterior=torch.cat([part.posterior for part in parts]),
             score=torch.cat([part.score for part in parts]),
             size=parts[0].size,
+            come_first=parts[0].come_first,
         )
     return Terms(
         likelihood=torch.cat([piece.likelihood for piece in pieces]),

@@ -49,6 +49,12 @@ class Run(NamedTuple):
         axis: int = self.plate.dim - site["fn"].event_dim
         return value.narrow(axis, 0, self.examples)
 
+    @property
+    def dataset_size(self) -> int:
+        """The number of examples in the dataset, of which the batch is a sample."""
+        size: int = self.plate.full_size
+        return size
+
     def is_local(self, site: Site) -> bool:
         return self.plate is not None and self.plate.name in plates(site)
 

@@ -104,7 +104,7 @@ def rounding_is_harmless(distribution: Any) -> bool:
         inner = inner.base_dist
     declared = getattr(type(inner), "support", None)  # where it is the same for all of a kind, it is quick to know
     is_common = isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
-    support = declared if is_common else _support_of(inner)
+    support: Any = declared if is_common else _support_of(inner)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support is not None and not _is_real(support) and support.event_dim == 0

@@ -1,4 +1,4 @@
-"""The exponential moving average of a module's weights and buffers."""
+"""The exponential moving average of a module's weights, and copies of its state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+State = dict[str, Tensor]
+"""A copy of a module's parameters and buffers, by name."""
+
 
 class Average:
-    """A running average of a module's state; integer buffers, which cannot be averaged, follow the latest.
+    """A running average of a module's parameters.
+
+    Buffers are the latest. They are no weights: the power iteration of a spectral norm averages to a vector that is
+    none, and the running statistics of a BatchNorm are averages already.
 
     Args:
         module: what is averaged.
@@ -20,18 +26,25 @@ class Average:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"the decay of an average lies in [0, 1); got {decay}.")
         self.module, self.decay, self.count = module, decay, 0
-        self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.state = snapshot(module)
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the module's present state."""
+        """Takes in the module's present state; what has not been there before, or not in this form, begins with it."""
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         self.count += 1
-        latest = self.module.state_dict()
-        floating = [name for name, value in latest.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.state[name] for name in floating], [latest[name] for name in floating], 1.0 - decay)
-        for name in latest.keys() - set(floating):
-            self.state[name].copy_(latest[name])
+        moving: tuple[list[Tensor], list[Tensor]] = [], []
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            kept = self.state.get(name)
+            if kept is None or (kept.shape, kept.dtype, kept.device) != (value.shape, value.dtype, value.device):
+                self.state[name] = value.detach().clone()
+            elif isinstance(value, nn.Parameter) and value.is_floating_point():
+                moving[0].append(kept)
+                moving[1].append(value)
+            else:
+                kept.copy_(value)
+        if moving[0]:
+            torch._foreach_lerp_(*moving, 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -44,13 +57,14 @@ class Average:
             restore(self.module, latest)
 
 
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
+def snapshot(module: nn.Module) -> State:
     """A copy of a module's weights and buffers."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 @torch.no_grad()
-def restore(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Writes a state into a module's tensors, in place."""
+def restore(module: nn.Module, state: State) -> None:
+    """Writes a state into a module's tensors, in place; what it has since got beside these stays."""
     for name, value in module.state_dict().items():
-        value.copy_(state[name])
+        if name in state:
+            value.copy_(state[name])

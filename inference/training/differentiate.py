@@ -1,10 +1,12 @@
 """How a player's loss becomes gradients: by autograd at every step, or by a graph that is traced once."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.fx import GraphModule
 
 from inference.objectives.objective import Player
@@ -23,7 +25,7 @@ def backward(player: Player, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 class Traced:
-    """Runs the program once for each shape of batch and from then on the arithmetic that it did, gradients included.
+    """Runs the program once for each shape of batch, and set of parameters, and from then on the arithmetic that it did.
 
     The handlers and autograd's bookkeeping, much of a small step, are gone; the noise is the same, and the numbers are but
     for the rounding of operations that the graph spells out. What Python decided in that one run is fixed: loops,
@@ -38,7 +40,8 @@ class Traced:
         self._graphs: dict[tuple[object, ...], Graph] = {}
 
     def __call__(self, player: Player, batch: tuple[Tensor, ...]) -> Tensor:
-        key = (player.loss, *((tensor.shape, tensor.dtype, tensor.device) for tensor in batch))
+        shapes = ((tensor.shape, tensor.dtype, tensor.device) for tensor in batch)
+        key = (player.loss, *map(id, player.parameters), *shapes)
         fresh = key not in self._graphs
         if fresh:
             self._graphs[key] = self.made(_graph(player, batch))
@@ -77,8 +80,20 @@ class Compiled(Traced):
 
     def made(self, graph: GraphModule) -> "Graph":
         """The graph, compiled when it is first run."""
-        compiled: Graph = torch.compile(graph, dynamic=False)
+        with _settings_kept():
+            compiled: Graph = torch.compile(graph, dynamic=False)
         return _Attempt(compiled, graph)
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """A block that may import Inductor, which switches off the validation of distributions and adds a warnings filter."""
+    validated = Distribution._validate_args
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        Distribution.set_default_validate_args(validated)
 
 
 class _Attempt:
@@ -92,7 +107,8 @@ class _Attempt:
         if self.instead is None:
             return self.graph(*batch)
         try:
-            found = self.graph(*batch)
+            with _settings_kept():
+                found = self.graph(*batch)
         except Exception as error:
             names = [kind.__name__ for kind in type(error).__mro__]  # torch's own: to import its module takes seconds
             if "BackendCompilerFailed" not in names:

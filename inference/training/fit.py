@@ -8,16 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from types import FrameType
+from typing import SupportsIndex
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from inference.evaluation.estimators import Estimator, Importance
 from inference.evaluation.evaluate import batches_of, evaluate
 from inference.programs.bounds import elbo
 from inference.programs.program import Batch, ProgramError, as_batch
-from inference.training.average import restore, snapshot
+from inference.training.average import State, snapshot
 from inference.training.progress import shown
 from inference.training.step import Step
 
@@ -42,6 +46,9 @@ class Validation:
                 "the batches of a validation are scored again and again, and an iterator ends after the first time. Give a "
                 "list, a loader, or one batch."
             )
+        _refuse_below("every", self.every, 1)
+        if self.patience is not None:
+            _refuse_below("patience", self.patience, 1)
 
 
 @dataclass
@@ -56,7 +63,7 @@ class Fitted:
     history: list[dict[str, float]]
     """The metrics that were recorded, by step; losses in nats per example."""
     best: dict[str, float] | None = None
-    """The step and score (nats per example) of the best validation, whose weights the program now has."""
+    """The step and score (nats per example) of this run's best validation, whose weights the program now has."""
 
 
 def fit(
@@ -72,21 +79,26 @@ def fit(
 ) -> Fitted:
     """Takes `steps` steps; checks the program on the first batch; Ctrl-C ends the run after the step under way.
 
+    The program ends with the best weights where there is a validation, else with the averaged ones where `step` keeps an
+    average. Further steps go on from the weights of the last one: two runs of ten steps are one of twenty.
+
     Args:
         step: the objective with its optimizers; its count goes on from where it stands.
         batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable, which is
             begun anew when it ends and does not repeat exactly.
         steps: how many.
         validation: a periodic score, with early stopping.
-        callbacks: called after every step.
+        callbacks: called after every step; a bool that is true, NumPy's or torch's too, ends the run.
         metrics: a JSON-lines file to which the recorded metrics go, written anew.
         record_every: steps between two records.
         progress: whether to show how the run goes.
 
     Raises:
-        ProgramError: what `check` finds on the first batch.
-        NonFinite: a loss or gradient is not finite; no parameter was touched by that step.
+        ProgramError: what `check` finds on the first batch, what `Step` refuses of later ones, or a number out of range.
+        NonFinite: a loss, gradient or weight is not finite; the parameters are those from before that step.
     """
+    _refuse_below("steps", steps, 0)
+    _refuse_below("record_every", record_every, 1)
     feed = _feed(batches)
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = _Best(step, validation)
@@ -104,11 +116,11 @@ def fit(
             fitted.steps = done
             last = done == steps
             row = {"step": float(step.count)}
-            if last or done == 1 or done % record_every == 0:
+            if last or done == 1 or step.count % record_every == 0:
                 row |= {name: float(value) for name, value in (values | step.monitor(as_batch(batch))).items()}
                 row["seconds"] = time.perf_counter() - began
                 display.update(done, _shown(row))
-            if validation is not None and (last or done % validation.every == 0):
+            if validation is not None and (last or step.count % validation.every == 0):
                 row["validation"] = keeper.score()
             if len(row) > 1:
                 fitted.history.append(row)
@@ -117,7 +129,8 @@ def fit(
             fitted.stopped = _reason_to_stop(interrupted(), keeper, answers)
             if fitted.stopped != "finished":
                 break
-    fitted.best = keeper.keep()
+    if fitted.steps:
+        fitted.best = keeper.keep()
     fitted.seconds = time.perf_counter() - began
     return fitted
 
@@ -128,14 +141,17 @@ class _Best:
     def __init__(self, step: Step, validation: Validation | None) -> None:
         self.step, self.validation = step, validation
         self.best: dict[str, float] | None = None
-        self.state: dict[str, Tensor] = {}
+        self.state: State = {}
         self.since = 0
 
     def rehearse(self) -> None:
         """Scores one batch, so that an estimator that does not suit the program is refused before training."""
-        if self.validation is not None:
-            program = self.step.objective.program
-            evaluate(program, next(batches_of(self.validation.batches)), {"score": self.validation.estimator})
+        if self.validation is None:
+            return
+        first = next(batches_of(self.validation.batches), None)
+        if first is None:
+            raise ProgramError("the validation has no batches: its iterable is empty. Give at least one example.")
+        evaluate(self.step.objective.program, first, {"score": self.validation.estimator})
 
     def score(self) -> float:
         assert self.validation is not None
@@ -155,8 +171,11 @@ class _Best:
         return patience is not None and self.since >= patience
 
     def keep(self) -> dict[str, float] | None:
+        """Leaves the program with the best weights, or the averaged ones."""
         if self.best is not None:
-            restore(self.step.objective.program, self.state)
+            self.step.leave(self.state)
+        elif self.step.average is not None:
+            self.step.leave(self.step.average.state)
         return self.best
 
 
@@ -165,7 +184,18 @@ def _reason_to_stop(interrupted: bool, keeper: _Best, answers: list[object]) -> 
         return "interrupted"
     if keeper.exhausted:
         return "early stopping"
-    return "callback" if any(answer is True for answer in answers) else "finished"
+    return "callback" if any(map(_is_true, answers)) else "finished"
+
+
+def _is_true(answer: object) -> bool:
+    """Whether a callback said True; other objects, which a function may return by the way, say nothing."""
+    is_bool = isinstance(answer, bool | np.bool_) or getattr(answer, "dtype", None) in (torch.bool, np.dtype(bool))
+    return is_bool and bool(answer)
+
+
+def _refuse_below(name: str, value: int, least: int) -> None:
+    if not isinstance(value, SupportsIndex) or index(value) < least:
+        raise ProgramError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
 
 
 def _feed(batches: Callable[[int], Batch] | Batch | Iterable[Batch]) -> Callable[[int], Batch | None]:

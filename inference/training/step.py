@@ -1,5 +1,6 @@
-"""One step of a game: every player takes its turns."""
+"""One step: every player takes its turns."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -11,12 +12,20 @@ from inference.objectives.objective import Objective, Player
 from inference.programs.check import first_non_finite
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, ProgramError, as_batch
-from inference.training.average import Average
+from inference.training.average import Average, State, restore, snapshot
+from inference.training.batches import Batches
 from inference.training.differentiate import Differentiate, backward
-
-Factory = Callable[[list[nn.Parameter]], Optimizer]
-"""Makes the optimizer of a player's parameters."""
-
+from inference.training.optimizers import (
+    Factory,
+    adam,
+    by_player,
+    check_factories,
+    clear_gradients,
+    follow,
+    made,
+    set_rate,
+)
+from inference.training.weights import Weights, norm_of
 
 _MONITOR = 1 << 32
 """In place of a player, in the words that seed its noise."""
@@ -26,17 +35,7 @@ _ON_THE_WAY_BACK = (
 
 
 class NonFinite(ProgramError):
-    """A loss or gradient that is not finite; the parameters are those from before the step."""
-
-
-def adam(lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Factory:
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980), fused where the device has it: a fifth of a small step."""
-
-    def factory(parameters: list[nn.Parameter]) -> Optimizer:
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=fused)
-
-    return factory
+    """A loss, a gradient or a weight is not finite; the parameters are those from before the step."""
 
 
 class Step:
@@ -46,15 +45,19 @@ class Step:
     and the caller's own generators stay as they were.
 
     Args:
-        objective: the game.
+        objective: what the program is fitted by.
         optimizer: makes an optimizer from a list of parameters, for all players or by player.
         seed: of the noise.
-        clip: the largest norm of a player's gradient, or None.
+        clip: the largest norm of a player's gradient, above 0, or None.
         learning_rate: a factor on the learning rate as a function of the step, or None.
-        average: the decay of a moving average of weights and buffers, or None.
+        average: the decay of a moving average of the weights, or None. Steps go on from the raw weights, whatever
+            `averaged` or `leave` have put in their place.
         autocast: the dtype in which networks run, such as `torch.bfloat16`, or None. Log-probabilities stay in float32:
             a density in half precision is refused.
         differentiate: `backward`, or `Traced()`, which spares small models most of a step's time.
+
+    Raises:
+        ProgramError: an argument is out of its range, or an optimizer was given that is made already.
     """
 
     def __init__(
@@ -69,39 +72,46 @@ class Step:
         autocast: torch.dtype | None = None,
         differentiate: Differentiate = backward,
     ) -> None:
+        if clip is not None and not clip > 0:
+            raise ProgramError(f"clip: expected a norm above 0, or None for no clipping; got {clip}.")
+        if learning_rate is not None and not callable(learning_rate):
+            raise ProgramError(
+                f"learning_rate: expected a factor as a function of the step, got {learning_rate!r}. A constant is the "
+                "optimizer's own: adam(1e-3)."
+            )
         self.objective, self.seed, self.count = objective, seed, 0
         self.clip, self.learning_rate, self.autocast = clip, learning_rate, autocast
         self.differentiate = differentiate
-        self.players: dict[str, Player] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.average: Average | None = None
-        self._optimizer = optimizer or adam()
+        self._optimizer = adam() if optimizer is None else optimizer
+        check_factories(self._optimizer)
         self._decay = average
-        self._rates: dict[str, list[float]] = {}
+        self._batches = Batches(objective)
+        self._weights = Weights([])
+        self._raw: tuple[State, State] | None = None
 
     def prepare(self, batch: Batch) -> None:
         """Runs the program once, so that it has its parameters, checks it on this batch, and makes the optimizers.
 
         Raises:
-            ProgramError: what `check` finds, or a player without parameters or without an optimizer.
+            ProgramError: what `check` finds, a player without parameters or without an optimizer, or no gradients.
         """
-        if self.players:
+        _refuse_no_gradients(batch)
+        if self.optimizers:
             return
         with own_noise(mix(self.seed, 0)):
             self.objective.schedule(self.count)
             self.objective.prepare(batch)
             with self._autocast(as_batch(batch)):
                 self.objective.check(batch)
-        players = self.objective.players()
-        for name, player in players.items():
-            if not player.parameters:
-                raise ProgramError(
-                    f"the player {name!r} has no trainable parameters. Register the networks as submodules of the program, "
-                    "or pass them: Pair(model, guide, *modules)."
-                )
-            self.optimizers[name] = self._factory(name)(player.parameters)
-            self._rates[name] = [float(group["lr"]) for group in self.optimizers[name].param_groups]
-        self.players = players
+            self._batches.look_at(as_batch(batch))
+        players = self._players()
+        strange = sorted(self._optimizer.keys() - players.keys()) if isinstance(self._optimizer, Mapping) else []
+        if strange:
+            raise ProgramError(f"optimizer: there are no players {strange}, only {[*players]}; correct the names.")
+        factories = {name: by_player(self._optimizer, name) for name in players}
+        self.optimizers = {name: made(factories[name], player.parameters) for name, player in players.items()}
         if self._decay is not None:
             self.average = Average(self.objective.program, self._decay)
 
@@ -109,17 +119,31 @@ class Step:
         """Takes one step on a batch; gives each player's loss and the norm of its gradient, as 0-d tensors.
 
         Raises:
-            NonFinite: a loss or a gradient is not finite. No parameter has been touched by that turn.
+            NonFinite: a loss, a gradient, or a weight where an optimizer has moved it, is not finite. The parameters are
+                those from before the step.
+            ProgramError: the program can not be given other batches than its first, or a schedule no number.
         """
-        self.prepare(batch)
+        examples = as_batch(batch)
+        self.prepare(examples)
+        self._take_back()
         metrics: dict[str, Tensor] = {}
         with own_noise(mix(self.seed, self.count)):
             self.objective.schedule(self.count)
-            for index, (name, player) in enumerate(self.players.items()):
-                self._set_rate(name)
-                for turn in range(player.turns):
-                    reseed(mix(self.seed, self.count, _process(), index, turn))
-                    metrics[name], metrics[f"{name}/gradient"] = self._turn(name, player, batch)
+            self._batches.meet(examples)
+            players = self._players()
+            self._keep(players)
+            try:
+                for index, (name, player) in enumerate(players.items()):
+                    if self.learning_rate is not None:
+                        set_rate(self.optimizers[name], self.learning_rate, self.count)
+                    for turn in range(player.turns):
+                        reseed(mix(self.seed, self.count, _process(), index, turn))
+                        metrics[name], metrics[f"{name}/gradient"] = self._turn(name, player, examples)
+                if not self._weights.are_finite():
+                    raise NonFinite(self._moved_away())
+            except Exception:  # no step is left half done
+                self._weights.put_back()
+                raise
         if self.average is not None:
             self.average.update()
         self.count += 1
@@ -136,32 +160,71 @@ class Step:
         with self.average.applied() if self.average is not None else nullcontext():
             yield
 
-    def _turn(self, name: str, player: Player, batch: Batch) -> tuple[Tensor, Tensor]:
+    def leave(self, state: State) -> None:
+        """Puts a state into the program; the next step goes on from the present one, unless the weights change till then."""
+        self._raw = snapshot(self.objective.program), {**state}
+        restore(self.objective.program, state)
+
+    def _take_back(self) -> None:
+        """Undoes `leave`, where nobody has given the program other weights since: these would count."""
+        if self._raw is None:
+            return
+        (raw, left), self._raw = self._raw, None
+        held = {name: value for name, value in self.objective.program.named_parameters() if name in left}
+        if all(value.equal(left[name].to(value)) for name, value in held.items()):
+            restore(self.objective.program, raw)
+
+    def _players(self) -> dict[str, Player]:
+        players = self.objective.players()
+        for name, player in players.items():
+            if not player.parameters:
+                raise ProgramError(
+                    f"the player {name!r} has no trainable parameters. Register the networks as submodules of the program, "
+                    "or pass them: Pair(model, guide, *modules)."
+                )
+            if not isinstance(player.turns, int) or player.turns < 1:
+                raise ProgramError(f"the player {name!r} has {player.turns!r} turns a step; give it 1 or more.")
+        return players
+
+    def _keep(self, players: Mapping[str, Player]) -> None:
+        """Remembers the players' weights; gives parameters that have come, or been unfrozen, to their optimizers."""
+        parameters = list(dict.fromkeys(each for player in players.values() for each in player.parameters))
+        if not self._weights.are_of(parameters):
+            self._weights = Weights(parameters)
+            for name, player in players.items():
+                follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
+        self._weights.keep()
+
+    def _turn(self, name: str, player: Player, examples: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
+        clear_gradients(optimizer)
         noise = torch.default_generator.get_state()
         try:
-            with self._autocast(as_batch(batch)):
-                loss = self.differentiate(player, as_batch(batch))
+            with self._autocast(examples):
+                loss = self.differentiate(player, examples)
         except ValueError as error:  # Pyro's own validation meets NaN before the loss does
             found = "to satisfy the constraint" in str(error) or "to be within the support" in str(error)
             if isinstance(error, ProgramError) or not found:
                 raise
             torch.default_generator.set_state(noise)
-            site = first_non_finite(self.objective.program, batch)
+            site = first_non_finite(self.objective.program, examples)
             if site is None:
                 raise
             raise NonFinite(self._stopped(name, site)) from error
         # Gradients of several processes are averaged here, before their norm is taken.
-        gradients = [parameter.grad for parameter in player.parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if not bool(torch.isfinite(loss + norm)):
+        norm = norm_of([parameter.grad for parameter in player.parameters if parameter.grad is not None])
+        if not math.isfinite(loss + norm):
             torch.default_generator.set_state(noise)
-            site = first_non_finite(self.objective.program, batch)
+            site = first_non_finite(self.objective.program, examples)
             raise NonFinite(self._stopped(name, site or _ON_THE_WAY_BACK))
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, self.clip, norm)
-        optimizer.step()
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise NonFinite(self._moved_away()) from error  # a rate that the weights' dtype does not have
         return loss, norm
 
     def _stopped(self, name: str, where: str) -> str:
@@ -170,18 +233,12 @@ class Step:
             "changed by this step. Lower the learning rate, clip the gradient, or bound the scale that vanished."
         )
 
-    def _factory(self, name: str) -> Factory:
-        if not isinstance(self._optimizer, Mapping):
-            return self._optimizer
-        if name not in self._optimizer:
-            raise ProgramError(f"no optimizer was given for player {name!r}; optimizers: {sorted(self._optimizer)}.")
-        return self._optimizer[name]
-
-    def _set_rate(self, name: str) -> None:
-        if self.learning_rate is not None:
-            factor = self.learning_rate(self.count)
-            for group, rate in zip(self.optimizers[name].param_groups, self._rates[name], strict=True):
-                group["lr"] = rate * factor
+    def _moved_away(self) -> str:
+        rates = sorted({float(group["lr"]) for each in self.optimizers.values() for group in each.param_groups})
+        return (
+            f"an optimizer moved weights out of the finite numbers at step {self.count}, where loss and gradient were "
+            f"finite (learning rates {rates}). The parameters are those from before the step. Lower the learning rate."
+        )
 
     def _autocast(self, batch: tuple[Tensor, ...]) -> AbstractContextManager[object]:
         if self.autocast is None:
@@ -193,3 +250,15 @@ def _process() -> int:
     """The rank of this process among those that train together."""
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _refuse_no_gradients(batch: Batch) -> None:
+    if not torch.is_grad_enabled():
+        raise ProgramError(
+            "a step needs gradients, which torch.no_grad() or torch.inference_mode() has switched off around it. Take steps "
+            "and call fit outside of such a block."
+        )
+    if any(tensor.is_inference() for tensor in as_batch(batch)):
+        raise ProgramError(
+            "the batch was made under torch.inference_mode(), so no gradient can pass it. Clone it outside: batch.clone()."
+        )

@@ -14,7 +14,6 @@ from torch import Tensor
 import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
 from inference.evaluation.estimators import EXACT, Importance
-from inference.training.average import restore
 from inference.training.differentiate import backward
 from inference.training.progress import shown
 from ppmodels.app import plots
@@ -95,8 +94,6 @@ def train(
             metrics=target / METRICS,
             progress=progress,
         )
-    if fitted.best is None and step.average is not None:
-        restore(experiment.program, step.average.state)
     record = _record(experiment, found, folder, seed, fitted)
     run = Run.write(target, experiment.program.state_dict(), record)
     write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))

@@ -1,4 +1,4 @@
-"""Which sites a critic compares, as the sites themselves tell, and what the critic and a contrast are given of them."""
+"""Which sites a critic compares, read off the sites themselves, and the inputs of the critic and of a contrast."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +18,11 @@ class Comparison(NamedTuple):
     """What the sites of a program say about its comparison."""
 
     compared: tuple[str, ...]
-    """The sites whose joint density differs between the sides: the critic stands in for its ratio."""
+    """The sites whose joint density differs between q and p: the critic stands in for its ratio."""
     exact: tuple[str, ...]
     """The sites that keep their densities in the loss."""
     shared: tuple[str, ...]
-    """The sites outside the batch plate, which a critic is given on both sides alike."""
+    """The sites outside the batch plate, of which a critic is given the same values for q and p."""
     data: Mapping[str, int]
     """The observed sites that observe a tensor of the batch as it is, with its place."""
     observed: tuple[str, ...]
@@ -36,7 +36,7 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
 
     Raises:
         ProgramError: nothing needs a comparison, model and guide do not go together, `compare` names no such site, or a
-            site is such that a game could not fit it.
+            site is such that a critic gives it no gradient.
     """
     run = runs(program, batch)[0]
     _refuse_own_subsample(run, len(batch[0]))
@@ -46,7 +46,7 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
     local = [name for name in drawn if run.is_local(guide[name])]
     if compare is None:
         without_density = [name for name in observed if is_implicit(model[name]["fn"])]
-        mixed = any(is_implicit(side[name]["fn"]) for name in local for side in (model, guide) if name in side)
+        mixed = any(is_implicit(sites[name]["fn"]) for name in local for sites in (model, guide) if name in sites)
         compared = [*without_density, *(local if without_density or mixed else [])]
     else:
         compared = _named(compare, [*observed, *local])
@@ -76,7 +76,7 @@ def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch:
     missing = [name for name in found.compared if name not in names]
     if strange or missing:
         raise ProgramError(
-            f"the critic's forward takes {list(names)}, and the sites tell that {list(found.compared)} are compared: "
+            f"the critic's forward takes {list(names)}, and {list(found.compared)} are compared: "
             f"it lacks {missing or 'nothing'}, and {strange or 'nothing'} is unknown. Take all that is compared, and any "
             f"other of {known}, by these names."
         )
@@ -84,10 +84,10 @@ def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch:
 
 
 def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: tuple[Tensor, ...]) -> Contrast:
-    """The contrast of a structure in which one latent site is compared, and it has a density in the model.
+    """The contrast where one latent site is compared, which has a density in the model.
 
     Raises:
-        ProgramError: the structure is another, or the network's `forward` asks for what there is not.
+        ProgramError: the comparison is another, or the network's `forward` asks for what there is not.
     """
     if not isinstance(network, nn.Module):
         raise ProgramError(
@@ -97,7 +97,7 @@ def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: 
     prior = random_sites(runs(program, batch)[0].model)[site]["fn"]
     if len(found.compared) > 1 or found.observed or is_implicit(prior):
         raise ProgramError(
-            f"a contrast stands between the guide and the prior of one latent site, and the sites tell that "
+            f"a contrast stands between the guide and the prior of one latent site, and here "
             f"{list(found.compared)} are compared{', without a density' if is_implicit(prior) else ''}. Leave contrast out."
         )
     known = sorted({*found.shared, *found.data, *found.exact, *arguments(program, batch)} - {site})
@@ -130,11 +130,11 @@ def _without_noise(run: Run, model: Mapping[str, Site], compared: Sequence[str])
     noise = [name for name, site in model.items() if run.is_local(site) and not site["is_observed"]]
     names = list(model)
     after = names[names.index(noise[0]) :] if noise else []
-    told = [name for name in after if model[name]["is_observed"] and name not in compared]
-    if told:
+    unguided = [name for name in after if model[name]["is_observed"] and name not in compared]
+    if unguided:
         raise ProgramError(
-            f"the observed sites {told} have a density given the latents {noise}, which the guide does not draw: of a draw "
-            f"from the prior it says nothing about the data. Draw {noise} in the guide, or compare {told} too."
+            f"the observed sites {unguided} have a density given the latents {noise}, which the guide does not draw: of a "
+            f"draw from the prior it says nothing about the data. Draw {noise} in the guide, or compare {unguided} too."
         )
     return {name: site for name, site in model.items() if name not in noise}
 
@@ -142,14 +142,14 @@ def _without_noise(run: Run, model: Mapping[str, Site], compared: Sequence[str])
 def _refuse_own_subsample(run: Run, examples: int) -> None:
     if run.plate.size != examples:
         raise ProgramError(
-            f"the program takes {run.plate.size} of the batch's {examples} examples by itself, and both sides of a "
-            "comparison must take the same. Give it smaller batches, and the dataset's size to its plate: "
+            f"the program takes {run.plate.size} of the batch's {examples} examples by itself, and the samples "
+            "of q and p must be of the same. Give it smaller batches, and the dataset's size to its plate: "
             "pyro.plate('data', size, subsample_size=len(x))."
         )
 
 
 def _refuse_unfit(run: Run, compared: list[str], model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
-    both = [(name, site) for side in (model, guide) for name, site in side.items()]
+    both = [(name, site) for sites in (model, guide) for name, site in sites.items()]
     _refuse_implicit([name for name, site in both if not run.is_local(site) and is_implicit(site["fn"])])
     if not compared:
         raise ProgramError(
@@ -165,14 +165,14 @@ def _refuse_unfit(run: Run, compared: list[str], model: Mapping[str, Site], guid
     jumps = [name for name, site in guide.items() if not has_rsample(site["fn"])]
     if jumps:
         raise ProgramError(
-            f"the guide's sites {jumps} have no reparameterised draws (discrete ones have none), so that no gradient tells "
-            "a game how to draw better. Relax them (RelaxedOneHotCategorical), or sum them out in the model."
+            f"the guide's sites {jumps} have no reparameterised draws (discrete ones have none), so that no gradient of "
+            "a critic reaches what draws them. Relax them (RelaxedOneHotCategorical), or sum them out in the model."
         )
     auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
     if auxiliary and any(name in guide for name in compared):
         raise ProgramError(
             f"the guide draws the auxiliary sites {auxiliary} (an AutoGuide?) beside the compared {compared}, and what "
-            "belongs to which can not be told. Write a guide that draws the latent sites themselves."
+            "belongs to which is not known. Write a guide that draws the latent sites themselves."
         )
     for name, site in both:
         if name in compared:

@@ -1,7 +1,7 @@
 """Adaptive contrast: a critic compares the guide with an explicit r(z | x) near it, in place of the prior far away.
 
-KL(q ‖ p) = KL(q ‖ r) + E_q[log r - log p] (Mescheder et al., 2017, arXiv 1701.04722, section 3.3). The critic tells the
-first term, which is small where r is near q; the second has densities. Here r is a distribution that is fitted to the
+KL(q ‖ p) = KL(q ‖ r) + E_q[log r - log p] (Mescheder et al., 2017, arXiv 1701.04722, section 3.3). The critic estimates
+the first term, which is small where r is near q; the second has densities. Here r is a distribution that is fitted to the
 draws of the guide by their likelihood, and the critic sees z as r sees it: less its mean, over its standard deviation.
 """
 
@@ -18,16 +18,16 @@ class Contrast(NamedTuple):
 
     network: nn.Module
     """Returns the distribution r."""
-    seen: tuple[str, ...]
+    inputs: tuple[str, ...]
     """The names of what its `forward` is given."""
     site: str
 
     def __call__(self, values: Mapping[str, Tensor]) -> Any:
-        """r given what it sees of these values: a distribution over the site's value."""
-        return self.network(**{name: values[name] for name in self.seen})
+        """r given its inputs among these values: a distribution over the site's value."""
+        return self.network(**{name: values[name] for name in self.inputs})
 
     def whitened(self, q: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """The q side and the p side with z whitened by r, drawn by the guide and by r; and log r of the guide's draws.
+        """Critic inputs with z whitened by r, of the guide's draws and of draws of r; and log r of the guide's draws.
 
         Whitened draws of r are the same whatever r is, and carry no gradient; those of the guide do, as does log r.
         """

@@ -1,4 +1,4 @@
-"""Divergences between the q side (data and guide) and the p side (model), told by a critic T.
+"""Divergences between q (data and guide) and p (model), estimated by a critic T.
 
 A critic's loss is minimal where T is a known function of the ratio of the two densities; for an f-divergence it is minus the
 variational bound of Nowozin et al. (2016, arXiv 1606.00709), which the program then lowers. Values are means over a batch.
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of the critic's values on the q side and on the p side, `(batch,)` each."""
+"""Of the critic values of samples of q and of samples of p, `(batch,)` each."""
 
 _STEEP = 20.0
 """Exponents are cut here, 5e8 to 1: a critic that is farther off gets a constant gradient in place of an infinite one."""
@@ -28,7 +28,7 @@ class Divergence(NamedTuple):
 
     @property
     def one_sided(self) -> bool:
-        """Whether the program's loss is one of the q side alone, so that what the model draws has no part in it."""
+        """Whether the program's loss depends on samples of q alone, and not on what the model draws."""
         q, p = (torch.zeros(1, requires_grad=True) for _ in range(2))
         with torch.enable_grad():
             return torch.autograd.grad(self.program(q, p), p, allow_unused=True)[0] is None
@@ -56,10 +56,10 @@ jensen_shannon = _of(lambda q, p: -_logistic(q, p), _itself)
 """The minimax game of Goodfellow et al. (2014, arXiv 1406.2661): 2 JS - 2 log 2."""
 
 non_saturating = Divergence(_logistic, lambda q, p: softplus(q).mean() + softplus(-p).mean(), _itself)
-"""The same critic; the program makes it mistake each side for the other, whose gradient lasts where the critic is sure."""
+"""The same critic, made to take each sample for one of the other kind: the gradient lasts where the critic is sure."""
 
 plug_in_kl = Divergence(_logistic, lambda q, p: q.mean(), _itself)
-"""KL(q ‖ p) by the logistic critic's ratio (Mescheder et al., 2017, arXiv 1701.04722). Its p side gets no gradient."""
+"""KL(q ‖ p) by the logistic critic's ratio (Mescheder et al., 2017, arXiv 1701.04722). Samples of p get no gradient."""
 
 kl = _of(lambda q, p: q.mean() - _exp(p).mean() + 1, _itself)
 """KL(q ‖ p) by the bound of Nguyen, Wainwright & Jordan (2010, arXiv 0809.0853)."""
@@ -87,7 +87,7 @@ wasserstein = Divergence(lambda q, p: p.mean() - q.mean(), lambda q, p: q.mean()
 """The earth mover's distance, of a critic that a penalty keeps 1-Lipschitz (Arjovsky et al., 2017, arXiv 1701.07875)."""
 
 relativistic = Divergence(lambda q, p: softplus(p - q).mean(), lambda q, p: softplus(q - p).mean(), None)
-"""Each example of one side against one of the other (Jolicoeur-Martineau, 2018, arXiv 1807.00734).
+"""Each sample of q against one of p (Jolicoeur-Martineau, 2018, arXiv 1807.00734).
 
 With R1 and R2 it is R3GAN (Huang et al., 2024, arXiv 2501.05441).
 """

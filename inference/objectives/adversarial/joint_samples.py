@@ -1,4 +1,4 @@
-"""The values that a critic compares: of data and guide on the q side, of the model on the p side; and what stays exact."""
+"""What a critic compares: samples q of data and guide, and samples p of the model; and the terms that stay exact."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from inference.objectives.adversarial.comparison import Comparison
 from inference.programs.densities import log_density, site_log_prob
-from inference.programs.program import Program, arguments, without_store
+from inference.programs.program import Program, arguments
 from inference.programs.sites import Site, batch_plate, random_sites
-from inference.programs.traces import Run, guide_runs
+from inference.programs.traces import Run, executing, guide_runs
 
 
 def q_samples(program: Program, batch: tuple[Tensor, ...], found: Comparison) -> tuple[Trace, dict[str, Tensor]]:
@@ -34,7 +34,7 @@ def p_samples(
     """The values of q, but those of the compared sites drawn from the model; what comes after these is not run."""
     kept = {name: site["value"] for name, site in random_sites(guide).items() if name not in found.compared}
     drawing = _Draws(set(found.compared), kept)
-    with without_store(), suppress(_Enough), drawing:
+    with executing(program), suppress(_Enough), drawing:
         program.model(*batch)
     return {**q, **_values(drawing.drawn, batch)}
 
@@ -49,7 +49,7 @@ def exact_terms(
     """
     model, drawn = random_sites(_replayed(program, batch, guide)), random_sites(guide)
     plate = batch_plate([*model.values(), *drawn.values()], len(batch[0]))
-    assert plate is not None  # or `structure` would have raised
+    assert plate is not None  # or `comparison` would have raised
     total = torch.zeros((), device=batch[0].device)
     of_guide = [name for name in drawn if name not in found.compared]
     for sign, sites, names in ((1, model, (*found.exact, *prior)), (-1, drawn, of_guide)):
@@ -76,7 +76,7 @@ def _values(sites: Mapping[str, Site], batch: tuple[Tensor, ...]) -> dict[str, T
 
 
 def _replayed(program: Program, batch: tuple[Tensor, ...], guide: Trace) -> Trace:
-    with without_store():
+    with executing(program):
         return poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
 
 

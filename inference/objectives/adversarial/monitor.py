@@ -1,4 +1,4 @@
-"""What to look at while a game is played: can the critic tell, is it calibrated, are the draws diverse."""
+"""The training monitor of a critic and a program: is the critic accurate and calibrated, are the draws diverse."""
 
 import math
 import warnings
@@ -14,21 +14,21 @@ PATIENCE = 50
 
 @torch.no_grad()
 def accuracy(q: Tensor, p: Tensor) -> Tensor:
-    """How often a critic puts an example of the q side above one of the p side, over all pairs: 1/2 for alike."""
+    """How often a critic puts a sample of q above one of p, over all pairs, from its values: 1/2 where they are alike."""
     above = q.unsqueeze(1) - p.unsqueeze(0)
     return ((above > 0).float() + 0.5 * (above == 0).float()).mean()
 
 
 @torch.no_grad()
 def calibration(log_ratio: Tensor) -> Tensor:
-    """log E_p[q/p] from log ratios on the p side, in nats: 0 for the true ratio."""
+    """log E_p[q/p] from log ratios of samples of p, in nats: 0 for the true ratio."""
     return torch.logsumexp(log_ratio, 0) - math.log(len(log_ratio))
 
 
 @torch.no_grad()
 def diversity(q: Tensor, p: Tensor) -> Tensor:
     """The spread of draws p over that of examples q, each the root of a total variance: 1 for alike, 0 for one point."""
-    return (p.flatten(1).var(0).sum() / q.flatten(1).var(0).sum()).sqrt()
+    return (_rows(p).var(0).sum() / _rows(q).var(0).sum()).sqrt()
 
 
 @torch.no_grad()
@@ -39,11 +39,16 @@ def coverage_and_precision(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws lie
     in some ball. Draws that are precise and cover little have left modes out.
     """
-    q, p = q.flatten(1).unique(dim=0), p.flatten(1)  # repeated examples would be each other's neighbours
+    q, p = _rows(q).unique(dim=0), _rows(p)  # repeated examples would be each other's neighbours
     # The nearest of all is the example itself.
     nearest = torch.cdist(q, q).topk(min(NEIGHBOURS + 1, len(q)), dim=1, largest=False).values
     inside = torch.cdist(q, p) <= nearest[:, -1:]
     return inside.any(1).float().mean(), inside.any(0).float().mean()
+
+
+def _rows(values: Tensor) -> Tensor:
+    """A vector for each example, also where it is a single number."""
+    return values.reshape(len(values), -1)
 
 
 class Collapse:

@@ -17,14 +17,15 @@ from inference.objectives.adversarial.divergences import Divergence, non_saturat
 from inference.objectives.adversarial.joint_samples import exact_terms, log_prior, p_samples, q_samples
 from inference.objectives.adversarial.monitor import Collapse, accuracy, calibration, coverage_and_precision, diversity
 from inference.objectives.adversarial.penalties import Penalty, Values
-from inference.objectives.objective import Objective, Player
+from inference.objectives.objective import Objective, Player, factor
 from inference.programs.check import check_batch, check_gradients, check_values
-from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
+from inference.programs.dataset import Scope
+from inference.programs.program import Batch, Program, ProgramError, as_batch, buffers_kept, evaluating, parameters
 from inference.programs.traces import runs
 
 
 class Adversarial(Objective):
-    """A game of a program and a critic T ≈ log q/p, where q is data and guide and p the model.
+    """Fits a program against a critic T ≈ log q/p, where q is data and guide and p the model.
 
     Wherever the loss of variational inference needs a log density that does not exist, the critic's estimate of a ratio
     takes its place (Mohamed & Lakshminarayanan, 2016, arXiv 1610.03483; Tran, Ranganath & Blei, 2017, arXiv 1702.08896;
@@ -40,9 +41,9 @@ class Adversarial(Objective):
     Args:
         program: an `nn.Module` with `model` and `guide`.
         critic: an `nn.Module` that returns `(batch,)` numbers.
-        divergence: what the two play for, such as `inference.kl`. None is `plug_in_kl` beside exact terms, whose unit is the
+        divergence: between q and p, such as `inference.kl`. None is `plug_in_kl` beside exact terms, whose unit is the
             nat, and else `non_saturating`.
-        compare: names of the sites to compare, where the sites alone can not tell (an adversarial autoencoder).
+        compare: names of the sites to compare, where the sites do not say it (an adversarial autoencoder).
         contrast: an `nn.Module` whose `forward` returns an explicit r(z | …) of what it names, such as `(self, x)`. It is
             fitted to the guide's draws by the critic's player, and compared with them in place of a distant prior.
         size: of the dataset, by which terms of shared sites are divided; the plate's, if None.
@@ -84,7 +85,7 @@ class Adversarial(Objective):
         self._divergence = divergence
         self._one_sided = False
         self._comparison: Comparison | None = None
-        self._seen: tuple[str, ...] = ()
+        self._inputs: tuple[str, ...] = ()
         self._contrast: Contrast | None = None
         self._collapse = Collapse()
 
@@ -97,14 +98,14 @@ class Adversarial(Objective):
 
     @property
     def divergence(self) -> Divergence:
-        """What the two play for; where none was given, the sites say."""
+        """The divergence; where none was given, the one that suits the sites."""
         if self._divergence is not None:
             return self._divergence
         return plug_in_kl if self._found.exact or self._contrast else non_saturating
 
     def schedule(self, step: int) -> None:
         if self.anneal is not None:
-            self._annealed.fill_(self.anneal(step))
+            self._annealed.fill_(factor("anneal", step, self.anneal(step)))
 
     def prepare(self, batch: Batch) -> None:
         examples = as_batch(batch)
@@ -116,21 +117,32 @@ class Adversarial(Objective):
             )
         with torch.no_grad():
             found = comparison(self.program, examples, self.compare)
-            self._seen = critic_inputs(self.critic, found, self.program, examples)
+            self._inputs = critic_inputs(self.critic, found, self.program, examples)
             self._comparison = found
             if self.contrast is not None:
                 self._contrast = contrast_of(self.contrast, found, self.program, examples)
                 self._contrast.check(q_samples(self.program, examples, found)[1])
             q, p, _ = self._samples(examples)
             self._check_shape(q, len(examples[0]))
-            for side in (q, p) if self.penalty is not None else ():
-                refuse_whole_numbers(side, found.compared)
+            for samples in (q, p) if self.penalty is not None else ():
+                refuse_whole_numbers(samples, found.compared)
         self._one_sided = self.divergence.one_sided
         if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
                 f"the sites {list(found.exact)} count in nats, and this divergence's critic is not in nats. Take one with a "
                 "log_ratio (plug_in_kl, kl), or say what it weighs: weight=…"
             )
+
+    def scope(self, batch: tuple[Tensor, ...]) -> Scope:
+        found = super().scope(batch)
+        if self.size is None or not found.shared:
+            return found
+        if found.size not in (len(batch[0]), self.size):
+            raise ProgramError(
+                f"size: the program's plate says that the dataset has {found.size} examples, and size={self.size}. Say it "
+                "once: leave size out."
+            )
+        return found._replace(size=self.size)
 
     def check(self, batch: Batch) -> None:
         check_values(runs(self.program, as_batch(batch))[0])
@@ -145,7 +157,7 @@ class Adversarial(Objective):
             if not self._one_sided:
                 raise
             raise ProgramError(
-                f"{error} Or it is the divergence: one that is a mean over the q side alone, as plug_in_kl is, gives no "
+                f"{error} Or it is the divergence: one that depends on samples of q alone, as plug_in_kl does, gives no "
                 "gradient to what the model draws; take kl, or non_saturating."
             ) from error
 
@@ -155,8 +167,8 @@ class Adversarial(Objective):
         loss = self.divergence.critic(self._critic(q), self._critic(p)) - log_r.mean()
         if self.penalty is None:
             return loss
-        seen = ({name: side[name] for name in self._seen} for side in (q, p))
-        return loss + self._annealed * self.penalty(self._critic, *seen)
+        inputs = ({name: samples[name] for name in self._inputs} for samples in (q, p))
+        return loss + self._annealed * self.penalty(self._critic, *inputs)
 
     def program_loss(self, batch: Batch) -> Tensor:
         """What the program minimises, per example."""
@@ -178,21 +190,32 @@ class Adversarial(Objective):
 
     def monitor(self, batch: Batch) -> dict[str, Tensor]:
         """The critic's accuracy and calibration, and how diverse, covering and precise draws are against the data."""
-        with torch.no_grad(), evaluating(self):
-            q, p, _ = self._samples(as_batch(batch))
+        examples = as_batch(batch)
+        with torch.no_grad():
+            return self._critic_metrics(examples) | self._draw_metrics(examples)
+
+    def _critic_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Of the critic as it is trained: by its running statistics, a BatchNorm would make another critic of it."""
+        with buffers_kept(self):
+            q, p, _ = self._samples(examples)
             values = self._critic(q), self._critic(p)
-            found = {"critic/accuracy": accuracy(*values)}
-            if self.divergence.log_ratio is not None:
-                found["critic/calibration"] = calibration(self.divergence.log_ratio(values[1]))
-            site = (self._found.observed or self._found.compared)[0]
-            # What the program draws is on the p side where data are compared, and else what its guide draws.
-            aim, drawn = (q[site], p[site]) if self._found.observed else (p[site], q[site])
-            if len(aim) > 1 and aim.is_floating_point():
-                told = diversity(aim, drawn), *coverage_and_precision(aim, drawn)
-                found |= dict(zip(("program/diversity", "program/coverage", "program/precision"), told, strict=True))
-                if self._found.observed or self.compare:  # a posterior is narrower than its prior
-                    self._collapse.monitor(*told)
+        found = {"critic/accuracy": accuracy(*values)}
+        if self.divergence.log_ratio is not None:
+            found["critic/calibration"] = calibration(self.divergence.log_ratio(values[1]))
         return found
+
+    def _draw_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Of draws as they will be used, in eval mode: p against data, or the guide's q against p where these are none."""
+        with evaluating(self):
+            q, p, _ = self._samples(examples)
+        site = (self._found.observed or self._found.compared)[0]
+        aim, drawn = (q[site], p[site]) if self._found.observed else (p[site], q[site])
+        if len(aim) < 2 or not aim.is_floating_point():
+            return {}
+        shares = diversity(aim, drawn), *coverage_and_precision(aim, drawn)
+        if self._found.observed or self.compare:  # a posterior is narrower than its prior
+            self._collapse.monitor(*shares)
+        return dict(zip(("program/diversity", "program/coverage", "program/precision"), shares, strict=True))
 
     def log_ratio(self, batch: Batch) -> Tensor:
         """log q/p of the compared values on data and guide, by the critic: `(batch,)` nats. An estimate, and no bound.
@@ -200,19 +223,19 @@ class Adversarial(Objective):
         With a contrast it is log q/r, by the critic, plus the exact log r/p.
 
         Raises:
-            ProgramError: the divergence's critic tells no ratio.
+            ProgramError: the divergence's critic estimates no ratio.
         """
         if self._comparison is None:
             self.prepare(batch)
         if self.divergence.log_ratio is None:
-            raise ProgramError("the critic of this divergence is a sign or a potential, and tells no log ratio.")
+            raise ProgramError("the critic of this divergence is a margin or a potential, and no log ratio.")
         with torch.no_grad(), evaluating(self):
             guide, q = q_samples(self.program, as_batch(batch), self._found)
             if self._contrast is None:
                 return self.divergence.log_ratio(self._critic(q))
-            told, _, log_r = self._contrast.whitened(q)
+            whitened, _, log_r = self._contrast.whitened(q)
             return (
-                self.divergence.log_ratio(self._critic(told))
+                self.divergence.log_ratio(self._critic(whitened))
                 + log_r
                 - log_prior(self.program, as_batch(batch), guide, self._contrast.site)
             )
@@ -233,11 +256,11 @@ class Adversarial(Objective):
         return {name: value.detach() for name, value in q.items()}, p, log_r  # r is fitted by log r alone
 
     def _weighed(self, q: Values, p: Values) -> Tensor:
-        weight, told = 1.0 if self.weight is None else self.weight, self._critic(q)
-        return weight * self.divergence.program(told, told if self._one_sided else self._critic(p))
+        weight, values = 1.0 if self.weight is None else self.weight, self._critic(q)
+        return weight * self.divergence.program(values, values if self._one_sided else self._critic(p))
 
     def _critic(self, values: Values) -> Tensor:
-        found: Tensor = self.critic(**{name: values[name] for name in self._seen})
+        found: Tensor = self.critic(**{name: values[name] for name in self._inputs})
         return found.to(torch.promote_types(found.dtype, torch.float32))  # under autocast, beside exact nats
 
     def _check_shape(self, q: Values, rows: int) -> None:

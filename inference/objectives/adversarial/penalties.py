@@ -1,7 +1,7 @@
-"""What is added to a critic's loss so that it stays smooth where the two sides are.
+"""What is added to a critic's loss so that it stays smooth at the samples of q and p, and between them.
 
-A penalty is a function of the critic (as one of the values that it is given, by name) and of those values on both sides; its
-value is a mean over the batch. Several are added up by `both`.
+A penalty is a function of the critic and of its inputs, by name, at samples of q and at samples of p; its value is a mean
+over the batch. Several are added up by `both`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ Values = Mapping[str, Tensor]
 """What a critic is given, by name."""
 Critic = Callable[[Values], Tensor]
 Penalty = Callable[[Critic, Values, Values], Tensor]
-"""Of the critic, the values on the q side, and those on the p side."""
+"""Of the critic, its inputs at samples of q, and those at samples of p."""
 
 _FLAT = 1e-12
 """Added to a squared norm, whose root has no gradient at 0, where a critic is flat."""
 
 
 def gradient_penalty(weight: float = 10.0, norm: float = 1.0) -> Penalty:
-    """weight · E(‖∇T‖ - norm)² between the sides, at one place drawn for each example.
+    """weight · E(‖∇T‖ - norm)² at one place drawn between each sample of q and one of p.
 
     Gulrajani et al. (2017, arXiv 1704.00028).
     """
@@ -43,7 +43,7 @@ def r1(weight: float = 10.0) -> Penalty:
 
 
 def r2(weight: float = 10.0) -> Penalty:
-    """weight / 2 · E_p ‖∇T‖²: R1 on the p side."""
+    """weight / 2 · E_p ‖∇T‖²: R1 at samples of p."""
     return lambda critic, q, p: weight / 2 * _squared_norm(critic, p, _moving(p, q)).mean()
 
 
@@ -53,7 +53,7 @@ def both(*penalties: Penalty) -> Penalty:
 
 
 def _moving(here: Values, there: Values) -> dict[str, Tensor]:
-    """The values that differ between the sides, as real numbers: what the critic compares, and not what is given to it."""
+    """The inputs that differ between q and p, as real numbers: what is compared, and not what it is conditioned on."""
     return {name: value for name, value in here.items() if value is not there[name] and value.is_floating_point()}
 
 
@@ -62,5 +62,5 @@ def _squared_norm(critic: Critic, values: Values, moving: Values) -> Tensor:
     leaves = {name: values[name].detach().requires_grad_() for name in moving}
     total = critic({**values, **leaves}).sum()
     gradients = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
-    squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
+    squares = [gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients]
     return torch.stack(squares).sum(0)

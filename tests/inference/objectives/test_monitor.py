@@ -3,10 +3,13 @@
 import math
 import warnings
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from inference import Adversarial, Step, non_saturating, r1
 from inference.objectives.adversarial.monitor import (
     PATIENCE,
     Collapse,
@@ -91,3 +94,50 @@ def test_repeated_examples_count_once() -> None:
     drawn = LINE + 0.5
     once, twice = (coverage_and_precision(data, drawn) for data in (LINE, LINE.repeat(10, 1)))
     assert [float(share) for share in twice] == [float(share) for share in once] == [1.0, 1.0]
+
+
+class _Normed(nn.Module):
+    """A critic with a BatchNorm, which tells data at 3 from draws at -3 by each batch's own statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm1d(1), nn.Dropout(0.1)
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * self.drop(self.norm(x)).squeeze(1)
+
+
+class _Far(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(-3.0))
+
+    def guide(self, x: Tensor) -> None: ...
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(self.mean.expand(len(x), 1), 0.1).to_event(1), obs=x)
+
+
+def test_a_critic_is_judged_in_the_mode_that_it_is_trained_in_and_nothing_moves() -> None:
+    x = 3 + 0.1 * torch.randn(64, 1)
+    objective = Adversarial(_Far(), _Normed(), non_saturating, compare=("x",))
+    objective.prepare(x)
+    before, noise = {name: value.clone() for name, value in objective.state_dict().items()}, torch.get_rng_state()
+    found = Step(objective).monitor(x)
+    # Each side is normalised to mean 0 by itself, so that the critic as it is trained can tell nothing; by running
+    # statistics it tells everything.
+    assert float(found["critic/accuracy"]) == pytest.approx(0.5, abs=0.15)
+    assert all(value.equal(before[name]) for name, value in objective.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), noise)
+    objective.eval()
+    assert float(Step(objective).monitor(x)["critic/accuracy"]) == 1.0
+
+
+def test_examples_that_are_single_numbers_are_looked_at_too() -> None:
+    x = torch.randn(30)
+    torch.testing.assert_close(diversity(x, 2 * x), torch.tensor(2.0))
+    assert [float(share) for share in coverage_and_precision(x, x)] == [1.0, 1.0]
+    q, p = {"x": x}, {"x": x + 1}
+    torch.testing.assert_close(r1(2.0)(lambda values: 3 * values["x"], q, p), torch.tensor(9.0))

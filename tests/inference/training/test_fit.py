@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import threading
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import (
+    ELBO,
     RenyiELBO,
     ReweightedWakeSleep,
     Trace_ELBO,
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from inference import (
     SVI,
     Compiled,
+    Estimate,
     ImportanceWeighted,
     Objective,
     Pair,
@@ -224,21 +228,24 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert rates == pytest.approx([0.5, 0.05, 0.005])
 
 
-def test_the_average_is_the_average_of_weights_and_buffers() -> None:
-    module = nn.BatchNorm1d(1, affine=False)
+def test_the_average_is_of_weights_and_buffers_are_the_latest() -> None:
+    module = nn.BatchNorm1d(1)
     average = Average(module, 0.5)
     values = [1.0, 3.0, -2.0]
     expected = 0.0
     for index, value in enumerate(values):
+        with torch.no_grad():
+            module.bias.fill_(value)
         module.running_mean.fill_(value)
         module.num_batches_tracked.fill_(index)
         average.update()
         decay = min(0.5, (1 + index) / (10 + index))
         expected = decay * expected + (1 - decay) * value
     with average.applied():
-        assert module.running_mean.item() == pytest.approx(expected)
+        assert module.bias.item() == pytest.approx(expected)
+        assert module.running_mean.item() == -2.0
         assert module.num_batches_tracked.item() == 2
-    assert module.running_mean.item() == -2.0
+    assert module.bias.item() == -2.0
 
 
 def test_validation_scores_the_average() -> None:
@@ -464,3 +471,97 @@ def test_a_players_noise_does_not_depend_on_what_others_drew(turns: int) -> None
         fit(Step(Noisy(draws)), X, 3, progress=False)
     assert seen[1] == seen[7]
     assert len(set(seen[1])) == 3 * turns
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, torch.tensor(True), torch.ones(1, dtype=torch.bool)])
+def test_every_kind_of_true_ends_the_run(answer: object) -> None:
+    found = fit(Step(SVI(LinearGaussian())), X, 5, callbacks=[lambda step, _: answer], progress=False)
+    assert (found.steps, found.stopped) == (1, "callback")
+
+
+@pytest.mark.parametrize("answer", [False, np.False_, torch.tensor(False), None, 3, {"loss": 1.0}, torch.ones(())])
+def test_what_else_a_callback_returns_does_not(answer: object) -> None:
+    found = fit(Step(SVI(LinearGaussian())), X, 3, callbacks=[lambda step, _: answer], progress=False)
+    assert (found.steps, found.stopped) == (3, "finished")
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (lambda step: fit(step, X, -1), "steps: expected a whole number of at least 0, got -1"),
+        (lambda step: fit(step, X, 2.0), "steps: expected a whole number"),  # type: ignore[arg-type]
+        (lambda step: fit(step, X, 2, record_every=0), "record_every: expected a whole number of at least 1, got 0"),
+        (lambda step: Validation(X, every=0), "every: expected a whole number of at least 1"),
+        (lambda step: Validation(X, patience=0), "patience: expected a whole number of at least 1"),
+        (lambda step: fit(step, X, 2, validation=Validation([])), "the validation has no batches"),
+        (lambda step: fit(step, X, 2, validation=Validation(X[:0])), "at least one example"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_the_first_step(refused, message: str) -> None:
+    step = Step(SVI(LinearGaussian()))
+    with pytest.raises(ProgramError, match=message):
+        refused(step)
+    assert step.count == 0
+
+
+def test_no_steps_are_no_steps() -> None:
+    step = Step(SVI(LinearGaussian()), average=0.9)
+    found = fit(step, X, 0, progress=False)
+    assert (found.steps, found.stopped, found.best, step.count) == (0, "finished", None, 0)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_is_the_number_of_scores_without_improvement(patience: int) -> None:
+    class Falling:
+        """Scores 0, 1, 0, 0, …"""
+
+        kind, settings, calls = "none", {}, -1
+
+        def __call__(self, program: object, batch: Tensor) -> Estimate:
+            self.calls += 1  # the rehearsal is the first of all
+            value = torch.full((len(X),), 1.0 if self.calls == 2 else 0.0)
+            return Estimate(value, torch.zeros_like(value))
+
+    validation = Validation(X, every=1, patience=patience, estimator=Falling())
+    found = fit(Step(SVI(LinearGaussian())), X, 20, validation=validation, progress=False)
+    assert (found.steps, found.stopped) == (2 + patience, "early stopping")
+    assert found.best == {"step": 2.0, "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    "estimator", [None, Trace_ELBO(), TraceMeanField_ELBO(), Trace_ELBO(num_particles=5, vectorize_particles=True)]
+)
+def test_the_loss_is_per_example_whatever_batch_the_program_was_prepared_on(estimator: ELBO | None) -> None:
+    """A plate of 20 prepared on all 20 and trained on 5, and the other way: by the declared size each time."""
+
+    class Quiet(SharedMean):
+        """A guide without noise: the loss is known to the bit."""
+
+        def guide(self, x: Tensor) -> None:
+            pyro.sample("mean", dist.Delta(self.total, log_density=self.error))
+
+    x = torch.randn(20, dtype=torch.float64)
+    log_prior = dist.Normal(0.0, 1.0).log_prob(torch.zeros((), dtype=torch.float64))
+    for first, then in ((x, x[:5]), (x[:5], x)):
+        objective = SVI(Quiet(20), estimator)
+        objective.prepare(first)
+        expected = -(20 / len(then) * dist.Normal(0.0, 1.0).log_prob(then).sum() + log_prior) / 20
+        torch.testing.assert_close(objective.loss(then).detach(), expected)
+
+
+@pytest.mark.parametrize("kind", [Traced, Compiled])
+def test_what_an_import_of_inductor_switches_is_put_back(kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiler(graph, dynamic: bool):
+        torch.distributions.Distribution.set_default_validate_args(False)
+        warnings.simplefilter("ignore")
+
+        def run(*batch: Tensor) -> object:
+            torch.distributions.Distribution.set_default_validate_args(False)
+            return graph(*batch)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    before = torch.distributions.Distribution._validate_args, warnings.filters[:]
+    Step(SVI(LinearGaussian()), differentiate=kind())(X)
+    assert (torch.distributions.Distribution._validate_args, warnings.filters[:]) == before

@@ -1,0 +1,86 @@
+"""What a program takes a batch for: a part of its dataset, the whole of it, or rows that its guide has values for."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inference.programs.noise import own_noise
+from inference.programs.program import Program, buffers_kept
+from inference.programs.sites import Site, is_implicit, random_sites
+from inference.programs.traces import Run, guide_runs, runs
+
+_ROWS = 4
+"""Examples whose parameters are compared: enough that no network of a few units passes for a table by chance."""
+
+
+class Scope(NamedTuple):
+    """What a program makes of a batch beside its examples."""
+
+    shared: tuple[str, ...]
+    """The sites that all examples of the dataset share."""
+    size: int
+    """The number of examples in the dataset, as the batch plate says."""
+    by_place: tuple[str, ...]
+    """What in the guide belongs to places in the batch, whatever example lies there: parameters, or one joint draw."""
+
+
+def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
+    """Runs the program on a batch, which changes nothing in it, to see what it takes the batch for."""
+    with buffers_kept(program), own_noise(0):
+        with torch.no_grad():
+            run = runs(program, batch)[0]
+        sites = (random_sites(run.model) | random_sites(run.guide)).items()
+        shared = tuple(name for name, site in sites if not (run.is_local(site) or site["infer"].get("is_auxiliary")))
+        return Scope(shared, run.dataset_size, _by_place(program, batch))
+
+
+def _by_place(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """The tensors of the guide in which each row has entries of its own, the same ones after the rows have moved.
+
+    A network's weights serve all rows, and a table that is indexed by the data is read elsewhere after the move.
+    """
+    if len(batch[0]) < 2:
+        return ()
+    before = {name: entries for name, entries in _entries(program, batch).items() if _disjoint(entries)}
+    if not before:
+        return ()
+    after = _entries(program, tuple(tensor.roll(1, 0) for tensor in batch))
+    return tuple(name for name, entries in before.items() if name in after and entries.equal(after[name]))
+
+
+def _disjoint(entries: Tensor) -> bool:
+    return bool(entries.any(1).all() and (entries.sum(0) <= 1).all())
+
+
+@torch.enable_grad()
+def _entries(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """By parameter or shared draw of the guide, on which of its entries the first rows depend: `(rows, entries)`."""
+    with own_noise(0):
+        run = guide_runs(program, batch)[0]
+    sites = random_sites(run.guide)
+    rows = [_by_row(run, site) for site in sites.values() if run.is_local(site)]
+    totals = torch.stack(rows).sum(0) if rows else torch.zeros(())
+    if not totals.requires_grad:
+        return {}
+    held = dict(program.named_parameters()) if isinstance(program, nn.Module) else {}
+    held |= {name: site["value"] for name, site in sites.items() if not run.is_local(site)}
+    held = {name: tensor for name, tensor in held.items() if tensor.requires_grad}
+    found: dict[str, list[Tensor]] = {name: [] for name in held}
+    for total in totals[:_ROWS]:
+        gradients = torch.autograd.grad(total, [*held.values()], retain_graph=True, allow_unused=True)
+        for name, gradient in zip(held, gradients, strict=True):
+            if gradient is not None:
+                found[name].append(gradient.flatten() != 0)
+    return {name: torch.stack(each) for name, each in found.items() if len(each) == min(len(totals), _ROWS)}
+
+
+def _by_row(run: Run, site: Site) -> Tensor:
+    """A number for each row that depends on what the site's draw there does: `(batch,)`."""
+    distribution, value = site["fn"], site["value"]
+    parts = [(value, distribution.event_dim)] if value.is_floating_point() else []
+    if not is_implicit(distribution):
+        parts.append((distribution.log_prob(value).broadcast_to(distribution.batch_shape), 0))
+    return torch.stack(
+        [run.in_front(part, dims)[0].reshape(run.examples, -1).sum(1).double() for part, dims in parts]
+    ).sum(0)

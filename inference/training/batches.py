@@ -1,0 +1,113 @@
+"""Whether a step may be given another batch than its first."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from inference.objectives.objective import Objective
+from inference.programs.dataset import Scope
+from inference.programs.program import ProgramError
+
+_WAYS_OUT = (
+    "Train on all the data as one batch; or give plates the dataset's size and the batch's indices in it, "
+    "pyro.plate('data', size, subsample=indices)"
+)
+
+
+class Batches:
+    """What a step has been given, and what the program takes it for; silent where any batch will do."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self._scopes: dict[tuple[torch.Size, ...], Scope] = {}
+        self._first: _FirstBatch | None = None
+        self._various = False
+
+    def meet(self, batch: tuple[Tensor, ...]) -> None:
+        """Takes in the batch of a step.
+
+        Raises:
+            ProgramError: an earlier step had other examples, and the program took these for the whole dataset, or its
+                guide has values for their places.
+        """
+        new = self.look_at(batch)
+        if self._various:
+            if new:
+                self._refuse_several()
+        elif self._first is None:
+            tied = any(scope.shared or scope.by_place for scope in self._scopes.values())
+            self._first, self._various = (_FirstBatch(batch, bool(self._by_place)), False) if tied else (None, True)
+        elif not self._first.is_again(batch):
+            self._refuse_several()
+            self._first, self._various = None, True  # from here on a step costs nothing more
+
+    def look_at(self, batch: tuple[Tensor, ...]) -> bool:
+        """Runs the program on a batch of a new shape, which may bring parameters into being; says whether it was new."""
+        shape = tuple(tensor.shape for tensor in batch)
+        if shape in self._scopes:
+            return False
+        if self._by_place:  # it may not even run
+            self._refuse_several()
+        self._scopes[shape] = self.objective.scope(batch)
+        return True
+
+    @property
+    def _by_place(self) -> list[str]:
+        return sorted({name for scope in self._scopes.values() for name in scope.by_place})
+
+    def _refuse_several(self) -> None:
+        if self._by_place:
+            raise ProgramError(
+                f"the guide has values for places in a batch ({self._by_place}), and this batch has other examples in "
+                f"these places. {_WAYS_OUT} (an AutoGuide by its create_plates); or amortise the guide: a network of x."
+            )
+        lengths = {shape[0][0] for shape in self._scopes}
+        sizes = {scope.size for scope in self._scopes.values()}
+        shared = sorted({name for scope in self._scopes.values() for name in scope.shared})
+        if shared and (len(sizes) > 1 or sizes == lengths):
+            raise ProgramError(
+                f"the sites {shared} are shared by all examples, and the plate takes every batch for the whole dataset (of "
+                f"{sorted(sizes)} examples): batches that differ would each count as all the data. {_WAYS_OUT} or "
+                "subsample_size=len(x)."
+            )
+
+
+class _FirstBatch:
+    """The examples that were met first.
+
+    Args:
+        batch: the examples.
+        in_order: whether they are others where only their order is another.
+    """
+
+    def __init__(self, batch: tuple[Tensor, ...], in_order: bool) -> None:
+        self.in_order = in_order
+        self._values = tuple(tensor.detach().clone() for tensor in batch)
+        self._known = _states(batch)
+
+    def is_again(self, batch: tuple[Tensor, ...]) -> bool:
+        """Whether a batch has the same examples: at once where it is the very tensors that were last seen, unwritten."""
+        if len(batch) == len(self._known) and all(
+            tensor is known and tensor._version == version
+            for tensor, (known, version) in zip(batch, self._known, strict=True)
+        ):
+            return True
+        same = [tensor.shape for tensor in batch] == [tensor.shape for tensor in self._values] and (
+            all(map(torch.equal, batch, self._values))
+            or (not self.in_order and torch.allclose(_sorted(batch), _sorted(self._values), rtol=1e-9, atol=0.0))
+        )
+        if same:
+            self._known = _states(batch)
+        return same
+
+
+def _states(batch: tuple[Tensor, ...]) -> list[tuple[Tensor, int]]:
+    return [(tensor, tensor._version) for tensor in batch]
+
+
+def _sorted(batch: tuple[Tensor, ...]) -> Tensor:
+    """A number for each example, in ascending order: the same for the same examples in another order."""
+    columns = torch.cat([tensor.detach().reshape(len(tensor), -1).double() for tensor in batch], 1)
+    places = torch.arange(1, columns.shape[1] + 1, dtype=torch.float64, device=columns.device)
+    return (columns @ (places * math.sqrt(2)).frac()).sort().values
