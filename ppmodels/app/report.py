@@ -41,7 +41,7 @@ def recipe(found: Found, console: Console) -> None:
     if presets:
         rows = _columns("on these data", "defaults are, the lowest row first")
         for kind, values in presets.items():
-            rows.add_row(kind, ", ".join(f"{name}={_value(value)}" for name, value in values.items()))
+            rows.add_row(kind, "; ".join(f"{name}={_value(value)}" for name, value in values.items()))
         console.print()
         console.print(rows)
 
@@ -57,7 +57,7 @@ def _value(value: object) -> str:
     """A value as `--set` takes it, or, of what is no setting, what it is called."""
     if isinstance(value, Mapping):
         return " and ".join(f"{name} of {each.settings.get('particles', 1)} draws" for name, each in value.items())
-    return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value)
+    return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value) or "(nothing)"
 
 
 def evaluation(summary: Mapping[str, Any], console: Console) -> None:

@@ -8,10 +8,10 @@ import torch
 LARGE = 1_000_000_000
 """Parameters times rows of a step from which on torch's own number of threads is taken.
 
-Threads wait for one another at the end of every operation, and where a core is shared one of them is always late: on two
-cores beside other work, steps on two threads took 4 to 50 times as long as on one (medians, in turn with one another), of VAEs with
-0.3 to 3.7 million parameters, at 20 to 745 million by this measure, a convolutional VAE, a gated PixelCNN, a Diagonal BiLSTM
-and a Row LSTM. What idle cores gain is at most their number.
+Threads wait for one another at the end of every operation, and where a core is shared one of them is always late. On two
+cores beside other work, steps on two threads took 4 to 50 times as long as on one (medians, in turn with one another): of
+VAEs with 20 to 745 million by this measure, a convolutional VAE, a gated PixelCNN, a Diagonal BiLSTM and a Row LSTM. Idle
+cores gain at most their number.
 """
 
 
