@@ -319,10 +319,10 @@ class _WithProgress:
 @contextmanager
 def _computing(experiment: Experiment, rows: int, threads: int | None, progress: bool) -> Iterator[None]:
     """A block that computes with the threads asked for, or that suit so many rows at once; which, is said."""
-    chosen = threads or suitable(parameters_of(experiment.program), rows, experiment.device)
+    chosen = suitable(parameters_of(experiment.program), rows, experiment.device) if threads is None else threads
     with computing_on(chosen):
         if progress:
-            why = "" if threads else ", by the size of the model; --threads N sets another number"
+            why = "" if threads is not None else ", by the size of the model; --threads N sets another number"
             print(f"{chosen} thread{'s' if chosen > 1 else ''}{why}", file=sys.stderr)
         yield
 

@@ -109,7 +109,12 @@ class Recipe:
             )
         self._check_settings(self.settings)
         for preset in self.presets:
-            self._check_settings({name: value for name, value in preset.values.items() if name not in _PRESET})
+            try:
+                self._check_settings({name: value for name, value in preset.values.items() if name not in _PRESET})
+            except ValueError as error:
+                raise ValueError(
+                    f"the preset for {preset.kind.name}: {error} A program of other settings has presets of its own, or ()."
+                ) from None
 
     @property
     def all_settings(self) -> dict[str, Setting]:
