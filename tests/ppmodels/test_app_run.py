@@ -26,9 +26,10 @@ SHORT = dataclasses.replace(RECIPES["vae"], steps=30, validate_every=10, estimat
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    torch.manual_seed(0)
+    state = torch.get_rng_state()
     made, notes = train(Found("vae", SHORT), tmp_path_factory.mktemp("app") / "run", progress=False)
     assert notes == []
+    assert torch.equal(state, torch.get_rng_state())
     return made
 
 
