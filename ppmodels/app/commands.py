@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
@@ -94,7 +95,7 @@ def train(
             write_whole(target / RECIPE, code)
         times = recipe.progression
         progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
-        with pyro.validation_enabled(False):  # a fifth of a small step; the first batch has been checked
+        with _unvalidated():
             fitted = fit(
                 step,
                 batches,
@@ -291,7 +292,7 @@ def _scored(
     if not estimators:
         raise ValueError(NO_DENSITY)
     batches = _WithProgress(experiment.in_order(split, limit=limit), len(experiment.data.split(split)), progress)
-    with pyro.validation_enabled(False):  # a dataset has checked its levels
+    with _unvalidated():
         return inference.evaluate(experiment.program, batches, estimators, seed=seed)
 
 
@@ -325,6 +326,20 @@ def _computing(experiment: Experiment, rows: int, threads: int | None, progress:
             why = "" if threads is not None else ", by the size of the model; --threads N sets another number"
             print(f"{chosen} thread{'s' if chosen > 1 else ''}{why}", file=sys.stderr)
         yield
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """A block without Pyro's and torch's checks of distributions, which take a sixth of it; `fit` and `evaluate` check data.
+
+    torch's own switch is restored too: compiling a step leaves it off, and Pyro sets it to Pyro's.
+    """
+    validated = Distribution._validate_args
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        Distribution.set_default_validate_args(validated)
 
 
 def _run_name(found: Found) -> str:

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import safetensors.torch
 import torch
+from torch.distributions import Distribution
 
 import inference
 from inference import SVI, Evaluation, elbo, importance
@@ -117,6 +119,21 @@ def test_the_callers_noise_is_left_as_it_was(run: Run) -> None:
     sample(run, 4)
     scored(run, limit=4)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("pyros", "torchs"), [(True, True), (True, False), (False, True)])
+def test_the_callers_validation_is_left_as_it_was(copy: Run, tmp_path: Path, pyros: bool, torchs: bool) -> None:
+    fails = dataclasses.replace(SHORT, steps=2, progression=1, schedule=lambda fraction: 1 / (1 - 2 * fraction))
+    before = Distribution._validate_args
+    try:
+        with pyro.validation_enabled(pyros):
+            Distribution.set_default_validate_args(torchs)
+            scored(copy, limit=3)
+            with pytest.raises(ZeroDivisionError):
+                train(Found("vae", fails), tmp_path / "run", progress=False)
+            assert (pyro.distributions.is_validation_enabled(), Distribution._validate_args) == (pyros, torchs)
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def test_other_splits_have_files_of_their_own_and_a_limit_says_so(copy: Run) -> None:
