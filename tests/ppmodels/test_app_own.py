@@ -144,6 +144,23 @@ def test_a_program_that_is_no_module_is_told(tmp_path: Path) -> None:
         train(find(path), tmp_path / "run", progress=False)
 
 
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("objective=lambda program: None", "the recipe's objective gave a NoneType; expected an inference.Objective"),
+        ("optimizer=lambda rate: None", "optimizer: expected a function of the learning rate that gives.*a NoneType"),
+        ("optimizer=lambda rate: rate", "optimizer: expected .* got one that gives a float"),
+    ],
+)
+def test_what_fits_a_program_is_checked_before_it_does(field: str, message: str, tmp_path: Path) -> None:
+    source = f"from ppmodels.app import RECIPES, Recipe\nrecipe = Recipe(program=RECIPES['vae'].program, {field})"
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    with pytest.raises(ValueError, match=message):
+        train(find(path), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_labels_that_are_not_there_are_told(tmp_path: Path) -> None:
     source = "from ppmodels.app import Recipe\nrecipe = Recipe(program=lambda data: 3, data='DATA', labelled=True)"
     with pytest.raises(ValueError, match="called with labels"):
