@@ -94,7 +94,10 @@ def restored(run: Run, data: str | None = None, folder: str | Path | None = None
 def _read(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:
     data = load(recipe.data, folder).binarized(recipe.binarisation).to(device)
     if recipe.labelled and not data.classes:
-        raise ValueError(f"the program is called with labels (labelled=True), and {data.name} has none in every split.")
+        raise ValueError(
+            f"the program is called with labels (labelled=True), and {data.name} has none in every split; give them, or "
+            "train a recipe that needs none."
+        )
     return data
 
 

@@ -55,7 +55,8 @@ def test_images_and_a_run_that_stands_on_its_own(tmp_path: Path) -> None:
     assert "traversal.png" in reconstruct(moved).files
 
 
-def test_settings_of_ones_own_are_recorded_and_come_back(tmp_path: Path) -> None:
+def test_settings_of_ones_own_are_recorded_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     found = find(write_recipe(tmp_path, write_table(tmp_path)))
     recipe = found.recipe.with_settings({"latent": 5, "steps": 2})
     run, _ = train(found._replace(recipe=recipe), tmp_path / "run", progress=False)

@@ -107,7 +107,8 @@ def test_a_run_scores_the_same_after_it_was_moved(run: Run, copy: Run) -> None:
     assert written["measured_on"]["examples"] == 180
 
 
-def test_the_same_seed_trains_the_same_weights(run: Run, tmp_path: Path) -> None:
+def test_the_same_seed_trains_the_same_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     torch.manual_seed(1)  # the app's noise is its own
     again, _ = train(Found("vae", SHORT), tmp_path / "again", progress=False)
     other, _ = train(Found("vae", SHORT), tmp_path / "other", seed=1, progress=False)
@@ -318,7 +319,10 @@ def test_data_of_another_kind_are_refused_by_every_command(run: Run, copy: Run, 
         compare([run, other], progress=False)
 
 
-def test_a_binary_run_is_scored_on_few_binary_pixels_and_not_on_grey_ones(tmp_path: Path) -> None:
+def test_a_binary_run_is_scored_on_few_binary_pixels_and_not_on_grey_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     binary = dataclasses.replace(
         SHORT.with_settings({"steps": 1, "batch_size": 30}), data=_own_images(tmp_path, (8, 8), 2, "binary")
     )
@@ -331,7 +335,10 @@ def test_a_binary_run_is_scored_on_few_binary_pixels_and_not_on_grey_ones(tmp_pa
         evaluate(run, data="digits", progress=False)
 
 
-def test_a_table_of_other_columns_and_other_classes_are_refused(tmp_path: Path) -> None:
+def test_a_table_of_other_columns_and_other_classes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     short = RECIPES["vae"].with_settings({"steps": 1, "hidden": (8,)})
     run, _ = train(Found("vae", dataclasses.replace(short, data="ring-8")), tmp_path / "table", progress=False)
     np.savetxt(tmp_path / "wide.csv", np.random.default_rng(0).normal(size=(80, 3)), delimiter=",")
@@ -365,7 +372,8 @@ def test_a_refused_recipe_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_without_validation_the_average_is_saved(tmp_path: Path) -> None:
+def test_without_validation_the_average_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     kept = []
 
     class Kept(SVI):

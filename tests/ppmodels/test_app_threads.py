@@ -22,6 +22,13 @@ SHORT = dataclasses.replace(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_rendered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppmodels.app.plots.png", lambda figure: b"")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _three_threads() -> Iterator[None]:
     before = torch.get_num_threads()
