@@ -23,9 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: export OMP_NUM_THREADS ?= 1  # the digits are small: more threads only wait for one another
 demo: $(STAMP)
-	$(BIN)/ppmodels train vae-digits --out $(RUN) --overwrite
+	$(BIN)/ppmodels train vae --data digits --out $(RUN) --overwrite
 	$(BIN)/ppmodels evaluate $(RUN)
 	$(BIN)/ppmodels sample $(RUN)
 	$(BIN)/ppmodels reconstruct $(RUN)

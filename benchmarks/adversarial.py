@@ -16,7 +16,7 @@ SHAPE, LATENT, BATCH = (1, 28, 28), 64, 64
 
 
 def networks(device: str) -> tuple[ConvGenerator, Critic]:
-    """The networks of the recipe gan-mnist."""
+    """The networks of the recipe gan on MNIST."""
     torch.manual_seed(0)
     generator = ConvGenerator(LATENT, SHAPE, 256, (64, 32)).to(device)
     return generator, Critic(ConvFeatures(SHAPE, 256, (32, 64))).to(device)

@@ -1,4 +1,4 @@
-"""python -m benchmarks.modes RECIPE… : trains GAN recipes with several seeds and counts the modes that they draw.
+"""python -m benchmarks.modes RECIPE… --data DATA: trains GANs with several seeds and counts the modes that they draw.
 
 Of the ring and the grid: modes with at least 20 of 10,000 samples within three standard deviations, and the share of all
 samples there. Of stacked digits: modes of 1,000 with at least one of 26,000 samples, by a classifier of single digits,
@@ -7,6 +7,7 @@ and KL(samples ‖ training set) over the modes. Of single images: classes and c
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from inference import sample
 from inference.programs.noise import own_noise
 from ppmodels.app import commands
 from ppmodels.app.experiment import Experiment, restored
-from ppmodels.app.lookup import find
+from ppmodels.app.lookup import Found, find
 from ppmodels.data import load
 from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
 
@@ -76,31 +77,41 @@ def of_images(data: str, folder: str | None) -> Callable[[Experiment], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="All of the same data.")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="GANs that are not called with labels.")
+    parser.add_argument("--data", required=True, help="ring-8, grid-25, stacked-digits, or images with labels.")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", help="Where the data lie; $PPMODELS_DATA by default.")
     parser.add_argument("--out", type=Path, default=Path("runs/modes"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipes = {name: find(name).recipe for name in arguments.recipes}
-    if len({recipe.data for recipe in recipes.values()}) > 1 or any(recipe.labelled for recipe in recipes.values()):
-        parser.error("expected recipes of the same data, none of which is called with labels")
-    name = next(iter(recipes.values())).data
+    recipes = {name: replace(find(name).recipe, data=arguments.data) for name in arguments.recipes}
+    if any(recipe.labelled for recipe in recipes.values()):
+        parser.error("expected recipes whose programs are not called with labels")
     score: Callable[[Experiment], str]
-    if name == "ring-8":
+    if arguments.data == "ring-8":
         score = lambda experiment: of_mixture(experiment, ring_modes(), RING_SD)  # noqa: E731
-    elif name == "grid-25":
+    elif arguments.data == "grid-25":
         score = lambda experiment: of_mixture(experiment, grid_modes(), GRID_SD)  # noqa: E731
     else:
-        score = of_stacks(arguments.folder) if name == "stacked-digits" else of_images(name, arguments.folder)
-    for recipe in arguments.recipes:
+        stacked = arguments.data == "stacked-digits"
+        score = of_stacks(arguments.folder) if stacked else of_images(arguments.data, arguments.folder)
+    for name, recipe in recipes.items():
         for seed in arguments.seeds:
-            out = arguments.out / f"{recipe}-{seed}"
-            run, _ = commands.train(find(recipe), out, arguments.folder, seed, "cpu", overwrite=True, progress=False)
+            run, _ = commands.train(
+                Found(name, recipe),
+                arguments.out / f"{name}-{arguments.data}-{seed}",
+                arguments.folder,
+                seed,
+                "cpu",
+                arguments.threads,
+                overwrite=True,
+                progress=False,
+            )
             told = score(restored(run, folder=arguments.folder, device="cpu"))
             print(
-                f"{recipe} seed {seed}: {told}; {run.record['steps']} steps in {run.record['seconds']:.0f} s",
+                f"{name} on {arguments.data}, seed {seed}: {told}; {run.record['steps']} steps in "
+                f"{run.record['seconds']:.0f} s",
                 flush=True,
             )
 

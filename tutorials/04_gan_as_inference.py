@@ -359,5 +359,5 @@ save("simulator.png", figure)
 # the slope of the likelihood after so many simulations. No number printed here is a bound, as a critic's estimate of a
 # divergence is none; that is why games are checked by samples, and by cases like these, whose answer is known.
 #
-# Where next: `ppmodels train gan-digits`, `r3gan-ring-8` or `avb-digits` on the command line, `ALI` for a GAN with an
-# encoder, and your own implicit site, which is `Implicit(draw, batch_shape, event_shape)` in any Pyro program.
+# Where next: `ppmodels train gan`, `ppmodels train r3gan --data ring-8` or `ppmodels train avb` on the command line, `ALI`
+# for a GAN with an encoder, and your own implicit site, `Implicit(draw, batch_shape, event_shape)` in any Pyro program.

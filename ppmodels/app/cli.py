@@ -51,18 +51,27 @@ Folder = Annotated[
 ]
 Device = Annotated[DeviceName, typer.Option(help="auto takes the GPU where there is one.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all noise.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Of torch; by default one, and for large models as many as it has.")
+]
 
 
 @app.command()
-def recipes() -> None:
-    """List the built-in recipes."""
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One recipe, or your own FILE.py.")] = None,
+) -> None:
+    """List the recipes by family, or show one recipe's settings: types, defaults, and presets by kind of data."""
     with clean():
         from rich.console import Console
 
         from ppmodels.app import report
+        from ppmodels.app.lookup import find
         from ppmodels.app.recipes import RECIPES
 
-        report.recipes(RECIPES, Console())
+        if name is None:
+            report.recipes(RECIPES, Console())
+        else:
+            report.recipe(find(name), Console())
 
 
 @app.command()
@@ -71,30 +80,48 @@ def train(
     data: Data = None,
     folder: Folder = None,
     binarisation: Annotated[Binarisation | None, typer.Option(help="How grey levels become two.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting, as `ppmodels recipes RECIPE` lists them; repeatable."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE by default.")] = None,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE-DATA by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
-    """Train RECIPE and write a run folder: weights, record, metrics and pictures. Ctrl-C saves what was reached."""
+    """Train RECIPE on data and write a run folder: weights, record, metrics, pictures. Ctrl-C saves what was reached."""
     with clean():
         from ppmodels.app import commands
         from ppmodels.app.lookup import find
+        from ppmodels.app.settings import parsed
 
         found = find(recipe)
-        changes: dict[str, Any] = {
-            "data": data,
-            "binarisation": None if binarisation is None else binarisation.value,
-            "steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": lr,
-        }
-        given = {name: value for name, value in changes.items() if value is not None}
-        found = found._replace(recipe=dataclasses.replace(found.recipe, **given))
-        run, notes = commands.train(found, out, folder, seed, device.value, overwrite)
+        values = parsed(found.recipe.all_settings, settings or [])
+        for option, name, value in (
+            ("--steps", "steps", steps),
+            ("--batch-size", "batch_size", batch_size),
+            ("--lr", "learning_rate", lr),
+        ):
+            if value is not None and name in values:
+                raise ValueError(
+                    f"{name} is given twice: {option} {value} and --set {name}={values[name]}; give it once"
+                )
+            if value is not None:
+                values[name] = value
+        chosen = found.recipe.with_settings(values)
+        if data is not None:
+            chosen = dataclasses.replace(chosen, data=data)
+        if binarisation is not None:
+            chosen = dataclasses.replace(chosen, binarisation=binarisation.value)
+        run, notes = commands.train(found._replace(recipe=chosen), out, folder, seed, device.value, threads, overwrite)
         _say(notes)
         typer.echo(_finished(run.record, run.folder))
 
@@ -111,6 +138,7 @@ def evaluate(
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
+    threads: Threads = None,
 ) -> None:
     """Score RUN: log p(x) by the recipe's estimators, each with its standard error and its kind."""
     with clean():
@@ -120,7 +148,7 @@ def evaluate(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        result = commands.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed)
+        result = commands.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed, threads)
         report.evaluation(result.summary(), Console())
 
 
@@ -135,6 +163,7 @@ def compare(
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
+    threads: Threads = None,
 ) -> None:
     """Rank RUNs of the same data by log p(x), exact or bounded, with paired differences and their errors."""
     with clean():
@@ -145,7 +174,7 @@ def compare(
 
         opened = [Run.open(run) for run in runs]
         report.comparison(
-            commands.compare(opened, split.value, particles, limit, folder, device.value, seed), Console()
+            commands.compare(opened, split.value, particles, limit, folder, device.value, seed, threads), Console()
         )
 
 
@@ -157,6 +186,7 @@ def sample(
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
+    threads: Threads = None,
 ) -> None:
     """Draw from RUN's prior: samples.png, and samples.csv of a table."""
     with clean():
@@ -164,7 +194,7 @@ def sample(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, commands.sample(opened, count, seed, draws, folder, device.value))
+        _pictures(run, commands.sample(opened, count, seed, draws, folder, device.value, threads))
 
 
 @app.command()
@@ -174,6 +204,7 @@ def reconstruct(
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
+    threads: Threads = None,
 ) -> None:
     """Show test images beside their reconstructions, and traversals of RUN's latent space."""
     with clean():
@@ -181,7 +212,7 @@ def reconstruct(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, commands.reconstruct(opened, data, folder, device.value, seed))
+        _pictures(run, commands.reconstruct(opened, data, folder, device.value, seed, threads))
 
 
 @app.command()
@@ -192,14 +223,15 @@ def complete(
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
+    threads: Threads = None,
 ) -> None:
-    """Show test images of which the upper part is given, and endings that RUN, a model of pixels, draws for them."""
+    """Show test images of which the upper part is given, and endings that RUN, an autoregressive model, draws for them."""
     with clean():
         from ppmodels.app import commands
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, commands.complete(opened, given, data, folder, device.value, seed))
+        _pictures(run, commands.complete(opened, given, data, folder, device.value, seed, threads))
 
 
 @contextmanager
@@ -231,11 +263,11 @@ def _finished(record: Any, folder: Path) -> str:
     return f"{state} {record['steps']} steps in {record['seconds']:.0f} s, {score}written to {folder}"
 
 
-def _pictures(run: Path, made: Any) -> None:
-    _say(made.notes)
-    if not made.files:
+def _pictures(run: Path, pictures: Any) -> None:
+    _say(pictures.notes)
+    if not pictures.files:
         raise typer.Exit(1)
-    typer.echo("wrote " + ", ".join(str(run / name) for name in made.files))
+    typer.echo("wrote " + ", ".join(str(run / name) for name in pictures.files))
 
 
 def _say(notes: list[str]) -> None:
@@ -245,8 +277,4 @@ def _say(notes: list[str]) -> None:
 
 def main() -> None:
     """The command line."""
-    app()
-
-
-if __name__ == "__main__":
-    main()
+    app(prog_name="ppmodels")

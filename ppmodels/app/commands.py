@@ -1,15 +1,18 @@
-"""The app's verbs as functions: train, evaluate, sample, reconstruct, complete."""
+"""The commands as functions: train, evaluate, compare, sample, reconstruct, complete."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
@@ -19,34 +22,30 @@ from inference.training.progress import shown
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment, device_named, located, prepared, restored
 from ppmodels.app.lookup import Found
-from ppmodels.app.pictures import Pictures, completions, inferred, latent_pictures, reconstructions, samples
-from ppmodels.app.recipe import Recipe
+from ppmodels.app.pictures import (
+    Pictures,
+    completions,
+    latent_pictures,
+    pictures_of_test_images,
+    reconstructions,
+    samples,
+)
+from ppmodels.app.recipe import TRAINING, Recipe
 from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, versions, write_whole
 from ppmodels.app.sample_progression import SampleProgression
-from ppmodels.data import InOrder, Shuffled
+from ppmodels.app.threads import computing_on, suitable
+from ppmodels.data import NAMES, InOrder, Shuffled
 
 WRITTEN = (
-    *(
-        RECORD,
-        WEIGHTS,
-        METRICS,
-        RECIPE,
-        "loss.png",
-        "training.png",
-        "samples.png",
-        "samples.csv",
-        "reconstructions.png",
-    ),
-    *(
-        "traversal.png",
-        "interpolation.png",
-        "completions.png",
-        "evaluation.json",
-        "evaluation-train.json",
-        "evaluation-valid.json",
-    ),
+    *(RECORD, WEIGHTS, METRICS, RECIPE),
+    *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
+    *("traversal.png", "interpolation.png", "completions.png"),
+    *("evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
 )
 """What a run may hold, and --overwrite removes."""
+
+_ROWS = 2000
+"""How many examples × particles an estimator runs at once."""
 
 NO_DENSITY = (
     "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) is not to be had. "
@@ -60,6 +59,7 @@ def train(
     folder: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
+    threads: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> tuple[Run, list[str]]:
@@ -67,43 +67,52 @@ def train(
 
     Ctrl-C ends training after the step under way, and what was reached is saved.
 
+    Args:
+        found: the recipe, under the name that it goes by.
+        out: the folder of the run; by default a free one, runs/RECIPE-DATA.
+        folder: where the data lie.
+        seed: of all noise.
+        device: auto, cpu or cuda.
+        threads: of torch; by default what suits the size of a step (see `ppmodels.app.threads`).
+        overwrite: whether a run in `out` is replaced.
+        progress: whether to say on stderr how it goes.
+
     Raises:
         ValueError: the recipe, its data or the folder are not as they should be (`ProgramError` for the program).
         FileNotFoundError: the data are not there.
     """
-    recipe = found.recipe
-    target = new_folder(found.name, Path(out).expanduser() if out is not None else None, overwrite)
-    experiment = prepared(recipe, folder, seed, device_named(device))
-    batches = Shuffled(experiment.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
-    step = _step(experiment, seed)
-    step.prepare(batches(0))  # a program that is refused leaves no folder behind
-    code = None if found.file is None else found.file.read_bytes()
-    clear(target, WRITTEN)
-    if code is not None:
-        write_whole(target / RECIPE, code)
-    progression = (
-        None if recipe.progression is None else SampleProgression(experiment, seed, recipe.steps, recipe.progression)
-    )
-    with pyro.validation_enabled(False):  # the first batch has been checked, and levels stay levels
-        fitted = fit(
-            step,
-            batches,
-            recipe.steps,
-            validation=_validation(experiment),
-            callbacks=() if progression is None else (progression,),
-            metrics=target / METRICS,
-            progress=progress,
-        )
-    record = _record(experiment, found, folder, seed, fitted)
-    run = Run.write(target, experiment.program.state_dict(), record)
-    write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))
-    made = samples(experiment, seed=seed)
-    if experiment.is_images:
-        made |= inferred(experiment, seed)
-    if progression is not None:
-        made |= progression.pictures()
-    made.write(run.folder)
-    return run, made.notes
+    target = new_folder(_run_name(found), Path(out).expanduser() if out is not None else None, overwrite)
+    experiment = prepared(found.recipe, folder, seed, device_named(device))
+    recipe = experiment.recipe
+    with _computing(experiment, recipe.batch_size, threads, progress):
+        batches = Shuffled(experiment.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
+        step = _step(experiment, seed)
+        step.prepare(batches(0))  # a program that is refused leaves no folder behind
+        code = None if found.file is None else found.file.read_bytes()
+        clear(target, WRITTEN)
+        if code is not None:
+            write_whole(target / RECIPE, code)
+        times = recipe.progression
+        progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
+        with _unvalidated():
+            fitted = fit(
+                step,
+                batches,
+                recipe.steps,
+                validation=_validation(experiment),
+                callbacks=() if progression is None else (progression,),
+                metrics=target / METRICS,
+                progress=progress,
+            )
+        run = Run.write(target, experiment.program.state_dict(), _record(experiment, found, folder, seed, fitted))
+        write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))
+        pictures = samples(experiment, seed=seed)
+        if experiment.is_images:
+            pictures |= pictures_of_test_images(experiment, seed)
+        if progression is not None:
+            pictures |= progression.pictures()
+        pictures.write(run.folder)
+    return run, pictures.notes
 
 
 def evaluate(
@@ -115,6 +124,7 @@ def evaluate(
     folder: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    threads: int | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Scores a run by its recipe's estimators and writes evaluation.json (evaluation-SPLIT.json of other splits).
@@ -128,15 +138,20 @@ def evaluate(
         folder: where the data lie, in place of the folder of the run.
         device: auto, cpu or cuda.
         seed: of the estimators' noise.
-        progress: whether to show how far it has come.
+        threads: of torch; by default what suits the size of the model.
+        progress: whether to say on stderr how far it has come.
     """
     experiment = restored(run, data, folder, device)
     began = time.perf_counter()
-    result = _scored(experiment, with_particles(experiment.recipe.estimators, particles), split, limit, seed, progress)
+    estimators = with_particles(experiment.recipe.estimators, particles)
+    with _computing(experiment, _ROWS, threads, progress):
+        used = torch.get_num_threads()
+        result = _scored(experiment, estimators, split, limit, seed, progress)
     name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
     about = {
         "recipe": run.record["recipe"],
         "seed": seed,
+        "threads": used,
         "seconds": round(time.perf_counter() - began, 2),
         "weights_sha256": run.record["weights_sha256"],
         "versions": versions(),
@@ -166,6 +181,7 @@ def compare(
     folder: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    threads: int | None = None,
     progress: bool = True,
 ) -> list[Standing]:
     """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
@@ -178,7 +194,8 @@ def compare(
         experiment = restored(run, None, folder, device)
         estimators = with_particles(experiment.recipe.estimators, particles)
         name = best_of(estimators)
-        result = _scored(experiment, {name: estimators[name]}, split, limit, seed, progress)
+        with _computing(experiment, _ROWS, threads, progress):
+            result = _scored(experiment, {name: estimators[name]}, split, limit, seed, progress)
         found.append(Standing(run, name, result))
     found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)
     for other in found[1:]:
@@ -193,21 +210,32 @@ def sample(
     draws: bool = False,
     folder: str | Path | None = None,
     device: str = "auto",
+    threads: int | None = None,
+    progress: bool = True,
 ) -> Pictures:
     """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too."""
-    made = samples(restored(run, None, folder, device), count, seed, draws)
-    made.write(run.folder)
-    return made
+    experiment = restored(run, None, folder, device)
+    with _computing(experiment, _ROWS, threads, progress):
+        pictures = samples(experiment, count, seed, draws)
+    pictures.write(run.folder)
+    return pictures
 
 
 def reconstruct(
-    run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto", seed: int = 0
+    run: Run,
+    data: str | None = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = True,
 ) -> Pictures:
     """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
     experiment = restored(run, data, folder, device)
-    made = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
-    made.write(run.folder)
-    return made
+    with _computing(experiment, _ROWS, threads, progress):
+        pictures = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
+    pictures.write(run.folder)
+    return pictures
 
 
 def complete(
@@ -217,13 +245,17 @@ def complete(
     folder: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    threads: int | None = None,
+    progress: bool = True,
 ) -> Pictures:
     """Writes completions.png of a run: test images of which the first rows are given, a fraction, and several endings."""
     if not 0 <= given < 1:
         raise ValueError(f"given: expected a fraction of the rows, at least 0 and below 1, got {given}")
-    made = completions(restored(run, data, folder, device), seed, given)
-    made.write(run.folder)
-    return made
+    experiment = restored(run, data, folder, device)
+    with _computing(experiment, _ROWS, threads, progress):
+        pictures = completions(experiment, seed, given)
+    pictures.write(run.folder)
+    return pictures
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
@@ -255,9 +287,9 @@ def _scored(
 ) -> Evaluation:
     if not estimators:
         raise ValueError(NO_DENSITY)
-    watched = _WithProgress(experiment.in_order(split, limit=limit), len(experiment.data.split(split)), progress)
-    with pyro.validation_enabled(False):  # a dataset has checked its levels
-        return inference.evaluate(experiment.program, watched, estimators, seed=seed)
+    batches = _WithProgress(experiment.in_order(split, limit=limit), len(experiment.data.split(split)), progress)
+    with _unvalidated():
+        return inference.evaluate(experiment.program, batches, estimators, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -281,11 +313,47 @@ class _WithProgress:
                 display.update(done, "batches scored")
 
 
+@contextmanager
+def _computing(experiment: Experiment, rows: int, threads: int | None, progress: bool) -> Iterator[None]:
+    """A block that computes with the threads asked for, or that suit so many rows at once; which, is said."""
+    chosen = suitable(parameters_of(experiment.program), rows, experiment.device) if threads is None else threads
+    with computing_on(chosen):
+        if progress:
+            why = "" if threads is not None else ", by the size of the model; --threads N sets another number"
+            print(f"{chosen} thread{'s' if chosen > 1 else ''}{why}", file=sys.stderr)
+        yield
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """A block without Pyro's and torch's checks of distributions, which take a sixth of it; `fit` and `evaluate` check data.
+
+    torch's own switch is restored too: compiling a step leaves it off, and Pyro sets it to Pyro's.
+    """
+    validated = Distribution._validate_args
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        Distribution.set_default_validate_args(validated)
+
+
+def _run_name(found: Found) -> str:
+    """What a run's folder is called: the recipe and its data."""
+    return f"{found.name}-{found.recipe.data if found.recipe.data in NAMES else Path(found.recipe.data).stem}"
+
+
 def _step(experiment: Experiment, seed: int) -> Step:
     recipe = experiment.recipe
+    optimizer = recipe.optimizer(recipe.learning_rate)
+    if not (callable(optimizer) or isinstance(optimizer, Mapping)):
+        raise ValueError(
+            f"optimizer: expected a function of the learning rate that gives one of the parameters, such as inference.adam, "
+            f"got one that gives a {type(optimizer).__name__}"
+        )
     return Step(
         experiment.objective,
-        recipe.optimizer(recipe.learning_rate),
+        optimizer,
         seed=seed,
         clip=recipe.clip,
         learning_rate=_by_step(recipe),
@@ -314,25 +382,49 @@ def _record(
 ) -> dict[str, Any]:
     recipe, data = experiment.recipe, experiment.data
     where, base = located(recipe.data, folder)
+    every = recipe.all_settings.items()
+    values = {name: setting.default for name, setting in every if setting.holds(setting.default)}  # not a function
     return {
         "recipe": found.name if found.file is None else RECIPE,
         "file": None if found.file is None else found.file.name,
-        "data": where,
-        "folder": base,
-        "binarisation": recipe.binarisation,
-        "shape": list(data.shape),
-        "levels": data.levels,
-        "classes": data.classes,
-        "fingerprint": data.train.fingerprint,
+        "data": {
+            "source": where,
+            "folder": base,
+            "name": data.name,
+            "binarisation": recipe.binarisation,
+            "shape": list(data.shape),
+            "levels": data.levels,
+            "classes": data.classes,
+            "fingerprint": data.train.fingerprint,
+        },
+        "settings": {name: value for name, value in values.items() if name not in TRAINING},
+        "training": {name: values[name] for name in TRAINING},
+        "fitted_by": {
+            "objective": type(experiment.objective).__name__,
+            "optimizer": _name_of(recipe.optimizer),
+            "schedule": _name_of(recipe.schedule),
+            "differentiate": _name_of(recipe.traced),
+            "labelled": recipe.labelled,
+            "estimators": {name: {"kind": each.kind, **each.settings} for name, each in recipe.estimators.items()},
+        },
         "seed": seed,
-        "steps_asked": recipe.steps,
         "steps": fitted.steps,
         "stopped": fitted.stopped,
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
         "best_validation": fitted.best,
-        "parameters": sum(parameter.numel() for parameter in experiment.program.parameters()),
+        "parameters": parameters_of(experiment.program),
         "seconds": round(fitted.seconds, 2),
         "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
+
+
+def parameters_of(program: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in program.parameters())
+
+
+def _name_of(function: object) -> str | None:
+    """What a function, class or partial is called; None of nothing."""
+    inner = getattr(function, "func", function)
+    return None if function is None else str(getattr(inner, "__name__", type(inner).__name__)).strip("_")

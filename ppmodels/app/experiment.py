@@ -1,6 +1,7 @@
-"""What a run is about: a recipe, its data, and the program that it makes of them."""
+"""An experiment: a recipe, its data, and the program that it makes of them."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from inference import Objective
 from inference.programs.noise import mix, own_noise
 from ppmodels.app.lookup import find
 from ppmodels.app.recipe import Recipe
-from ppmodels.app.run import RECIPE, Run
+from ppmodels.app.recipes import RECIPES
+from ppmodels.app.run import RECIPE, RECORD, Run
 from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Split, load
 
 
@@ -58,49 +60,99 @@ def device_named(name: str) -> torch.device:
 
 
 def prepared(recipe: Recipe, folder: str | Path | None, seed: int, device: torch.device) -> Experiment:
-    """The recipe's data, read and binarised, and its program, newly made and with its parameters.
+    """The recipe for its data, which are read and binarised, and its program, newly made and with its parameters.
 
     Raises FileNotFoundError or ValueError for data that are not there or do not fit the recipe.
     """
+    return _assembled(recipe, _read(recipe, folder, device), seed)
+
+
+def restored(run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto") -> Experiment:
+    """The experiment of a run, with the run's settings and weights; on other data of its kind where `data` names them.
+
+    Raises FileNotFoundError or ValueError where data, recipe or weights are missing or not those of the run.
+    """
+    source = run.record["data"]
+    recipe = _recorded(run)
+    if data is not None:
+        recipe = replace(recipe, data=data)
+    where = source["folder"] if data is None and folder is None else folder
+    found = _read(recipe, where, device_named(device))
+    _refuse_another_kind(recipe, source, found)
+    if data is None and found.train.fingerprint != source["fingerprint"]:
+        raise ValueError(
+            f"the data {source['source']} are not those that the run was trained on: their training examples have "
+            f"changed, and the test split may hold examples that were trained on. Restore them, or name other data: --data."
+        )
+    # Other data can have fewer examples than a batch of the training had.
+    recipe = recipe.with_settings({"batch_size": min(recipe.batch_size, len(found.train))})
+    experiment = _assembled(recipe, found, run.record["seed"])
+    run.load_weights(experiment.program)
+    return experiment
+
+
+def _read(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:
     data = load(recipe.data, folder).binarized(recipe.binarisation).to(device)
     if recipe.labelled and not data.classes:
-        raise ValueError(f"the program is called with labels (labelled=True), and {data.name} has none in every split.")
+        raise ValueError(
+            f"the program is called with labels (labelled=True), and {data.name} has none in every split; give them, or "
+            "train a recipe that needs none."
+        )
+    return data
+
+
+def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
+    recipe, device = recipe.for_data(data), data.train.values.device
     with own_noise(mix(seed, 0)):
-        program = recipe.program(data)
+        program = recipe.make_program(data)
         if not isinstance(program, nn.Module):
             raise ValueError(
                 f"the recipe's program gave a {type(program).__name__}; expected an nn.Module with model and guide, or "
                 "inference.Pair(model, guide)."
             )
         # What fits it can have networks of its own, a critic's, which are made by the same noise.
-        objective = recipe.objective(program.to(device)).to(device)
+        objective = recipe.make_objective(program.to(device))
+        if not isinstance(objective, Objective):
+            raise ValueError(
+                f"the recipe's objective gave a {type(objective).__name__}; expected an inference.Objective, such as "
+                "SVI(program)."
+            )
+        objective = objective.to(device)
         objective.prepare(Shuffled(data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)(0))
     return Experiment(recipe, data, objective.to(device), device)
 
 
-def restored(run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto") -> Experiment:
-    """The experiment of a run, with the run's weights; on other data of the same shape where `data` names them.
-
-    Raises FileNotFoundError or ValueError where data, recipe or weights are missing or not those of the run.
-    """
+def _recorded(run: Run) -> Recipe:
+    """The recipe of a run with the settings and the data that the run has recorded."""
     record = run.record
-    name = record["recipe"]
-    recipe = find(run.folder / RECIPE if name == RECIPE else name).recipe
-    recipe = replace(
-        recipe,
-        data=data or record["data"],
-        binarisation=record["binarisation"],
-        batch_size=record["batch_size"],
-    )
-    where = record["folder"] if data is None and folder is None else folder
-    experiment = prepared(recipe, where, record["seed"], device_named(device))
-    if data is None and experiment.data.train.fingerprint != record["fingerprint"]:
-        raise ValueError(
-            f"the data {record['data']} are not those that the run was trained on: their training examples have "
-            f"changed, and the test split may hold examples that were trained on. Restore them, or name other data: --data."
-        )
-    run.load_weights(experiment.program)
-    return experiment
+    own = record["file"] is not None
+    if not own and record["recipe"] not in RECIPES:
+        raise ValueError(f"{run.folder / RECORD}: there is no recipe {record['recipe']!r} in this version.")
+    recipe = find(run.folder / RECIPE).recipe if own else RECIPES[record["recipe"]]
+    try:
+        recipe = recipe.with_settings({**record["settings"], **record["training"]})
+    except ValueError as error:
+        raise ValueError(f"{run.folder / RECORD}: the recipe is not the one that was trained: {error}") from error
+    return replace(recipe, data=record["data"]["source"], binarisation=record["data"]["binarisation"])
+
+
+def _refuse_another_kind(recipe: Recipe, source: Mapping[str, Any], data: Dataset) -> None:
+    """Refuses data that are no examples of what the run's program is a model of."""
+    compared = {"shape": (tuple(source["shape"]), data.shape), "levels": (source["levels"], data.levels)}
+    if recipe.labelled:
+        compared["classes"] = (source["classes"], data.classes)
+    for what, (trained, came) in compared.items():
+        if trained != came:
+            raise ValueError(
+                f"{what}: the run was trained on {source['source']} of {_in_words(what, trained)}, and {data.name} has "
+                f"{_in_words(what, came)}. Its numbers would mean nothing there; name data of the same kind: --data."
+            )
+
+
+def _in_words(what: str, value: object) -> str:
+    if what == "shape":
+        return f"shape {value}"
+    return "real numbers" if value is None else f"{value} {what}"
 
 
 def located(data: str, folder: str | Path | None) -> tuple[str, str | None]:

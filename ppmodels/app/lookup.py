@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from ppmodels.app.old_names import new_command
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
 
@@ -38,6 +39,9 @@ def find(name_or_path: str | Path) -> Found:
 
 
 def _unknown(name: str, path: Path) -> str:
+    new = new_command(name)
+    if new is not None:
+        return f"{name!r}: a recipe is a model now, and its data are an argument. Train it by: {new}"
     if path.suffix == ".py":
         beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         close, known = difflib.get_close_matches(str(path), beside, n=1), f"there is no file {name}."

@@ -52,10 +52,10 @@ def samples(experiment: Experiment, count: int | None = None, seed: int = 0, dra
     def make() -> dict[str, bytes]:
         batch, columns, given = _context(experiment, count or (100 if experiment.is_images else 1000))
         if experiment.is_images:
-            found, what = _shown(experiment, batch, {}, draws)
+            found, what = _decoded(experiment, batch, {}, draws)
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             return {"samples.png": _grid(experiment, found, columns, title + given)}
-        drawn, _ = _shown(experiment, batch, {}, draws=True)
+        drawn, _ = _decoded(experiment, batch, {}, draws=True)
         data = experiment.data.evaluated("test").values.flatten(1)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
@@ -63,7 +63,7 @@ def samples(experiment: Experiment, count: int | None = None, seed: int = 0, dra
             "samples.png": plots.png(plots.pairs(data.cpu(), drawn.flatten(1).cpu(), title)),
         }
 
-    return made("samples", seed, make)
+    return attempted("samples", seed, make)
 
 
 def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
@@ -75,7 +75,7 @@ def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
         latents = posterior(experiment.program, batch)
         if not latents:
             raise _Impossible("the program has no latent variables")
-        found, what = _shown(experiment, batch, latents)
+        found, what = _decoded(experiment, batch, latents)
         columns = min(10, len(found))
         rows = [block for pair in zip(batch[0].split(columns), found.split(columns), strict=True) for block in pair]
         labels = ["data", "mean" if what.startswith("means") else "draw"] * (len(rows) // 2)
@@ -85,7 +85,7 @@ def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
             )
         }
 
-    return made("reconstructions", seed, make)
+    return attempted("reconstructions", seed, make)
 
 
 def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
@@ -106,7 +106,7 @@ def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endin
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
         return {"completions.png": _grid(experiment, images.flatten(0, 1), endings + 2, title)}
 
-    return made("completions", seed, make)
+    return attempted("completions", seed, make)
 
 
 def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
@@ -121,22 +121,41 @@ def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -
         return drawn
 
 
-def inferred(experiment: Experiment, seed: int = 0) -> Pictures:
+def pictures_of_test_images(experiment: Experiment, seed: int = 0) -> Pictures:
     """What a program makes of test images: reconstructions and traversals; without codes, completions or interpolations."""
-    if posterior(experiment.program, experiment.examples(2)):
+    if _has_codes(experiment, seed):
         return reconstructions(experiment, seed) | latent_pictures(experiment, seed)
-    if _noises(experiment):
-        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(experiment)})
+    if _has_noises(experiment, seed):
+        return _between_draws(experiment, seed)
     return completions(experiment, seed)
 
 
 def latent_pictures(experiment: Experiment, seed: int = 0) -> Pictures:
     """A traversal of the most active latent dimensions, and interpolations: between test images, or between draws of z."""
-    if not posterior(experiment.program, experiment.examples(2)) and _noises(experiment):
-        return made("interpolation", seed, lambda: {"interpolation.png": _great_circles(experiment)})
-    return made("traversal", seed, lambda: {"traversal.png": _traversal(experiment, *_codes(experiment))}) | made(
-        "interpolation", seed, lambda: {"interpolation.png": _interpolation(experiment, *_codes(experiment))}
-    )
+    if not _has_codes(experiment, seed) and _has_noises(experiment, seed):
+        return _between_draws(experiment, seed)
+    return attempted(
+        "traversal", seed, lambda: {"traversal.png": _traversal(experiment, *_codes(experiment))}
+    ) | attempted("interpolation", seed, lambda: {"interpolation.png": _interpolation(experiment, *_codes(experiment))})
+
+
+def _between_draws(experiment: Experiment, seed: int) -> Pictures:
+    return attempted("interpolation", seed, lambda: {"interpolation.png": _great_circles(experiment)})
+
+
+def _has_codes(experiment: Experiment, seed: int) -> bool:
+    """Whether the guide draws latents."""
+    with own_noise(mix(seed, 2)):
+        return bool(posterior(experiment.program, experiment.examples(2)))
+
+
+def _has_noises(experiment: Experiment, seed: int) -> bool:
+    """Whether the model draws vectors of its own."""
+    try:
+        with own_noise(mix(seed, 2)):
+            return bool(_noises(experiment))
+    except _Impossible:
+        return False
 
 
 def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
@@ -165,7 +184,7 @@ def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: 
     for row, dimension in enumerate(active.tolist()):
         points[row, :, dimension] = path[:, row]
     rows = torch.zeros(len(active) * columns, dtype=torch.long, device=z.device)
-    found, what = _shown(experiment, _rows(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
+    found, what = _decoded(experiment, _rows(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
     labels = [f"{name}[{dimension}]" for dimension in active.tolist()]
     title = f"{what}; each row moves one of the most active of {z.shape[-1]} dimensions, 1 % to 99 %"
     return _grid(experiment, found, columns, title, labels)
@@ -177,7 +196,7 @@ def _interpolation(experiment: Experiment, batch: tuple[Tensor, ...], name: str,
     first, second = _partners(batch)
     steps = torch.linspace(0, 1, 8, device=means.device)[None, :, None]
     points = torch.lerp(means[first].unsqueeze(1), means[second].unsqueeze(1), steps)
-    found, what = _shown(
+    found, what = _decoded(
         experiment, _rows(batch, first.repeat_interleave(8)), {name: points.flatten(0, 1).unsqueeze(0)}
     )
     between = found.unflatten(0, (len(first), 8))
@@ -211,7 +230,7 @@ def _great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> 
     # Two draws of many dimensions stand at right angles, nearly.
     points = angle.cos() * first.unsqueeze(1) + angle.sin() * second.unsqueeze(1)
     repeated = torch.arange(rows, device=first.device).repeat_interleave(columns)
-    found, what = _shown(experiment, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
+    found, what = _decoded(experiment, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
     return _grid(experiment, found, columns, f"{what} of x; each row goes from one draw of {name} to another{given}")
 
 
@@ -247,7 +266,7 @@ def _context(experiment: Experiment, count: int) -> tuple[tuple[Tensor, ...], in
     return (x, torch.arange(count, device=x.device) % classes), columns, f"; labels y = 0..{classes - 1} in turn"
 
 
-def _shown(
+def _decoded(
     experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
 ) -> tuple[Tensor, str]:
     """Images given latents, or given draws from the prior, and what they are: means, or draws."""
@@ -303,20 +322,20 @@ def _rows(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[index] for tensor in batch)
 
 
-def drawn(experiment: Experiment, count: int, seed: int) -> Tensor:
+def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
     """Draws of x, or means given draws of z where there are any: the same noise for the same seed."""
     with own_noise(mix(seed, 2)):
         batch, _, _ = _context(experiment, count)
-        return _shown(experiment, batch, {}, draws=not experiment.is_images)[0]
+        return _decoded(experiment, batch, {}, draws=not experiment.is_images)[0]
 
 
-def picture(experiment: Experiment, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
+def labelled_rows(experiment: Experiment, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
     """Rows of as many images each, with their labels."""
     return _grid(experiment, torch.cat(rows), len(rows[0]), title, labels)
 
 
-def made(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
-    """What `make` makes, by noise of its own, or a note that says why it is not to be had."""
+def attempted(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
+    """The pictures that `make` makes, by noise of its own, or a note that says why they are not to be had."""
     # The run is saved by now, and what a user's program can not do must not take it away.
     try:
         with own_noise(mix(seed, 2)):

@@ -1,15 +1,32 @@
-"""A recipe: a program, the data it is for, and how it is fitted and scored. A value, so a change is a new value."""
+"""A recipe: a program, and how it is fitted and scored. A value, so a change is a new value."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
 from inference.training.step import Factory
+from ppmodels.app.presets import Preset
+from ppmodels.app.settings import Setting, accepted, settings_of, unknown
 from ppmodels.data import Dataset
+
+TRAINING = (
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "clip",
+    "average",
+    "validate_every",
+    "patience",
+    "progression",
+)
+"""The fields of a recipe that are settings."""
+_FIXED = {"program", "family", "summary", "data", "binarisation", "objective", "labelled", "presets", "settings"}
+"""The fields that are the same for all data."""
 
 
 def bounds(particles: int = 256) -> dict[str, Estimator]:
@@ -26,18 +43,23 @@ def cosine(fraction: float) -> float:
 class Recipe:
     """What `ppmodels train` needs to know; only `program` must be given.
 
-    A file that defines `recipe = Recipe(program=…)` is trained by `ppmodels train FILE.py`.
-    `dataclasses.replace(recipe, steps=100)` is the recipe with another number of steps.
+    A file that defines `recipe = Recipe(program=…)` is trained by `ppmodels train FILE.py`. The keyword parameters of
+    `program` (after the data) and of `objective` (after the program) that are numbers, texts or sequences of whole
+    numbers are the recipe's settings, beside its own fields of training: `--set latent=8`, or
+    `recipe.with_settings({"latent": 8, "steps": 100})`, which also stands where a preset has another value.
+
+    Raises ValueError, naming the field, what was expected and what came.
     """
 
-    program: Callable[[Dataset], nn.Module]
+    program: Callable[..., nn.Module]
     """Makes the program, a module with `model` and `guide`, from the data: their `shape`, `levels` and `classes`."""
+    family: str = ""
     summary: str = ""
     data: str = "digits"
     """A name that `ppmodels.data.load` knows, or a path."""
     binarisation: str = "none"
     """none, dynamic, static or threshold; see `Dataset.binarized`."""
-    objective: Callable[[Any], Objective] = SVI
+    objective: Callable[..., Objective] = SVI
     """What fits the program, such as `functools.partial(ImportanceWeighted, particles=5)`."""
     optimizer: Callable[[float], Factory | Mapping[str, Factory]] = adam
     """Makes the optimizers, one for all players or by player, from the learning rate."""
@@ -62,18 +84,158 @@ class Recipe:
     """What `ppmodels evaluate` computes; empty where the program has no density, and the last weights are then saved."""
     progression: int | None = None
     """How many times samples are drawn while the program is trained, by the same noise, into training.png."""
+    presets: Sequence[Preset] = ()
+    """Values for kinds of data; where several hold, the last one counts."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Values of the program's and the objective's settings, in place of their defaults."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("steps", "batch_size", "validate_every", "patience", "progression"):
+        """Check every field."""
+        for name, (holds, expected) in _EXPECTED.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
+            if not holds(value):
+                raise ValueError(f"{name}: expected {expected}, got {_shown(value)}")
         if self.validate_every is not None and not self.estimators:
             raise ValueError(
                 "validate_every: without estimators nothing can be scored on the valid split; set it to None"
             )
         if self.patience is not None and self.validate_every is None:
             raise ValueError("patience: early stopping needs scores on the valid split; set validate_every too")
+        shadowed = [name for name in self._made_by if name in TRAINING]
+        if shadowed:
+            raise ValueError(
+                f"{shadowed[0]}: the program or its objective has a parameter of that name, which is a field of the "
+                "recipe; call it something else"
+            )
+        self._check_settings(self.settings)
+        for preset in self.presets:
+            try:
+                self._check_settings({name: value for name, value in preset.values.items() if name not in _PRESET})
+            except ValueError as error:
+                raise ValueError(
+                    f"the preset for {preset.kind.name}: {error} A program of other settings has presets of its own, or ()."
+                ) from None
+
+    @property
+    def all_settings(self) -> dict[str, Setting]:
+        """The program's, the objective's and training's settings by name, with this recipe's values as their defaults."""
+        training = settings_of(Recipe)
+        mine = {name: replace(training[name], default=getattr(self, name)) for name in TRAINING}
+        made = {
+            name: replace(setting, default=self.settings.get(name, setting.default))
+            for name, setting in self._made_by.items()
+        }
+        return made | mine
+
+    def with_settings(self, values: Mapping[str, object]) -> "Recipe":
+        """The recipe with those values, whatever the data: no preset changes them any more.
+
+        Raises ValueError for a name that is no setting and for a value of another type.
+        """
+        known = self.all_settings
+        for name in values:
+            if name not in known:
+                raise unknown(name, known)
+        checked = {name: known[name].checked(value) for name, value in values.items()}
+        presets = [
+            preset._replace(values={name: value for name, value in preset.values.items() if name not in checked})
+            for preset in self.presets
+        ]
+        return self._changed(checked, presets)
+
+    def for_data(self, data: Dataset) -> "Recipe":
+        """The recipe with the presets of these data's kinds, and with no others."""
+        values: dict[str, object] = {}
+        for preset in self.presets:
+            if preset.kind.holds(data):
+                values |= preset.values
+        return self._changed(values, ())
+
+    def make_program(self, data: Dataset) -> nn.Module:
+        """The program for these data, by this recipe's settings."""
+        return self.program(data, **accepted(self.program, self.settings))
+
+    def make_objective(self, program: nn.Module) -> Objective:
+        """What fits that program, by this recipe's settings."""
+        return self.objective(program, **accepted(self.objective, self.settings))
+
+    @property
+    def _made_by(self) -> dict[str, Setting]:
+        return settings_of(self.program) | settings_of(self.objective)
+
+    def _check_settings(self, values: Mapping[str, object]) -> None:
+        known = self._made_by
+        for name, value in values.items():
+            if name not in known:
+                raise unknown(name, known)
+            known[name].checked(value)
+
+    def _changed(self, values: Mapping[str, object], presets: Sequence[Preset]) -> "Recipe":
+        of_fields: dict[str, Any] = {name: value for name, value in values.items() if name in _PRESET}
+        others = {name: value for name, value in values.items() if name not in _PRESET}
+        return replace(self, **of_fields, settings={**self.settings, **others}, presets=presets)
+
+
+_PRESET = {each.name for each in fields(Recipe)} - _FIXED
+"""The fields that a preset can change."""
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]  # a number
+
+
+def _is_decay(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1  # type: ignore[operator]  # a number
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _makes_optimizers(value: object) -> bool:
+    return callable(value) and not (isinstance(value, type) and issubclass(value, torch.optim.Optimizer))
+
+
+def _are_estimators(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and callable(each) and hasattr(each, "kind") and hasattr(each, "settings")
+        for name, each in value.items()
+    )
+
+
+def _are_presets(value: object) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(each, Preset) for each in value)
+
+
+def _or_none(holds: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or holds(value)
+
+
+_COUNT = "a whole number, at least 1"
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "program": (callable, "a function of the data, or a class, that makes the program"),
+    **dict.fromkeys(("family", "summary", "data", "binarisation"), (_is_text, "a text")),
+    "objective": (callable, "a function of the program, such as inference.SVI"),
+    "optimizer": (_makes_optimizers, "a function of the learning rate, such as inference.adam"),
+    **dict.fromkeys(("steps", "batch_size"), (_is_count, _COUNT)),
+    **dict.fromkeys(("validate_every", "patience", "progression"), (_or_none(_is_count), f"{_COUNT}, or None")),
+    "learning_rate": (_is_positive, "a positive and finite number"),
+    "clip": (_or_none(_is_positive), "a positive and finite number, or None"),
+    "average": (_or_none(_is_decay), "a number of at least 0 and below 1, or None"),
+    "schedule": (_or_none(callable), "a function of the fraction of steps taken, or None"),
+    "traced": (_or_none(callable), "inference.Traced or inference.Compiled, or None"),
+    "labelled": (lambda value: isinstance(value, bool), "True or False"),
+    "estimators": (_are_estimators, "estimators by name, such as {'iwae': inference.importance(256)}"),
+    "presets": (_are_presets, "a sequence of Preset"),
+    "settings": (lambda value: isinstance(value, Mapping), "values by name"),
+}
+"""What each field has to be: a test, and in words."""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"a {type(value).__name__}"

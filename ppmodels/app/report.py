@@ -1,23 +1,63 @@
 """Tables for a person to read."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ppmodels.app.commands import Standing
+from ppmodels.app.lookup import Found
 from ppmodels.app.recipe import Recipe
+from ppmodels.app.settings import REQUIRED, written
 
 
 def recipes(table: Mapping[str, Recipe], console: Console) -> None:
-    """Prints the recipes by name."""
-    rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("recipe", "data", "steps", "what it is"):
-        rows.add_column(heading, no_wrap=heading != "what it is", justify="right" if heading == "steps" else "left")
-    for name, recipe in table.items():
-        rows.add_row(name, recipe.data, f"{recipe.steps:,}", recipe.summary)
+    """Prints the recipes by family."""
+    width = max(map(len, table))
+    for family, members in groupby(table.items(), lambda each: each[1].family):
+        console.print(f"{family[0].upper()}{family[1:]}", style="bold")
+        for name, each in members:
+            console.print(f"  {name:{width}}  {each.summary}", highlight=False)
+        console.print()
+    console.print("ppmodels train NAME --data DATA     trains one", highlight=False)
+    console.print("ppmodels recipes NAME               lists what can be set in it", highlight=False)
+
+
+def recipe(found: Found, console: Console) -> None:
+    """Prints a recipe's settings with their types and defaults, and its presets by kind of data."""
+    shown = found.recipe
+    console.print(f"{found.name}: {shown.summary}" if shown.summary else found.name, style="bold", highlight=False)
+    console.print(f"Data: {shown.data}{', with labels' if shown.labelled else ''}, or by --data.\n", highlight=False)
+    rows = _columns("--set", "default", "expected")
+    for name, setting in shown.all_settings.items():
+        default = "(give it)" if setting.default is REQUIRED else _value(setting.default)
+        rows.add_row(name, default, setting.expected)
     console.print(rows)
+    presets: dict[str, dict[str, object]] = {}
+    for preset in shown.presets:
+        presets.setdefault(preset.kind.name, {}).update(preset.values)
+    if presets:
+        rows = _columns("on these data", "defaults are, the lowest row first")
+        for kind, values in presets.items():
+            rows.add_row(kind, "; ".join(f"{name}={_value(value)}" for name, value in values.items()))
+        console.print()
+        console.print(rows)
+
+
+def _columns(*headings: str) -> Table:
+    rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        rows.add_column(heading, overflow="fold")
+    return rows
+
+
+def _value(value: object) -> str:
+    """A value as `--set` takes it, or, of what is no setting, what it is called."""
+    if isinstance(value, Mapping):
+        return " and ".join(f"{name} of {each.settings.get('particles', 1)} draws" for name, each in value.items())
+    return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value) or "(nothing)"
 
 
 def evaluation(summary: Mapping[str, Any], console: Console) -> None:

@@ -17,8 +17,30 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ppmodels.app.old_names import retraining
+
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"
-FORMAT = 1
+FORMAT = 2
+_HELD: dict[str, type | tuple[type, ...]] = {
+    "recipe": str,
+    "file": (str, type(None)),
+    "data": dict,
+    "settings": dict,
+    "training": dict,
+    "seed": int,
+    "weights_sha256": str,
+}
+"""What a record needs to hold so that the run can be opened again."""
+_HELD_OF_DATA: dict[str, type | tuple[type, ...]] = {
+    "source": str,
+    "folder": (str, type(None)),
+    "binarisation": str,
+    "shape": list,
+    "levels": (int, type(None)),
+    "classes": int,
+    "fingerprint": str,
+}
+"""And of its data."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +60,16 @@ class Run:
         try:
             record = json.loads((path / RECORD).read_text(encoding="utf-8"))
             known = record["format"] == FORMAT
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path / RECORD}: expected the record of a run, but it is damaged ({error}).") from error
         if not known:
-            raise ValueError(f"{path / RECORD}: written in format {record['format']}, this version reads {FORMAT}.")
+            old = record["format"] == 1
+            again = f" A recipe is a model now. Train it again: {retraining(record, str(path / RECIPE))}" if old else ""
+            raise ValueError(
+                f"{path / RECORD}: written in format {record['format']}, and this version reads {FORMAT}.{again}"
+            )
+        _refuse_damage(path / RECORD, record, _HELD)
+        _refuse_damage(path / RECORD, record["data"], _HELD_OF_DATA)
         return cls(path, record)
 
     @classmethod
@@ -129,6 +157,13 @@ def _no_run(path: Path) -> str:
     )
     what = f"{path} holds no run ({RECORD} is missing)" if path.is_dir() else f"there is no run folder {path}"
     return f"{what}.{f' Did you mean {close[0]}?' if close else ' `ppmodels train RECIPE` makes one.'}"
+
+
+def _refuse_damage(path: Path, record: Mapping[str, Any], held: Mapping[str, type | tuple[type, ...]]) -> None:
+    for name, kind in held.items():
+        if not isinstance(record.get(name), kind) or name not in record:
+            came = repr(record[name]) if name in record else "nothing"
+            raise ValueError(f"{path}: expected the record of a run, but it is damaged ({name} is {came}).")
 
 
 def _refuse_difference(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 from inference import Step
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.pictures import Pictures, drawn, made, picture
+from ppmodels.app.pictures import Pictures, attempted, draw_samples, labelled_rows
 
 
 class SampleProgression:
@@ -28,7 +28,7 @@ class SampleProgression:
         """Draws, where it is time to."""
         if step.count in self.due:
             with step.averaged():
-                self.drawn[step.count] = drawn(self.experiment, self.count, self.seed)
+                self.drawn[step.count] = draw_samples(self.experiment, self.count, self.seed)
 
     def pictures(self) -> Pictures:
         """training.png: a row of images, or a panel of a table's first two columns, for each time."""
@@ -38,9 +38,9 @@ class SampleProgression:
             labels = [f"{step:,}" for step in self.drawn]
             if self.experiment.is_images:
                 rows = list(self.drawn.values())
-                return {"training.png": picture(self.experiment, rows, title, labels)}
+                return {"training.png": labelled_rows(self.experiment, rows, title, labels)}
             data = self.experiment.data.evaluated("test").values.flatten(1).cpu()
             panels = {f"step {step:,}": values.flatten(1).cpu() for step, values in self.drawn.items()}
             return {"training.png": plots.png(plots.panels(data, panels, title))}
 
-        return made("sample progression", self.seed, make) if self.drawn else Pictures()
+        return attempted("sample progression", self.seed, make) if self.drawn else Pictures()

@@ -15,11 +15,11 @@ from ppmodels.app import Recipe
 
 
 class Own(nn.Module):
-    def __init__(self, data):
+    def __init__(self, data, latent=3, hidden=(16,)):
         super().__init__()
-        self.latent = 3
-        self.encoder = MLPEncoder(data.shape, data.levels, 3, hidden=(16,))
-        self.decoder = MLPDecoder(3, data.shape, make_head(data.levels), hidden=(16,))
+        self.latent = latent
+        self.encoder = MLPEncoder(data.shape, data.levels, latent, hidden)
+        self.decoder = MLPDecoder(latent, data.shape, make_head(data.levels), hidden)
 
     def model(self, x):
         zeros = x.new_zeros(len(x), self.latent)

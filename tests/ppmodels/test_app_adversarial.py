@@ -1,4 +1,4 @@
-"""Games through the app: what a run of a program without a density leaves behind, and what it can not be asked for."""
+"""Adversarial models through the app: what a run without a density leaves behind, and what it can not be asked for."""
 
 import dataclasses
 from pathlib import Path
@@ -8,32 +8,30 @@ import torch
 from typer.testing import CliRunner
 
 from ppmodels import load
-from ppmodels.app import RECIPES, Recipe, Run, compare, complete, evaluate, reconstruct, sample, train
+from ppmodels.app import RECIPES, Run, compare, complete, evaluate, reconstruct, sample, train
 from ppmodels.app.cli import app
 from ppmodels.app.lookup import Found
+from ppmodels.app.presets import Kind, Preset
 from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
 from tests.ppmodels.app_helpers import picture_size
 
 ALWAYS = {"loss.png", "samples.png", "weights.safetensors", "run.json", "metrics.jsonl"}
 
 
-def _short(name: str) -> Found:
-    return Found(
-        name,
-        dataclasses.replace(
-            RECIPES[name], steps=9, batch_size=16, progression=RECIPES[name].progression and 3, traced=None
-        ),
-    )
+def _short(name: str, data: str = "digits") -> Found:
+    recipe = RECIPES[name].with_settings({"steps": 9, "batch_size": 16, "progression": RECIPES[name].progression and 3})
+    always = Preset(Kind("all", lambda data: True), {"traced": None})
+    return Found(name, dataclasses.replace(recipe, data=data, presets=[*recipe.presets, always]))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("games")
+    return tmp_path_factory.mktemp("adversarial")
 
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
-    made, notes = train(_short("gan-digits"), folder / "gan", progress=False)
+    made, notes = train(_short("gan"), folder / "gan", progress=False)
     assert notes == []
     return made
 
@@ -49,13 +47,13 @@ def test_a_gan_leaves_samples_of_all_times_and_walks(run: Run) -> None:
 
 
 def test_a_run_repeats_with_its_critic(run: Run, folder: Path) -> None:
-    again, _ = train(_short("gan-digits"), folder / "again", progress=False)
+    again, _ = train(_short("gan"), folder / "again", progress=False)
     assert again.record["weights_sha256"] == run.record["weights_sha256"]
-    other, _ = train(_short("gan-digits"), folder / "other", seed=1, progress=False)
+    other, _ = train(_short("gan"), folder / "other", seed=1, progress=False)
     assert other.record["weights_sha256"] != run.record["weights_sha256"]
 
 
-def test_verbs_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
+def test_commands_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
     before = (run.folder / "samples.png").read_bytes()
     assert sample(run, 20).files.keys() == {"samples.png"}
     assert (run.folder / "samples.png").read_bytes() != before
@@ -73,23 +71,18 @@ def test_verbs_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "files"),
+    ("name", "data", "files"),
     [
-        ("cgan-digits", {"training.png", "interpolation.png"}),
-        ("ali-digits", {"training.png", "interpolation.png", "reconstructions.png", "traversal.png"}),
-        ("avb-digits", {"interpolation.png", "reconstructions.png", "traversal.png"}),
-        ("wgan-gp-grid-25", {"training.png", "samples.csv"}),
+        ("conditional-gan", "digits", {"training.png", "interpolation.png"}),
+        ("ali", "digits", {"training.png", "interpolation.png", "reconstructions.png", "traversal.png"}),
+        ("avb", "digits", {"interpolation.png", "reconstructions.png", "traversal.png"}),
+        ("wgan-gp", "grid-25", {"training.png", "samples.csv"}),
     ],
 )
-def test_other_games_leave_their_pictures(name: str, files: set[str], folder: Path) -> None:
-    run, notes = train(_short(name), folder / name, progress=False)
+def test_others_leave_their_pictures(name: str, data: str, files: set[str], folder: Path) -> None:
+    run, notes = train(_short(name, data), folder / name, progress=False)
     assert notes == []
     assert {path.name for path in run.folder.iterdir()} == ALWAYS | files
-
-
-def test_validation_without_estimators_is_refused() -> None:
-    with pytest.raises(ValueError, match="validate_every: without estimators"):
-        Recipe(program=RECIPES["gan-digits"].program, estimators={})
 
 
 @pytest.mark.parametrize(

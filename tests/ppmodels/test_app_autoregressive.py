@@ -1,4 +1,4 @@
-"""Models of pixels through the app: exact numbers, completions, and comparison with a bound."""
+"""Autoregressive models through the app: exact numbers, completions, and comparison with a bound."""
 
 import dataclasses
 from pathlib import Path
@@ -13,8 +13,8 @@ from ppmodels.app.commands import best_of
 from ppmodels.app.lookup import Found
 from tests.ppmodels.app_helpers import picture_size
 
-PIXELS = dataclasses.replace(RECIPES["gated-pixelcnn-digits"], steps=12, validate_every=6, traced=None)
-BOUNDED = dataclasses.replace(RECIPES["vae-digits"], steps=12, validate_every=6, estimators={"iwae": importance(4)})
+EXACT = dataclasses.replace(RECIPES["gated-pixelcnn"], steps=12, validate_every=6, traced=None)
+BOUNDED = dataclasses.replace(RECIPES["vae"], steps=12, validate_every=6, estimators={"iwae": importance(4)})
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
-    made, notes = train(Found("gated-pixelcnn-digits", PIXELS), folder / "pixels", progress=False)
+    made, notes = train(Found("gated-pixelcnn", EXACT), folder / "pixels", progress=False)
     assert notes == []
     return made
 
 
 @pytest.fixture(scope="module")
 def bounded(folder: Path) -> Run:
-    return train(Found("vae-digits", BOUNDED), folder / "vae", progress=False)[0]
+    return train(Found("vae", BOUNDED), folder / "vae", progress=False)[0]
 
 
 def test_a_run_without_latents_shows_completions_in_place_of_reconstructions(run: Run) -> None:
@@ -55,7 +55,7 @@ def test_another_part_can_be_given(run: Run) -> None:
         complete(run, 1.0)
 
 
-def test_what_is_no_program_of_pixels_says_so(run: Run, bounded: Run) -> None:
+def test_what_is_no_autoregressive_model_says_so(run: Run, bounded: Run) -> None:
     assert complete(bounded).notes == [
         "no completions: the program has latent variables, and endings would need draws of them given a part of x"
     ]

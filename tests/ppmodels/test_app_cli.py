@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ppmodels.app.cli import app
 from ppmodels.app.recipes import RECIPES
-from tests.ppmodels.app_helpers import picture_size
+from tests.ppmodels.app_helpers import picture_size, write_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,22 +35,69 @@ def refused(code: int, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    result = call("train", "cvae-digits", "--steps", 3, "--batch-size", 32, "--lr", 0.01, "--out", folder)
+    result = call(
+        *("train", "conditional-vae", "--data", "digits", "--steps", 3, "--batch-size", 32, "--lr", 0.01),
+        *("--set", "latent=3", "--set", "hidden=16,16", "--out", folder),
+    )
     assert result.exit_code == 0, result.output
     assert "trained 3 steps in 0 s, validation -" in result.stdout
     assert str(folder) in result.stdout
     return folder
 
 
-def test_recipes_are_listed() -> None:
+def test_recipes_are_listed_by_family_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     result = call("recipes")
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in RECIPES)
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    families = ["Variational autoencoders", "Autoregressive models", "Adversarial models"]
+    assert [line for line in lines if line in families] == families
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert listed == list(RECIPES)
 
 
-def test_options_reach_the_run(run: Path) -> None:
+def test_one_recipe_is_shown_with_its_settings_and_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in RECIPES:
+        result = call("recipes", name)
+        assert result.exit_code == 0, result.output
+        assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 80
+    text = call("recipes", "diagonal-bilstm").stdout
+    assert ["hidden", "16", "a", "whole", "number"] in [line.split() for line in text.splitlines()]
+    assert ["clip", "none", "a", "finite", "number", "or", "none"] in [line.split() for line in text.splitlines()]
+    assert "images above 16 pixels a side" in text
+    assert "layers=2" in text
+    own = call("recipes", write_recipe(tmp_path, "digits"))
+    assert ["hidden", "16", "whole", "numbers,", "such", "as", "32,64"] in [
+        line.split() for line in own.stdout.splitlines()
+    ]
+    assert "Did you mean gated-pixelcnn" in refused(2, "recipes", "gated-pixelcn")
+
+
+def test_options_and_settings_reach_the_run(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
-    assert (record["steps"], record["batch_size"], record["learning_rate"]) == (3, 32, 0.01)
+    training = record["training"]
+    assert (training["steps"], training["batch_size"], training["learning_rate"]) == (3, 32, 0.01)
+    assert (record["settings"]["latent"], record["settings"]["hidden"]) == (3, [16, 16])
+
+
+def test_settings_are_refused_before_data_are_read() -> None:
+    nowhere = ("--data", "nowhere.npy")
+    assert "'latnt' is no setting of this recipe. Did you mean latent?" in refused(
+        1, "train", "vae", *nowhere, "--set", "latnt=3"
+    )
+    assert "latent: expected a whole number, got '3.5'" in refused(1, "train", "vae", *nowhere, "--set", "latent=3.5")
+    assert "steps is given twice: --steps 3 and --set steps=4" in refused(
+        1, "train", "vae", *nowhere, "--steps", 3, "--set", "steps=4"
+    )
+    for rate in ("nan", "inf", "0", "-1"):
+        assert "learning_rate: expected" in refused(1, "train", "vae", *nowhere, "--lr", rate)
+    assert "patience" in refused(1, "train", "gan", *nowhere, "--set", "patience=3")
+
+
+def test_old_names_are_answered_with_the_new_command() -> None:
+    assert "Train it by: ppmodels train vae --data mnist --binarisation dynamic" in refused(2, "train", "vae-mnist")
 
 
 def test_evaluate_prints_and_writes_the_same_numbers(run: Path) -> None:
@@ -78,27 +125,37 @@ def test_sample_and_reconstruct_write_pictures(run: Path) -> None:
 
 
 def test_typos_get_a_suggestion_and_exit_code_2(tmp_path: Path) -> None:
-    assert "Did you mean vae-digits" in refused(2, "train", "vae-digit")
-    assert "Did you mean 'digits'?" in refused(2, "train", "vae-digits", "--data", "digist")
+    assert "Did you mean vae" in refused(2, "train", "vea")
+    assert "Did you mean 'digits'?" in refused(2, "train", "vae", "--data", "digist")
     (tmp_path / "table.csv").write_text("1,2\n")
-    assert "table.csv" in refused(2, "train", "vae-digits", "--data", tmp_path / "tabel.csv")
+    assert "table.csv" in refused(2, "train", "vae", "--data", tmp_path / "tabel.csv")
     assert "there is no run folder" in refused(2, "evaluate", tmp_path / "nowhere")
     assert "run.json is missing" in refused(2, "sample", tmp_path)
 
 
 def test_mistakes_get_one_line_and_exit_code_1(run: Path, tmp_path: Path) -> None:
-    assert "already holds a run" in refused(1, "train", "vae-digits", "--out", run)
+    assert "already holds a run" in refused(1, "train", "vae", "--out", run)
     assert "binary already" in refused(
-        1, "train", "vae-digits-binary", "--data", _binary_images(tmp_path), "--out", tmp_path / "run"
+        *(
+            1,
+            "train",
+            "vae",
+            "--data",
+            _binary_images(tmp_path),
+            "--binarisation",
+            "dynamic",
+            "--out",
+            tmp_path / "run",
+        ),
     )
     assert "batch_size: expected at most 1437" in refused(
-        1, "train", "vae-digits", "--batch-size", 5000, "--out", tmp_path / "run"
+        1, "train", "vae", "--batch-size", 5000, "--out", tmp_path / "run"
     )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_wrong_option_is_told_by_its_choices() -> None:
-    result = call("train", "vae-digits", "--device", "gpu")
+    result = call("train", "vae", "--device", "gpu")
     assert result.exit_code == 2
     assert "cuda" in result.output
 
@@ -126,11 +183,20 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, timeout=60)
 
 
+def test_python_m_ppmodels_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "ppmodels"]
+    told = subprocess.run([*command, "--help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.stdout.startswith("Usage: ppmodels [OPTIONS]")
+    told = subprocess.run([*command, "train"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 2
+    assert "Usage: ppmodels train" in told.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_ctrl_c_saves_what_was_reached(tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "ppmodels.app.cli", "train", "vae-digits-binary", "--steps", "1000000", "--out", out],
+        [sys.executable, "-m", "ppmodels", "train", "vae", "--steps", "1000000", "--out", out],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -147,7 +213,7 @@ def test_ctrl_c_saves_what_was_reached(tmp_path: Path) -> None:
     assert "interrupted; saved what was reached after" in stdout
     record = json.loads((out / "run.json").read_text())
     assert record["stopped"] == "interrupted"
-    assert 0 < record["steps"] < record["steps_asked"]
+    assert 0 < record["steps"] < record["training"]["steps"]
     assert (out / "weights.safetensors").exists()
     assert (out / "samples.png").exists()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ppmodels.app import Run, evaluate, find, reconstruct, sample, train
+from ppmodels.app.experiment import restored
 from ppmodels.app.run import new_folder
 from tests.ppmodels.app_helpers import AUTOGUIDE, picture_size, write_recipe, write_table
 
@@ -20,10 +21,10 @@ def test_a_table_gives_samples_as_csv_and_a_density_has_no_bits(
     monkeypatch.chdir(tmp_path)
     run, notes = train(find(write_recipe(tmp_path, "table.csv")), progress=False)
     assert notes == []
-    assert run.folder == Path("runs/my_model")
+    assert run.folder == Path("runs/my_model-table")
     assert picture_size(run.folder / "samples.png")
     assert not (run.folder / "reconstructions.png").exists()
-    opened = Run.open(tmp_path / "runs" / "my_model")
+    opened = Run.open(tmp_path / "runs" / "my_model-table")
     monkeypatch.chdir("/")  # the data are found again from anywhere
     sample(opened, 12)
     rows = list(csv.reader((opened.folder / "samples.csv").read_text().splitlines()))
@@ -52,6 +53,17 @@ def test_images_and_a_run_that_stands_on_its_own(tmp_path: Path) -> None:
     assert first.bits_per_dim("iwae") > 0
     assert first.dimensions == 5 * 7 * 3
     assert "traversal.png" in reconstruct(moved).files
+
+
+def test_settings_of_ones_own_are_recorded_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
+    found = find(write_recipe(tmp_path, write_table(tmp_path)))
+    recipe = found.recipe.with_settings({"latent": 5, "steps": 2})
+    run, _ = train(found._replace(recipe=recipe), tmp_path / "run", progress=False)
+    opened = Run.open(run.folder)
+    assert opened.record["settings"] == {"latent": 5, "hidden": [16], "particles": 1}
+    experiment = restored(opened)
+    assert (experiment.program.latent, experiment.recipe.settings["hidden"]) == (5, (16,))
 
 
 def test_runs_are_numbered_where_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +143,23 @@ def test_a_program_that_is_no_module_is_told(tmp_path: Path) -> None:
     path.write_text("from ppmodels.app import Recipe\nrecipe = Recipe(program=lambda data: 3)")
     with pytest.raises(ValueError, match="the recipe's program gave a int"):
         train(find(path), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("objective=lambda program: None", "the recipe's objective gave a NoneType; expected an inference.Objective"),
+        ("optimizer=lambda rate: None", "optimizer: expected a function of the learning rate that gives.*a NoneType"),
+        ("optimizer=lambda rate: rate", "optimizer: expected .* got one that gives a float"),
+    ],
+)
+def test_what_fits_a_program_is_checked_before_it_does(field: str, message: str, tmp_path: Path) -> None:
+    source = f"from ppmodels.app import RECIPES, Recipe\nrecipe = Recipe(program=RECIPES['vae'].program, {field})"
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    with pytest.raises(ValueError, match=message):
+        train(find(path), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_that_are_not_there_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Pictures draw by noise of their own and leave the caller's generators as they were."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from ppmodels.app import RECIPES
+from ppmodels.app.experiment import Experiment, prepared
+from ppmodels.app.pictures import (
+    completions,
+    draw_samples,
+    latent_pictures,
+    pictures_of_test_images,
+    reconstructions,
+    samples,
+)
+from ppmodels.app.sample_progression import SampleProgression
+
+SMALL: dict[str, dict[str, object]] = {
+    "vae": {"hidden": (8,)},
+    "gan": {"hidden": (8,), "critic_hidden": (8,)},
+    "ali": {"hidden": (8,)},
+    "gated-pixelcnn": {"features": 4, "layers": 1},
+}
+PICTURES: list[Callable[[Experiment], object]] = [
+    samples,
+    reconstructions,
+    completions,
+    latent_pictures,
+    pictures_of_test_images,
+    lambda experiment: draw_samples(experiment, 3, 0),
+    lambda experiment: SampleProgression(experiment, 0, 10, 3).pictures(),
+]
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    recipe = RECIPES[request.param].with_settings(SMALL[request.param])
+    return prepared(recipe, None, 0, torch.device("cpu"))
+
+
+def test_no_picture_moves_a_generator(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "ppmodels.app.plots.png", lambda figure: b""
+    )  # what is drawn counts, and not how it is rendered
+    for make in PICTURES:
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+        make(experiment)
+        after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+        assert torch.equal(before[0], after[0])
+        assert before[1:] == after[1:]
