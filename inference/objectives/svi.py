@@ -43,7 +43,7 @@ class SVI(Objective):
         self._dataset_size: int | None = None
 
     def players(self) -> dict[str, Player]:
-        return {"loss": Player(parameters(self.program), self.loss)}
+        return {"loss": Player(parameters(self.program), self.loss, log_density=True)}
 
     def prepare(self, batch: Batch) -> None:
         super().prepare(batch)

@@ -106,7 +106,7 @@ def train(
     if progression is not None:
         made |= progression.pictures()
     made.write(run.folder)
-    return run, made.notes
+    return run, [*experiment.data.notes, *made.notes]
 
 
 def evaluate(
@@ -277,6 +277,10 @@ class _WithProgress:
         about = self.batches.description
         return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
 
+    @property
+    def log_jacobian(self) -> float:
+        return self.batches.log_jacobian
+
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         with shown(len(self.batches), self.progress) as display:
             for done, batch in enumerate(self.batches, start=1):
@@ -323,6 +327,7 @@ def _record(
         "data": where,
         "folder": base,
         "binarisation": recipe.binarisation,
+        "standardisation": None if data.standardisation is None else dataclasses.asdict(data.standardisation),
         "shape": list(data.shape),
         "levels": data.levels,
         "classes": data.classes,

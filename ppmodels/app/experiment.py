@@ -13,7 +13,7 @@ from inference.programs.noise import mix, own_noise
 from ppmodels.app.lookup import find
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.run import RECIPE, Run
-from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Split, load
+from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Standardisation, load
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def prepared(recipe: Recipe, folder: str | Path | None, seed: int, device: torch
 
     Raises FileNotFoundError or ValueError for data that are not there or do not fit the recipe.
     """
-    data = load(recipe.data, folder).binarized(recipe.binarisation).to(device)
+    data = load(recipe.data, folder, standardise=recipe.standardise).binarized(recipe.binarisation).to(device)
     if recipe.labelled and not data.classes:
         raise ValueError(f"the program is called with labels (labelled=True), and {data.name} has none in every split.")
     with own_noise(mix(seed, 0)):
@@ -90,6 +90,8 @@ def restored(run: Run, data: str | None = None, folder: str | Path | None = None
         recipe,
         data=data or record["data"],
         binarisation=record["binarisation"],
+        # A run's own, on other data too: they tell what its program takes for 1.
+        standardise=Standardisation.recorded(record.get("standardisation")) or False,
         batch_size=record["batch_size"],
     )
     where = record["folder"] if data is None and folder is None else folder
@@ -117,8 +119,7 @@ def limited(data: Dataset, split: str, limit: int) -> Dataset:
     if limit >= len(whole):
         return data
     index = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:limit].sort().values
-    index = index.to(whole.values.device)
-    part = Split(whole.values[index], None if whole.labels is None else whole.labels[index])
+    part = whole.take(index.to(whole.values.device))
     return {
         "train": lambda: replace(data, train=part),
         "valid": lambda: replace(data, valid=part),

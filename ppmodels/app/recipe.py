@@ -9,7 +9,7 @@ from torch import nn
 
 from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
 from inference.training.step import Factory
-from ppmodels.data import Dataset
+from ppmodels.data import Dataset, Standardisation
 
 
 def bounds(particles: int = 256) -> dict[str, Estimator]:
@@ -37,6 +37,8 @@ class Recipe:
     """A name that `ppmodels.data.load` knows, or a path."""
     binarisation: str = "none"
     """none, dynamic, static or threshold; see `Dataset.binarized`."""
+    standardise: bool | Standardisation = True
+    """Whether the columns of a table of your own are standardised, or by what; see `ppmodels.data.load`."""
     objective: Callable[[Any], Objective] = SVI
     """What fits the program, such as `functools.partial(ImportanceWeighted, particles=5)`."""
     optimizer: Callable[[float], Factory | Mapping[str, Factory]] = adam
