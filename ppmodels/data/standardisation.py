@@ -60,7 +60,7 @@ class Standardisation:
                 f"expected {len(self.scale)} columns, those of the data whose mean and standard deviation are used, "
                 f"got examples of shape {tuple(table.shape[1:])}; give a table of the same columns"
             )
-        found = (table.double() - _row(self.shift, table)) / _row(self.scale, table)
+        found = (table - _row(self.shift, table)) / _row(self.scale, table)
         far = (found.abs() > torch.finfo(torch.float32).max).any(0)
         if bool(far.any()):
             column = int(far.long().argmax())
@@ -72,7 +72,7 @@ class Standardisation:
 
     def original(self, table: Tensor) -> Tensor:
         """A standardised table `(n, features)` in original units; float64."""
-        return table.double() * _row(self.scale, table) + _row(self.shift, table)
+        return table * _row(self.scale, table) + _row(self.shift, table)
 
     def without_spread(self, names: Sequence[str]) -> list[str]:
         """The columns that are left as they are, by place (from 1) and name."""

@@ -13,7 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inference import SVI, Adversarial, Evaluation, Fitted, Step, Validation, adam, evaluate, exact, fit, importance
+from inference import (
+    SVI,
+    Adversarial,
+    Evaluation,
+    Fitted,
+    ImportanceWeighted,
+    Objective,
+    Step,
+    Validation,
+    adam,
+    evaluate,
+    exact,
+    fit,
+    importance,
+)
 from ppmodels import VAE
 from ppmodels.data import Dataset, InOrder, Shuffled, Split, Standardisation, load
 from ppmodels.models import AVB, GAN
@@ -154,6 +168,15 @@ def test_samples_have_as_many_digits_as_their_spread_needs(table: Dataset) -> No
     assert table.standardisation.digits == [13, 8, 10]  # 2000 is 2e5 of its spreads, 5e4 2.5, 0.5 170
 
 
+def test_labels_go_with_the_rows_of_a_table(tmp_path: Path) -> None:
+    table = np.c_[np.arange(40.0), np.arange(40.0) ** 2]
+    np.savez(tmp_path / "t.npz", x=table, y=np.arange(40))
+    data = load(tmp_path / "t.npz")
+    for split in (data.train, data.valid, data.test):
+        assert split.labels is not None
+        assert data.original(split.values)[:, 0].round().long().tolist() == split.labels.tolist()
+
+
 def test_toys_of_known_modes_and_tables_that_ask_for_it_stay_in_their_units(tmp_path: Path) -> None:
     ring = load("ring-8")
     assert ring.standardisation is None
@@ -192,8 +215,8 @@ def test_a_fingerprint_is_of_the_original_values(table: Dataset, tmp_path: Path)
 # ---- numbers ----
 
 
-def trained(data: Dataset, program: nn.Module, steps: int = 30) -> tuple[Fitted, Evaluation]:
-    step = Step(SVI(program), adam(1e-2))
+def trained(data: Dataset, objective: Objective, steps: int = 30) -> tuple[Fitted, Evaluation]:
+    step = Step(objective, adam(1e-2))
     fitted = fit(
         step,
         Shuffled(data, batch_size=64),
@@ -202,10 +225,13 @@ def trained(data: Dataset, program: nn.Module, steps: int = 30) -> tuple[Fitted,
         record_every=1,
         progress=False,
     )
-    return fitted, evaluate(program, InOrder(data, "test", 15), {"elbo": importance(4)})
+    return fitted, evaluate(objective.program, InOrder(data, "test", 15), {"elbo": importance(4)})
 
 
-def test_other_units_give_the_same_model_and_numbers_that_differ_by_the_log_factors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", [SVI, ImportanceWeighted])
+def test_other_units_give_the_same_model_and_numbers_that_differ_by_the_log_factors(
+    tmp_path: Path, objective: type[SVI | ImportanceWeighted]
+) -> None:
     factors = np.array([1e3, 2.0, 1e-4])
     first = load(write(tmp_path / "a.csv", real_units()))
     other = load(write(tmp_path / "b.csv", real_units() * factors + [1e6, -3.0, 0.0]))
@@ -215,7 +241,7 @@ def test_other_units_give_the_same_model_and_numbers_that_differ_by_the_log_fact
     for data in (first, other):
         torch.manual_seed(0)
         programs.append(VAE(data.shape, data.levels, 2))
-        results.append(trained(data, programs[-1]))
+        results.append(trained(data, objective(programs[-1])))
     for mine, theirs in zip(*(program.parameters() for program in programs), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
     (fitted, scored), (fitted_other, scored_other) = results
@@ -281,30 +307,36 @@ def test_numbers_compare_however_a_program_was_given_the_data(table: Dataset, tm
     assert difference > 1e6  # the plain normal at 0 of the raw data
 
 
-class Regression(nn.Module):
-    """The last column given the others."""
+class Partial(nn.Module):
+    """Observes something else than every value of x under a density."""
 
-    def __init__(self, masked: bool = False) -> None:
+    def __init__(self, what: str) -> None:
         super().__init__()
-        self.slope, self.masked = nn.Parameter(torch.zeros(2)), masked
+        self.slope, self.what = nn.Parameter(torch.zeros(2)), what
 
     def model(self, x: Tensor) -> None:
+        mean = self.slope.sum().exp() * torch.ones(3)
         with pyro.plate("data", len(x)):
-            if self.masked:
-                keep = torch.ones(3, dtype=torch.bool)
-                pyro.sample("x", dist.Normal(self.slope.sum(), torch.ones(3)).mask(keep).to_event(1), obs=x)
-            else:
+            if self.what == "regression":
                 pyro.sample("y", dist.Normal(x[:, :2] @ self.slope, 1.0), obs=x[:, 2])
+            elif self.what == "counts":
+                pyro.sample("x", dist.Poisson(mean).to_event(1), obs=x.abs().clamp(max=9).round())
+            elif self.what == "masked":
+                keep = torch.ones(3, dtype=torch.bool)
+                pyro.sample("x", dist.Normal(mean, 1.0).mask(keep).to_event(1), obs=x)
+            else:
+                with pyro.poutine.mask(mask=torch.ones(len(x), dtype=torch.bool)):
+                    pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
     def guide(self, x: Tensor) -> None:
         pass
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("what", ["regression", "counts", "masked", "handler"])
 def test_a_program_that_observes_only_some_columns_is_told_to_keep_the_units(
-    table: Dataset, tmp_path: Path, masked: bool
+    table: Dataset, tmp_path: Path, what: str
 ) -> None:
-    program, message = Regression(masked), r"3 values an example are not what .* load\(…, standardise=False\)"
+    program, message = Partial(what), r"3 values an example are not what .* load\(…, standardise=False\)"
     with pytest.raises(ValueError, match=message):
         evaluate(program, InOrder(table, "test", 20), {"exact": exact()})
     with pytest.raises(ValueError, match=message):
