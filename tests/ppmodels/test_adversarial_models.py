@@ -259,6 +259,20 @@ def test_a_projection_critic_adds_what_the_class_says() -> None:
     torch.testing.assert_close(critic(x, y), expected)
 
 
+def test_features_end_with_an_activation() -> None:
+    """A critic is linear in its features, and so would be linear in the last layer's input without it."""
+    x = _images(5)[0]
+    seen = 2 * x / 16 - 1
+    dense = MLPFeatures(IMAGE, 17, SMALL)
+    first, *_ = (layer for layer in dense.modules() if isinstance(layer, nn.Linear))
+    torch.testing.assert_close(dense(x), nn.functional.leaky_relu(first(seen.flatten(1)), 0.2))
+    convolutional = ConvFeatures(IMAGE, 17, (4,), width=6)
+    (convolution,) = (layer for layer in convolutional.modules() if isinstance(layer, nn.Conv2d))
+    (last,) = (layer for layer in convolutional.modules() if isinstance(layer, nn.Linear))
+    hidden = nn.functional.leaky_relu(convolution(seen), 0.2)
+    torch.testing.assert_close(convolutional(x), nn.functional.leaky_relu(last(hidden.flatten(1)), 0.2))
+
+
 def test_spectral_normalisation_gives_unit_norms() -> None:
     critic = spectrally_normalised(Critic(MLPFeatures((4,), None, (16, 16))))
     for _ in range(200):  # the power iteration takes one step a call
@@ -340,6 +354,48 @@ def test_prey_alone_is_a_birth_process() -> None:
     growth = math.exp(0.5)
     assert float(prey.mean()) == pytest.approx(100 * growth, rel=0.005)
     assert float(prey.var()) == pytest.approx(100 * growth * (growth - 1), rel=0.08)
+
+
+def test_predators_alone_die_out() -> None:
+    """A death process from 1,000: the mean is 1000 e^(-λt), the variance 1000 e^(-λt)(1 - e^(-λt)).
+
+    10,000 series in 100 steps: Euler's own error is 0.13 % of the mean; the bounds' false alarms are below 1e-7.
+    """
+    torch.manual_seed(0)
+    simulator = LotkaVolterra(times=1, end=1.0, steps=100, start=(0.0, 1000.0))
+    theta = torch.tensor([-30.0, -30.0, -30.0, math.log(0.5)])
+    predators = simulator.simulated(theta.expand(10_000, 4))[:, 1, 0].expm1()
+    left = math.exp(-0.5)
+    assert float(predators.mean()) == pytest.approx(1000 * left, rel=0.005)
+    assert float(predators.var()) == pytest.approx(1000 * left * (1 - left), rel=0.08)
+
+
+def test_a_meal_costs_prey_what_its_own_rate_says_and_feeds_predators_by_another() -> None:
+    """One step of 0.01 with 100 prey and 50 predators: 5,000 pairs, so 50 θ2 prey are eaten and 50 θ3 predators raised.
+
+    The numbers eaten and raised are Poisson-like, of their own noise: variances equal the means, and no correlation.
+    10,000 series; means and variances are held to 7 standard errors, the correlation to 6.
+    """
+    torch.manual_seed(0)
+    simulator = LotkaVolterra(times=1, end=0.01, steps=1, start=(100.0, 50.0))
+    theta = torch.tensor([-30.0, math.log(0.4), math.log(0.1), -30.0])
+    prey, predators = simulator.simulated(theta.expand(10_000, 4))[:, :, 0].expm1().double().T
+    eaten, raised = 100 - prey, predators - 50
+    assert float(eaten.mean()) == pytest.approx(20, abs=0.32)
+    assert float(raised.mean()) == pytest.approx(5, abs=0.16)
+    assert float(eaten.var()) == pytest.approx(20, rel=0.1)
+    assert float(raised.var()) == pytest.approx(5, rel=0.1)
+    assert abs(float(torch.corrcoef(torch.stack((eaten, raised)))[0, 1])) < 0.06
+
+
+def test_series_are_seen_at_equal_times_up_to_the_end() -> None:
+    """Without noise to speak of: a million prey that only grow, seen at 1, 2, 3 and 4 of 4."""
+    simulator = LotkaVolterra(times=4, end=4.0, steps=400, start=(1000.0, 0.0))
+    theta = torch.tensor([math.log(0.1), -30.0, -30.0, -30.0])
+    torch.manual_seed(0)
+    prey = simulator.simulated(theta.expand(4_000, 4))[:, 0].expm1().mean(0)
+    expected = 1000 * (0.1 * torch.arange(1.0, 5.0)).exp()
+    torch.testing.assert_close(prey, expected, rtol=0.005, atol=0)
 
 
 def test_a_simulator_says_what_its_steps_must_be() -> None:

@@ -64,6 +64,10 @@ def test_floats_are_levels_only_as_multiples_of_a_255th(tmp_path: Path) -> None:
         data = load(save(tmp_path / "scaled.npy", (array / 255).astype(dtype)))
         assert data.levels == 256
         assert rows(everything(data)) == rows(torch.from_numpy(array))
+    every = np.arange(256, dtype=np.float32).reshape(16, 4, 4) / np.float32(255)
+    for near in (every, np.nextafter(every, 0), np.nextafter(every, 2)):  # the nearest level, not the one below
+        data = load(save(tmp_path / "every.npy", near.clip(0, 1)))
+        assert everything(data).flatten().sort().values.tolist() == list(range(256))
     for wrong in (array / 256, array / 127.5 - 1, array.astype(np.float32), array.astype(np.int64)):
         with pytest.raises(ValueError, match=r"scaled.npy: expected levels: .* multiples of 1/255 .* scale and round"):
             load(save(tmp_path / "scaled.npy", wrong))

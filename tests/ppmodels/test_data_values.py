@@ -57,7 +57,10 @@ def test_description_says_what_a_number_is_measured_on(digits: Dataset) -> None:
     }
     assert isinstance(fingerprint, str)
     assert len(fingerprint) == 12
-    assert fingerprint == load("digits").description("test")["fingerprint"]
+    assert fingerprint == load("digits").description("test")["fingerprint"] == digits.test.fingerprint
+    assert digits.description("valid")["fingerprint"] == digits.valid.fingerprint
+    assert len({digits.description(name)["fingerprint"] for name in ("train", "valid", "test")}) == 3
+    assert [digits.description(name)["examples"] for name in ("train", "valid", "test")] == [1437, 180, 180]
     assert fingerprint != load("digits", seed=1).description("test")["fingerprint"]
     assert table().description("train")["levels"] == "none"
     dynamic = digits.binarized("dynamic").description("test")

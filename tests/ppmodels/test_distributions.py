@@ -19,6 +19,7 @@ from ppmodels.distributions import (
     CategoricalLevels,
     DiscretizedLogisticMixture,
     DiscretizedNormal,
+    Implicit,
     LevelsDistribution,
 )
 
@@ -180,6 +181,21 @@ def test_categorical_agrees_with_softmax() -> None:
     x = torch.tensor([0.0, 6.0, 3.0, 2.0, 1.0], dtype=torch.float64)
     expected = scipy.special.log_softmax(logits.numpy(), 1)[np.arange(5), x.long().numpy()]
     np.testing.assert_allclose(CategoricalLevels(logits).log_prob(x).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("pair", range(6))
+def test_each_coefficient_couples_the_two_channels_that_it_is_documented_for(pair: int) -> None:
+    later, earlier = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)][pair]
+    coefficients = torch.zeros(1, 6, 1, 1)
+    coefficients[0, pair] = 2.0
+    loc = torch.tensor([6.0, 3.0, 8.0, 4.0]).reshape(1, 4, 1, 1)
+    # So narrow that a draw is its location: that of the earlier channel, from the middle level 5, twice.
+    d = DiscretizedLogisticMixture(torch.zeros(1, 1, 1), loc, torch.full_like(loc, 1e-3), 11, coefficients)
+    expected = loc[0].clone()
+    expected[later] += 2 * (expected[earlier] - 5)
+    expected = expected.clamp(0, 10)
+    assert torch.equal(d.sample(), expected)
+    assert float(d.log_prob(expected)) == pytest.approx(0.0, abs=1e-6)
 
 
 # ---- gradients ----
@@ -358,6 +374,21 @@ def test_mean_agrees_with_enumeration(make: Callable[..., LevelsDistribution]) -
 def test_mean_of_coupled_channels_says_what_to_do() -> None:
     with pytest.raises(NotImplementedError, match="average draws"):
         _ = colour().mean
+
+
+def test_repeated_draws_of_an_implicit_have_noise_of_their_own() -> None:
+    torch.manual_seed(6)
+    weight = torch.ones((), requires_grad=True)
+    d = Implicit(lambda: weight * torch.randn(5, 2), (5,), (2,))
+    drawn = d.rsample((3, 4))
+    assert drawn.shape == (3, 4, 5, 2)
+    assert len(drawn.flatten(0, 1)[:, 0, 0].unique()) == 12
+    assert drawn.requires_grad
+    assert not d.sample((2,)).requires_grad
+    with pytest.raises(ValueError, match=r"expected its draw to have shape \(5, 2\), .* got \(5, 3\)"):
+        Implicit(lambda: torch.randn(5, 3), (5,), (2,)).sample()
+    with pytest.raises(ValueError, match=r"draws a batch of \(5,\), and its plates ask for \(4, 5\)"):
+        d.expand((4, 5))
 
 
 # ---- as Pyro distributions ----

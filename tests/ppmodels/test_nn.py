@@ -1,6 +1,7 @@
 """Networks: every head on every network, shapes, precision, flows as posteriors, and errors that say what to do."""
 
 import importlib
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +106,31 @@ def test_the_mixture_head_couples_the_channels() -> None:
     p = head(torch.randn(2, 20, 4, 4))
     assert isinstance(p, DiscretizedLogisticMixture)
     assert p.coefficients.shape == (2, 2, 3, 4, 4)
+
+
+def test_a_network_that_says_nothing_gives_a_distribution_over_the_whole_range() -> None:
+    """Of parameters 0: the documented places and widths, in levels."""
+    softplus = math.log(2) + 1e-4
+    normal = NormalHead()(torch.zeros(1, 2, 1, 1)).base_dist
+    assert (float(normal.mean), float(normal.scale)) == (0.0, pytest.approx(softplus))
+    rounded = DiscretizedNormalHead(11)(torch.zeros(1, 2, 1, 1)).base_dist
+    assert (float(rounded.loc), float(rounded.scale)) == (5.0, pytest.approx(5 * softplus))
+    mixture = LogisticMixtureHead(11, components=5)(torch.zeros(1, 15, 1, 1))
+    assert isinstance(mixture, DiscretizedLogisticMixture)
+    assert mixture.loc.flatten().tolist() == [1.0, 3.0, 5.0, 7.0, 9.0]
+    torch.testing.assert_close(mixture.scale.flatten(), torch.full((5,), softplus))
+    assert not mixture.logits.any()
+    assert not mixture.coefficients.any()
+
+
+def test_a_unit_of_a_parameter_is_half_the_range() -> None:
+    rounded = DiscretizedNormalHead(11)(torch.ones(1, 2, 1, 1)).base_dist
+    assert (float(rounded.loc), float(rounded.scale)) == (10.0, pytest.approx(5 * (math.log1p(math.e) + 1e-4)))
+    parameters = torch.zeros(1, 30, 1, 1)
+    parameters[0, 7] = 1.0  # the second of three components: its logit, then two locations
+    mixture = LogisticMixtureHead(11, components=5)(parameters)
+    assert isinstance(mixture, DiscretizedLogisticMixture)
+    assert mixture.loc[0, 1].flatten().tolist() == [8.0, 3.0]
 
 
 @pytest.mark.parametrize("levels", [None, 2, 8, 32, 33, 256])
