@@ -47,6 +47,7 @@ from ppmodels import (
     MLPEncoder,
     MLPFeatures,
     MLPGenerator,
+    NoiseEncoder,
     NoisyGenerator,
     NormalPosterior,
     NormalPrior,
@@ -283,6 +284,39 @@ def test_spectral_normalisation_gives_unit_norms() -> None:
     assert norms == pytest.approx([1.0] * 3, abs=1e-3)
 
 
+def test_spectral_normalisation_reaches_convolutions_and_classes() -> None:
+    critic = spectrally_normalised(ProjectionCritic(ConvFeatures(IMAGE, 17, (4, 8)), 3))
+    x, y = _labelled(8)
+    for _ in range(200):
+        critic(x, y)
+    kinds = (nn.Conv2d, nn.Embedding, nn.Linear)
+    weights = [layer.weight.detach().flatten(1) for layer in critic.modules() if isinstance(layer, kinds)]
+    assert [float(torch.linalg.matrix_norm(weight, 2)) for weight in weights] == pytest.approx([1.0] * 5, abs=1e-3)
+
+
+def test_a_joint_critic_is_a_network_of_features_and_code() -> None:
+    features = _features()
+    critic = JointCritic(features, 3, SMALL)
+    x, z = _images(5)[0], torch.randn(5, 3)
+    torch.testing.assert_close(critic(x, z), critic.network(torch.cat((features(x), z), 1)).squeeze(1))
+    assert not torch.equal(critic(x, z), critic(x, z.flip(0)))
+    assert not torch.equal(critic(x, z), critic(x.flip(0), z))
+
+
+def test_a_noisy_encoder_is_of_x_in_its_own_scale_and_of_noise() -> None:
+    torch.manual_seed(0)
+    of_levels, of_numbers = NoiseEncoder(IMAGE, 17, 3), NoiseEncoder(IMAGE, None, 3)
+    of_numbers.network.load_state_dict(of_levels.network.state_dict())
+    x = _images(5)[0]
+    drawn = []
+    for encoder, seen in ((of_levels, x), (of_numbers, 2 * x / 16 - 1), (of_levels, x.flip(0))):
+        torch.manual_seed(1)
+        drawn.append(encoder(seen).rsample())
+    torch.testing.assert_close(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(of_levels(x).rsample(), of_levels(x).rsample())
+
+
 def test_a_convolutional_critic_is_no_sum_over_patches() -> None:
     torch.manual_seed(0)
     critic = Critic(ConvFeatures((1, 28, 28), 256, (4, 8))).double()
@@ -386,6 +420,15 @@ def test_a_meal_costs_prey_what_its_own_rate_says_and_feeds_predators_by_another
     assert float(eaten.var()) == pytest.approx(20, rel=0.1)
     assert float(raised.var()) == pytest.approx(5, rel=0.1)
     assert abs(float(torch.corrcoef(torch.stack((eaten, raised)))[0, 1])) < 0.06
+
+
+def test_a_population_that_is_eaten_up_is_gone_and_not_below_zero() -> None:
+    torch.manual_seed(0)
+    simulator = LotkaVolterra(times=10, end=10.0, steps=20, start=(5.0, 500.0))
+    seen = simulator.simulated(torch.tensor([-3.0, 1.0, -30.0, 1.0]).expand(200, 4))
+    assert seen.isfinite().all()
+    assert float(seen.min()) == 0.0
+    assert float(seen[:, 0, -1].expm1().max()) < 0.5
 
 
 def test_series_are_seen_at_equal_times_up_to_the_end() -> None:

@@ -221,6 +221,16 @@ def test_levels_are_scaled_and_tables_standardised() -> None:
     torch.testing.assert_close(network.standardise(table).std(0), torch.ones(4))
 
 
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_every_encoder_sees_levels_between_minus_one_and_one(encoder: Callable[..., Encoder]) -> None:
+    torch.manual_seed(0)
+    of_levels, of_numbers = encoder((1, 4, 4), 17, 3), encoder((1, 4, 4), None, 3)
+    state = {name: value for name, value in of_levels.state_dict().items() if not name.startswith("standardise")}
+    of_numbers.load_state_dict(state, strict=False)
+    x, z = example((1, 4, 4), 17), torch.randn(3, 3)
+    torch.testing.assert_close(of_levels(x).log_prob(z), of_numbers(2 * x / 16 - 1).log_prob(z))
+
+
 def test_errors_of_encoders() -> None:
     network = MLPEncoder((1, 4, 4), 2, 3, context=2)
     with pytest.raises(ValueError, match=r"x: expected \(batch, 1, 4, 4\), got \(3, 1, 5, 5\)"):
