@@ -58,6 +58,12 @@ def test_zeros_and_ones_are_two_levels(tmp_path: Path, dtype: Any) -> None:
     assert set(everything(data).unique().tolist()) == {0, 1}
 
 
+def test_a_single_value_above_one_makes_256_levels(tmp_path: Path) -> None:
+    array = (grey(N, 4, 4) > 128).astype(np.uint8)
+    array[3, 1, 1] = 2
+    assert load(save(tmp_path / "grey.npy", array)).levels == 256
+
+
 def test_floats_are_levels_only_as_multiples_of_a_255th(tmp_path: Path) -> None:
     array = grey(N, 4, 4)
     for dtype in (np.float32, np.float64):
@@ -171,6 +177,10 @@ def test_an_archive_with_splits_keeps_them(tmp_path: Path) -> None:
     [
         ({"train": grey(6, 4, 4), "test": grey(2, 4, 4)}, "got no valid; add it, or store all examples in one array x"),
         ({"train": grey(6, 4, 4), "valid": grey(2, 4, 5), "test": grey(2, 4, 4)}, "expected valid to be as train"),
+        (
+            {"train": grey(6, 4, 4), "valid": grey(2, 4, 4) / 255, "test": grey(2, 4, 4)},
+            r"expected valid to be as train, uint8 of shape \(n, \*\(4, 4\)\), got float64",
+        ),
         ({"x": grey(N, 4, 4), "images": grey(N, 4, 4)}, "or one array named .* got x, images; rename"),
         ({"pixels": grey(N, 4, 4)}, "expected train, valid and test, or one array named x, images, .* got pixels"),
         ({"x": grey(N, 4, 4), "y": np.arange(N - 1)}, r"expected labels as whole numbers .* shape \(19,\)"),
