@@ -18,6 +18,7 @@ from inference.programs.check import check_batch, check_values
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.traces import runs
+from inference.programs.units import log_jacobian_of, refuse_partial_observation
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class Evaluation:
             ProgramError: the two were measured on different data, or by estimators of different settings.
         """
         than = name if than is None else than
-        mine = (self.measured_on, self.kind.get(name), self.settings.get(name))
-        theirs = (other.measured_on, other.kind.get(than), other.settings.get(than))
+        mine = (_data(self.measured_on), self.kind.get(name), self.settings.get(name))
+        theirs = (_data(other.measured_on), other.kind.get(than), other.settings.get(than))
         one_exact = {mine[1], theirs[1]} == {EXACT, LOWER_BOUND} and mine[0] == theirs[0]
         if mine != theirs and not one_exact:
             raise ProgramError(
@@ -132,7 +133,8 @@ def evaluate(
 
     Args:
         program: the model and its guide.
-        batches: the data, as one batch or many; a `description` mapping that they carry goes into the result.
+        batches: the data, as one batch or many; a `description` mapping that they carry goes into the result, and a
+            `log_jacobian` into every number, in nats per example, where their values are not in the data's own units.
         estimators: by the name that the results will have, such as `{"iwae": importance(1000)}`.
         measured_on: what the data are, where `batches` do not say so themselves.
         seed: of the estimators' noise; the caller's generators are left as they were.
@@ -149,6 +151,9 @@ def evaluate(
         if first is None:
             raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
         check_batch(program, first)
+        log_jacobian = log_jacobian_of(batches)
+        if log_jacobian:
+            refuse_partial_observation(program, first)
         likelihood = likelihood_of(program, first)
         whole = hashlib.sha256()
         feed = chain([first], stream) if likelihood.per_example else [_whole(likelihood, [first, *stream])]
@@ -159,7 +164,9 @@ def evaluate(
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
                 estimate = _estimated(estimator, program, batch)
-                found[name].append((estimate.log_prob.double().cpu(), estimate.error.double().cpu()))
+                log_prob = estimate.log_prob.double().cpu()
+                examples = len(batch[0]) // len(log_prob)  # a number that is the whole dataset's stands for them all
+                found[name].append((log_prob + examples * log_jacobian, estimate.error.double().cpu()))
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
@@ -194,6 +201,11 @@ def _estimated(estimator: Estimator, program: Program, batch: tuple[Tensor, ...]
             with pyro.validation_enabled(False):
                 check_values(runs(program, batch)[0])
         raise
+
+
+def _data(measured_on: Mapping[str, str | int]) -> dict[str, str | int]:
+    """What two numbers must share; how a program was given the data, standardised or not, changes no number's units."""
+    return {name: value for name, value in measured_on.items() if name != "standardised"}
 
 
 def _finite(value: float) -> float | None:

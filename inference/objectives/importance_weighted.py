@@ -72,7 +72,7 @@ class ImportanceWeighted(Objective):
         self.register_buffer("beta", torch.tensor(first), persistent=False)
 
     def players(self) -> dict[str, Player]:
-        return {"loss": Player(parameters(self.program), self.loss)}
+        return {"loss": Player(parameters(self.program), self.loss, log_density=True)}
 
     def schedule(self, step: int) -> None:
         if self._beta_at is not None:

@@ -21,6 +21,8 @@ class Player(NamedTuple):
     loss: Callable[[Batch], Tensor]
     """The mean over the batch, as a 0-d tensor with its graph."""
     turns: int = 1
+    log_density: bool = False
+    """Whether the loss has minus a log-density of the data as a term of weight 1, and so their units."""
 
 
 class Objective(nn.Module, ABC):

@@ -48,7 +48,7 @@ class SVI(Objective):
         self.particles = particles
 
     def players(self) -> dict[str, Player]:
-        return {"loss": Player(parameters(self.program), self.loss)}
+        return {"loss": Player(parameters(self.program), self.loss, log_density=True)}
 
     def loss(self, batch: Batch) -> Tensor:
         """Minus the ELBO per example, in nats."""

@@ -21,6 +21,7 @@ from inference.evaluation.estimators import Estimator, Importance
 from inference.evaluation.evaluate import batches_of, evaluate
 from inference.programs.bounds import elbo
 from inference.programs.program import Batch, ProgramError, as_batch
+from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.average import State, snapshot
 from inference.training.progress import shown
 from inference.training.step import Step
@@ -85,7 +86,8 @@ def fit(
     Args:
         step: the objective with its optimizers; its count goes on from where it stands.
         batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable, which is
-            begun anew when it ends and does not repeat exactly.
+            begun anew when it ends and does not repeat exactly. Where they carry a `log_jacobian`, as batches of
+            standardised data do, losses are told in the data's own units.
         steps: how many.
         validation: a periodic score, with early stopping.
         callbacks: called after every step; a bool that is true, NumPy's or torch's too, ends the run.
@@ -99,7 +101,8 @@ def fit(
     """
     _refuse_below("steps", steps, 0)
     _refuse_below("record_every", record_every, 1)
-    feed = _feed(batches)
+    feed, log_jacobian = _feed(batches), log_jacobian_of(batches)
+    scored: list[str] = []
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = _Best(step, validation)
     began = time.perf_counter()
@@ -111,8 +114,11 @@ def fit(
                 break
             if done == 1:
                 step.prepare(as_batch(batch))
+                scored = [name for name, player in step.objective.players().items() if player.log_density]
+                if log_jacobian and scored:
+                    refuse_partial_observation(step.objective.program, batch)
                 keeper.rehearse()
-            values = step(as_batch(batch))
+            values = in_units(step(as_batch(batch)), scored if log_jacobian else (), log_jacobian)
             fitted.steps = done
             last = done == steps
             row = {"step": float(step.count)}

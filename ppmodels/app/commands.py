@@ -112,7 +112,7 @@ def train(
         if progression is not None:
             pictures |= progression.pictures()
         pictures.write(run.folder)
-    return run, pictures.notes
+    return run, [*experiment.data.notes, *pictures.notes]
 
 
 def evaluate(
@@ -306,6 +306,10 @@ class _WithProgress:
         about = self.batches.description
         return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
 
+    @property
+    def log_jacobian(self) -> float:
+        return self.batches.log_jacobian
+
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         with shown(len(self.batches), self.progress) as display:
             for done, batch in enumerate(self.batches, start=1):
@@ -392,6 +396,7 @@ def _record(
             "folder": base,
             "name": data.name,
             "binarisation": recipe.binarisation,
+            "standardisation": None if data.standardisation is None else dataclasses.asdict(data.standardisation),
             "shape": list(data.shape),
             "levels": data.levels,
             "classes": data.classes,

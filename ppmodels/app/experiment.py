@@ -15,7 +15,7 @@ from ppmodels.app.lookup import find
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
 from ppmodels.app.run import RECIPE, RECORD, Run
-from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Split, load
+from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Standardisation, load
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def restored(run: Run, data: str | None = None, folder: str | Path | None = None
 
 
 def _read(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:
-    data = load(recipe.data, folder).binarized(recipe.binarisation).to(device)
+    data = load(recipe.data, folder, standardise=recipe.standardise).binarized(recipe.binarisation).to(device)
     if recipe.labelled and not data.classes:
         raise ValueError(
             f"the program is called with labels (labelled=True), and {data.name} has none in every split; give them, or "
@@ -133,7 +133,10 @@ def _recorded(run: Run) -> Recipe:
         recipe = recipe.with_settings({**record["settings"], **record["training"]})
     except ValueError as error:
         raise ValueError(f"{run.folder / RECORD}: the recipe is not the one that was trained: {error}") from error
-    return replace(recipe, data=record["data"]["source"], binarisation=record["data"]["binarisation"])
+    source = record["data"]
+    # A run's own standardisation, on other data too: it tells what its program takes for 1.
+    standardise = Standardisation.recorded(source.get("standardisation")) or False
+    return replace(recipe, data=source["source"], binarisation=source["binarisation"], standardise=standardise)
 
 
 def _refuse_another_kind(recipe: Recipe, source: Mapping[str, Any], data: Dataset) -> None:
@@ -169,8 +172,7 @@ def limited(data: Dataset, split: str, limit: int) -> Dataset:
     if limit >= len(whole):
         return data
     index = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:limit].sort().values
-    index = index.to(whole.values.device)
-    part = Split(whole.values[index], None if whole.labels is None else whole.labels[index])
+    part = whole.take(index.to(whole.values.device))
     return {
         "train": lambda: replace(data, train=part),
         "valid": lambda: replace(data, valid=part),

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,11 @@ def samples(experiment: Experiment, count: int | None = None, seed: int = 0, dra
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             return {"samples.png": _grid(experiment, found, columns, title + given)}
         drawn, _ = _decoded(experiment, batch, {}, draws=True)
-        data = experiment.data.evaluated("test").values.flatten(1)
+        drawn, data = in_own_units(experiment, drawn), test_rows(experiment)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
-            "samples.csv": _table(drawn.flatten(1)),
-            "samples.png": plots.png(plots.pairs(data.cpu(), drawn.flatten(1).cpu(), title)),
+            "samples.csv": _table(experiment, drawn),
+            "samples.png": plots.png(plots.pairs(data, drawn, title, _columns(experiment))),
         }
 
     return attempted("samples", seed, make)
@@ -329,6 +330,16 @@ def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
         return _decoded(experiment, batch, {}, draws=not experiment.is_images)[0]
 
 
+def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
+    """Values that the program drew, as rows `(n, features)` in the units of the data."""
+    return experiment.data.original(values).flatten(1).cpu()
+
+
+def test_rows(experiment: Experiment) -> Tensor:
+    """The test split as rows `(n, features)` in the units of the data."""
+    return in_own_units(experiment, experiment.data.evaluated("test").values)
+
+
 def labelled_rows(experiment: Experiment, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
     """Rows of as many images each, with their labels."""
     return _grid(experiment, torch.cat(rows), len(rows[0]), title, labels)
@@ -350,9 +361,16 @@ def _grid(experiment: Experiment, values: Tensor, columns: int, title: str, labe
     return plots.png(plots.grid(images, columns, title, labels))
 
 
-def _table(values: Tensor) -> bytes:
+def _columns(experiment: Experiment) -> Sequence[str]:
+    """The names of the columns, or x0, x1, …"""
+    return experiment.data.columns or [f"x{column}" for column in range(math.prod(experiment.data.shape))]
+
+
+def _table(experiment: Experiment, values: Tensor) -> bytes:
+    standardisation = experiment.data.standardisation
+    digits = [7] * values.shape[1] if standardisation is None else standardisation.digits
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([f"x{column}" for column in range(values.shape[1])])
-    writer.writerows([[f"{value:.7g}" for value in row] for row in values.tolist()])
+    writer.writerow(_columns(experiment))
+    writer.writerows([[f"{value:.{n}g}" for value, n in zip(row, digits, strict=True)] for row in values.tolist()])
     return text.getvalue().encode()

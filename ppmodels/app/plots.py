@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -57,16 +58,14 @@ def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -
     return figure
 
 
-def pairs(data: Tensor, samples: Tensor, title: str, most: int = 4, shown: int = 1000) -> Figure:
+def pairs(data: Tensor, samples: Tensor, title: str, names: Sequence[str], most: int = 4, shown: int = 1000) -> Figure:
     """The first columns of two tables `(n, features)`: histograms on the diagonal, scatter plots beside it."""
     count = min(most, data.shape[1])
     first, second = data[:shown].numpy(), samples[:shown].numpy()
     side = max(4.5, 2.2 * count)
     figure = _figure((side, side + 0.4))
     axes = figure.subplots(count, count, squeeze=False, sharex="col")
-    low, high = data[:, :count].amin(0), data[:, :count].amax(0)
-    margin = 0.1 * (high - low).clamp_min(1e-6)
-    ranges = [(float(a), float(b)) for a, b in zip(low - margin, high + margin, strict=True)]
+    ranges = _ranges(data, 0.1)
     for row in range(count):
         for column in range(count):
             panel = axes[row, column]
@@ -79,8 +78,8 @@ def pairs(data: Tensor, samples: Tensor, title: str, most: int = 4, shown: int =
                 panel.set_ylim(ranges[row])
             panel.set_xlim(ranges[column])
             panel.tick_params(labelsize=7)
-        axes[row, 0].set_ylabel("density" if count == 1 else f"x{row}")
-        axes[count - 1, row].set_xlabel(f"x{row}")
+        axes[row, 0].set_ylabel("density" if count == 1 else names[row])
+        axes[count - 1, row].set_xlabel(names[row])
     axes[0, 0].legend(frameon=False, fontsize=8)
     beyond = f" (the first {count} of {data.shape[1]} columns)" if data.shape[1] > count else ""
     figure.suptitle(textwrap.fill(title + beyond, int(side * 11)), fontsize=10)
@@ -91,15 +90,14 @@ def panels(data: Tensor, samples: Mapping[str, Tensor], title: str, shown: int =
     """The first two columns of tables `(n, features)`, one panel each by its name, with the data behind."""
     figure = _figure((2.3 * len(samples), 2.9))
     first, second = 0, min(1, data.shape[1] - 1)
-    low, high = data.amin(0), data.amax(0)
-    margin = 0.2 * (high - low).clamp_min(1e-6)
+    ranges = _ranges(data, 0.2)
     for axes, (name, values) in zip(figure.subplots(1, len(samples), squeeze=False)[0], samples.items(), strict=True):
         for some, label in ((data, "data"), (values, "samples")):
             axes.plot(
                 some[:shown, first].numpy(), some[:shown, second].numpy(), ".", markersize=2, alpha=0.5, label=label
             )
-        axes.set_xlim(float((low - margin)[first]), float((high + margin)[first]))
-        axes.set_ylim(float((low - margin)[second]), float((high + margin)[second]))
+        axes.set_xlim(ranges[first])
+        axes.set_ylim(ranges[second])
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=6)
     figure.suptitle(title, fontsize=9)
@@ -112,6 +110,13 @@ def png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)  # takes its place as the figure's canvas
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
+
+
+def _ranges(data: Tensor, margin: float) -> list[tuple[float, float]]:
+    """Where each column of a table lies, and a part of that on both sides; of a column without spread, 1 around it."""
+    low, high = data.double().amin(0), data.double().amax(0)
+    margins = torch.where(high > low, margin * (high - low), 0.5)
+    return list(zip((low - margins).tolist(), (high + margins).tolist(), strict=True))
 
 
 def _histogram(axes: Any, values: NDArray[np.float32], limits: tuple[float, float], label: str, bins: int = 25) -> None:

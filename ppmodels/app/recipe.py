@@ -12,7 +12,7 @@ from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
 from inference.training.step import Factory
 from ppmodels.app.presets import Preset
 from ppmodels.app.settings import Setting, accepted, settings_of, unknown
-from ppmodels.data import Dataset
+from ppmodels.data import Dataset, Standardisation
 
 TRAINING = (
     "steps",
@@ -25,7 +25,18 @@ TRAINING = (
     "progression",
 )
 """The fields of a recipe that are settings."""
-_FIXED = {"program", "family", "summary", "data", "binarisation", "objective", "labelled", "presets", "settings"}
+_FIXED = {
+    "program",
+    "family",
+    "summary",
+    "data",
+    "binarisation",
+    "standardise",
+    "objective",
+    "labelled",
+    "presets",
+    "settings",
+}
 """The fields that are the same for all data."""
 
 
@@ -59,6 +70,8 @@ class Recipe:
     """A name that `ppmodels.data.load` knows, or a path."""
     binarisation: str = "none"
     """none, dynamic, static or threshold; see `Dataset.binarized`."""
+    standardise: bool | Standardisation = True
+    """Whether the columns of a table of your own are standardised, or by what; see `ppmodels.data.load`."""
     objective: Callable[..., Objective] = SVI
     """What fits the program, such as `functools.partial(ImportanceWeighted, particles=5)`."""
     optimizer: Callable[[float], Factory | Mapping[str, Factory]] = adam

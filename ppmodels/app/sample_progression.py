@@ -5,7 +5,7 @@ from torch import Tensor
 from inference import Step
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.pictures import Pictures, attempted, draw_samples, labelled_rows
+from ppmodels.app.pictures import Pictures, attempted, draw_samples, in_own_units, labelled_rows, test_rows
 
 
 class SampleProgression:
@@ -39,8 +39,7 @@ class SampleProgression:
             if self.experiment.is_images:
                 rows = list(self.drawn.values())
                 return {"training.png": labelled_rows(self.experiment, rows, title, labels)}
-            data = self.experiment.data.evaluated("test").values.flatten(1).cpu()
-            panels = {f"step {step:,}": values.flatten(1).cpu() for step, values in self.drawn.items()}
-            return {"training.png": plots.png(plots.panels(data, panels, title))}
+            panels = {f"step {step:,}": in_own_units(self.experiment, values) for step, values in self.drawn.items()}
+            return {"training.png": plots.png(plots.panels(test_rows(self.experiment), panels, title))}
 
         return attempted("sample progression", self.seed, make) if self.drawn else Pictures()

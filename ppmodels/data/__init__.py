@@ -1,6 +1,6 @@
 """Data: one resident tensor per split, batches as indices into it, and what a number was measured on.
 
-Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, features)`:
+Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, features)`, standardised:
 
     data = load("digits")                                  # embedded; see NAMES
     data = load("mnist", folder="…").binarized("dynamic")
@@ -11,5 +11,6 @@ Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, f
 from ppmodels.data.batches import InOrder, Shuffled
 from ppmodels.data.dataset import Dataset, Split
 from ppmodels.data.sources import NAMES, load
+from ppmodels.data.standardisation import Standardisation
 
-__all__ = ["NAMES", "Dataset", "InOrder", "Shuffled", "Split", "load"]
+__all__ = ["NAMES", "Dataset", "InOrder", "Shuffled", "Split", "Standardisation", "load"]

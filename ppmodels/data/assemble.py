@@ -7,26 +7,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppmodels.data.dataset import Dataset, Split
+from ppmodels.data.dataset import Dataset, Split, fingerprint_of
 from ppmodels.data.noise import PARTITION, mix
+from ppmodels.data.standardisation import Standardisation
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Values and labels as a file held them; `sizes` are those of train, valid and test if the source split them."""
+    """Values and labels as a file held them; `sizes` are those of train, valid and test if the source split them.
+
+    `columns` are a table's names, if it has any.
+    """
 
     values: Array
     labels: Array | None = None
     sizes: tuple[int, int, int] | None = None
+    columns: tuple[str, ...] = ()
 
 
-def assemble(name: str, raw: Raw, where: str, seed: int, levels: int | None = None) -> Dataset:
+def assemble(
+    name: str,
+    raw: Raw,
+    where: str,
+    seed: int,
+    levels: int | None = None,
+    standardise: bool | Standardisation = False,
+) -> Dataset:
     """A dataset of `raw`: its own splits, else a seeded permutation cut into 80 % train, 10 % valid, 10 % test.
 
-    `levels` is found from uint8 images (2 if no value exceeds 1, else 256) unless given. `where` names the source in
-    errors, which are ValueErrors.
+    `levels` is found from uint8 images (2 if no value exceeds 1, else 256) unless given. A table is standardised by its
+    training split where `standardise` is True, or as a given one says. `where` names the source in errors, which are
+    ValueErrors.
     """
     values = as_values(raw.values, where)
     labels = None if raw.labels is None else _labels(raw.labels, len(values), where)
@@ -42,14 +55,32 @@ def assemble(name: str, raw: Raw, where: str, seed: int, levels: int | None = No
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(mix(seed, PARTITION)))
     if levels is None and values.dtype == torch.uint8:
         levels = 2 if int(values.max()) <= 1 else 256
+    parts = order.split(list(sizes))
+    known = [None if labels is None else labels[index] for index in parts]
+    if values.dtype == torch.uint8:
+        train, valid, test = (Split(values[index], some) for index, some in zip(parts, known, strict=True))
+        return Dataset(name, train, valid, test, levels)
+    if standardise is True:
+        standardise = Standardisation.of(values[parts[0]])
     train, valid, test = (
-        Split(values[index], None if labels is None else labels[index]) for index in order.split(list(sizes))
+        _standardised(values[index], some, standardise or None, where) for index, some in zip(parts, known, strict=True)
     )
-    return Dataset(name, train, valid, test, levels)
+    return Dataset(name, train, valid, test, None, standardisation=standardise or None, columns=raw.columns)
+
+
+def _standardised(
+    table: torch.Tensor, labels: torch.Tensor | None, standardisation: Standardisation | None, where: str
+) -> Split:
+    """A split of a float64 table, in float32 only once it is standardised: a year and its hundredths need more."""
+    try:
+        values = table if standardisation is None else standardisation.standardised(table)
+        return Split(values.float(), labels, fingerprint_of(table))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def as_values(array: Array, where: str) -> torch.Tensor:
-    """uint8 images `(n, channel, height, width)` or a float32 table `(n, features)`; ValueError for anything else."""
+    """uint8 images `(n, channel, height, width)` or a float64 table `(n, features)`; ValueError for anything else."""
     if array.dtype.kind not in "buif":
         raise ValueError(
             f"{where}: expected numbers, got dtype {array.dtype}; convert to uint8 (images) or float32 (table)"
@@ -68,15 +99,14 @@ def as_values(array: Array, where: str) -> torch.Tensor:
 
 def _table(array: Array, where: str) -> torch.Tensor:
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is named below
-        table = array.astype(np.float32)
-    wrong = np.argwhere(~np.isfinite(table))
+        wrong = np.argwhere(~np.isfinite(array.astype(np.float32)))
     if len(wrong):
         row, column = (int(index) for index in wrong[0])
         raise ValueError(
             f"{where}: expected finite numbers, got {array[row, column]} in row {row}, column {column} (from 0) and "
             f"{len(wrong) - 1} more like it; drop or impute those rows"
         )
-    return torch.from_numpy(table)
+    return torch.from_numpy(array.astype(np.float64))
 
 
 def _levels(images: Array, where: str) -> NDArray[np.uint8]:

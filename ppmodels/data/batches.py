@@ -58,6 +58,11 @@ class Shuffled:
         """What a number computed on these batches is measured on."""
         return self.dataset.description(self.split)
 
+    @property
+    def log_jacobian(self) -> float:
+        """What a log-density of x lacks to be one of the data in their own units, in nats per example."""
+        return self.dataset.log_jacobian
+
     def _index(self, step: int) -> Tensor:
         epoch, start = divmod(step * self.batch_size, len(self._source))
         index = self._order(epoch)[start : start + self.batch_size]
@@ -107,3 +112,8 @@ class InOrder:
     def description(self) -> dict[str, str | int]:
         """What a number computed on these batches is measured on."""
         return self.dataset.description(self.split)
+
+    @property
+    def log_jacobian(self) -> float:
+        """What a log-density of x lacks to be one of the data in their own units, in nats per example."""
+        return self.dataset.log_jacobian

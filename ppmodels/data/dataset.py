@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppmodels.data.noise import FIXED_DRAW, fixed_draw, mix
+from ppmodels.data.standardisation import Standardisation
 
 SPLITS = ("train", "valid", "test")
 BINARISATIONS = ("none", "dynamic", "static", "threshold", "published")
@@ -17,11 +18,14 @@ BINARISATIONS = ("none", "dynamic", "static", "threshold", "published")
 class Split:
     """Examples of one split: `values` uint8 levels `(n, channel, height, width)` or float32 `(n, features)`.
 
-    `labels` are int64 `(n,)`, or None. Raises ValueError for any other type or shape, and for NaN or infinity.
+    `labels` are int64 `(n,)`, or None. `source` is the fingerprint of what the values were made of, where that is
+    something else: a table before it was standardised. Raises ValueError for any other type or shape, and for NaN or
+    infinity.
     """
 
     values: Tensor
     labels: Tensor | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         """Check type, shape and finiteness."""
@@ -48,14 +52,25 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         """The same split with its tensors on `device`."""
         labels = None if self.labels is None else self.labels.to(device)
-        return Split(self.values.to(device), labels)
+        return replace(self, values=self.values.to(device), labels=labels)
+
+    def take(self, index: Tensor) -> "Split":
+        """The examples at `index`, int64 `(m,)`."""
+        labels = None if self.labels is None else self.labels[index]
+        source = None if self.source is None else fingerprint_of(index, self.source)
+        return Split(self.values[index], labels, source)
 
     @cached_property
     def fingerprint(self) -> str:
         """The first 12 hex digits of the SHA-256 of the values (with their type and shape), computed once."""
-        digest = hashlib.sha256(f"{self.values.dtype} {tuple(self.values.shape)}".encode())
-        digest.update(self.values.cpu().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return self.source or fingerprint_of(self.values)
+
+
+def fingerprint_of(values: Tensor, of: str = "") -> str:
+    """The first 12 hex digits of the SHA-256 of `of`, and of a tensor with its type and shape."""
+    digest = hashlib.sha256(f"{of}{values.dtype} {tuple(values.shape)}".encode())
+    digest.update(values.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +80,7 @@ class Dataset:
     `levels` is what a model sees: values are 0..levels-1, and None stands for real numbers (a density). Under
     dynamic binarisation `levels` is 2 while the splits keep `grey_levels` levels, from which every batch is drawn.
     `binarisation` is "none", "dynamic", "static", "threshold" or "published"; `binarisation_seed` belongs to its draw.
+    Of a table, `standardisation` is what was done to its columns, or None, and `columns` are their names, if they have any.
     """
 
     name: str
@@ -75,6 +91,8 @@ class Dataset:
     binarisation: str = "none"
     binarisation_seed: int = 0
     grey_levels: int | None = None
+    standardisation: Standardisation | None = None
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the splits agree with each other and with the levels."""
@@ -112,6 +130,25 @@ class Dataset:
         """One more than the largest label in any split, or 0 if a split has none."""
         labels = [split.labels for split in (self.train, self.valid, self.test) if split.labels is not None]
         return 1 + max(int(some.max()) for some in labels) if len(labels) == len(SPLITS) else 0
+
+    @property
+    def log_jacobian(self) -> float:
+        """What a log-density of the values lacks to be one of the data in their own units, in nats per example."""
+        return 0.0 if self.standardisation is None else self.standardisation.log_jacobian
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person who trains on these data should know."""
+        if self.standardisation is None:
+            return []
+        return [
+            f"{column} has no spread and is left as it is; no density fits a constant, so better drop it"
+            for column in self.standardisation.without_spread(self.columns)
+        ]
+
+    def original(self, values: Tensor) -> Tensor:
+        """Values such as the splits hold, `(n, *shape)`, in the units of the source."""
+        return values if self.standardisation is None else self.standardisation.original(values)
 
     def split(self, name: str) -> Split:
         """The split of that name: "train", "valid" or "test"."""
@@ -172,7 +209,7 @@ class Dataset:
             "threshold": "threshold (on from half the top level)",
             "published": "published (binarised by its source)",
         }
-        return {
+        about: dict[str, str | int] = {
             "data": self.name,
             "split": split,
             "examples": len(self.split(split)),
@@ -180,3 +217,11 @@ class Dataset:
             "binarisation": binarisation[self.binarisation],
             "fingerprint": self.split(split).fingerprint,
         }
+        return about if self.discrete else about | {"standardised": self._standardised()}
+
+    def _standardised(self) -> str:
+        if self.standardisation is None:
+            return "no"
+        constant = ", ".join(self.standardisation.without_spread(self.columns))
+        how = "by the mean and standard deviation of the training split; nats are of the original units"
+        return f"{how}; without spread and left as it is: {constant}" if constant else how

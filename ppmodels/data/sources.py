@@ -11,6 +11,7 @@ from ppmodels.data.arrays import own_archive, own_array
 from ppmodels.data.assemble import Raw, assemble
 from ppmodels.data.dataset import Dataset
 from ppmodels.data.image_folder import own_pictures
+from ppmodels.data.standardisation import Standardisation
 from ppmodels.data.table import own_table
 
 FOLDER_VARIABLE = "PPMODELS_DATA"
@@ -25,7 +26,12 @@ EMBEDDED: dict[str, Callable[[str, int], Dataset]] = {
 NAMES = (*EMBEDDED, *published.FOLDER_SETS)
 
 
-def load(name_or_path: str | Path, folder: str | Path | None = None, seed: int = 0) -> Dataset:
+def load(
+    name_or_path: str | Path,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    standardise: bool | Standardisation = True,
+) -> Dataset:
     """A dataset by name (one of `NAMES`), or from a file or folder of your own.
 
     "digits" is embedded, and "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`). The other
@@ -33,6 +39,11 @@ def load(name_or_path: str | Path, folder: str | Path | None = None, seed: int =
     `ppmodels.data.published`), and nothing is downloaded. Any other text is a path, relative to `folder` if that is given:
     `.npy`, `.npz`, `.csv`, or a folder of pictures. Digits and your own examples are split 80/10/10 by a permutation of
     `seed`, unless an `.npz` has train, valid and test.
+
+    The columns of a table of your own are standardised by their training mean and standard deviation, and every number of
+    `inference` is still of the units that you gave: batches carry the logarithm of the Jacobian. A column without spread is
+    left as it is. Give another table the `standardisation` of the first, or False where a program is in the data's units,
+    as with counts, or observes only some of the columns.
     Raises FileNotFoundError for what is not there and ValueError for what can not be read as levels or as a table.
     """
     name = str(name_or_path)
@@ -49,7 +60,7 @@ def load(name_or_path: str | Path, folder: str | Path | None = None, seed: int =
             f"got {path.suffix or 'no suffix'}; convert it with numpy.save"
         )
     read = own_pictures if path.is_dir() else _READERS[path.suffix.lower()]
-    return assemble(path.stem, read(path), str(path), seed)
+    return assemble(path.stem, read(path), str(path), seed, standardise=standardise)
 
 
 def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:

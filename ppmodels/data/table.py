@@ -12,7 +12,7 @@ _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 
 def own_table(path: Path) -> Raw:
-    """Every column of a comma-separated file as a feature, float32 `(n, features)`; no column is taken for a label.
+    """Every column of a comma-separated file as a feature, float64 `(n, features)`; no column is taken for a label.
 
     The first row is a header if none of its cells is a number. Raises ValueError, naming row (line of the file, from 1)
     and column, at a cell that is missing or no finite number, and at a row of another length.
@@ -30,7 +30,7 @@ def own_table(path: Path) -> Raw:
         raise ValueError(f"{path}: expected rows of numbers, got {'a header alone' if names else 'an empty file'}")
     width = len(names or lines[0][1])
     rows = [_numbers(row, width, line, names, path) for line, row in lines]
-    return Raw(np.array(rows, dtype=np.float64))
+    return Raw(np.array(rows, dtype=np.float64), columns=tuple(name.strip() for name in names or ()))
 
 
 def _numbers(row: list[str], width: int, line: int, names: list[str] | None, path: Path) -> list[float]:

@@ -1,4 +1,4 @@
-"""What the distributions over levels share: the support, `expand`, and the edges of a level's bin."""
+"""What the distributions over levels share: the support and `expand`."""
 
 from typing import Any, Self
 
@@ -8,10 +8,6 @@ from torch import Tensor
 from torch.distributions import constraints
 
 Shape = torch.Size | list[int] | tuple[int, ...]
-
-# An edge at infinity. It stays finite because 0 * inf is NaN: a gradient that is 0 here must survive the chain rule.
-# Right for scales between 1e-18 and 1e15 levels.
-_FAR = 1e18
 
 
 class LevelsDistribution(TorchDistribution):
@@ -57,12 +53,6 @@ class LevelsDistribution(TorchDistribution):
 
     def _round(self, value: Tensor) -> Tensor:
         return (value + 0.5).floor().clamp(0, self.levels - 1)
-
-    def _edges(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        # Whole numbers plus a half are exact floats, so a level and its neighbour see the very same edge.
-        lower = torch.where(value <= 0, -_FAR, value - 0.5)
-        upper = torch.where(value >= self.levels - 1, _FAR, value + 0.5)
-        return lower, upper
 
 
 def _batch_shape(value: Tensor, event_dim: int) -> torch.Size:

@@ -9,6 +9,11 @@ from torch.nn.functional import logsigmoid
 
 from ppmodels.distributions.levels import LevelsDistribution, Shape
 
+_SCALES = (1e-12, 1e30)
+"""The derivative by a scale is a distance over its square, which float32 must hold."""
+_FAR = 1e34
+"""An edge at infinity. It stays finite because 0 * inf is NaN: a gradient that is 0 here must survive the chain rule."""
+
 
 class DiscretizedLogisticMixture(LevelsDistribution):
     """Images whose pixels are mixtures of logistics rounded to levels (Salimans et al., 2017, arXiv 1701.05517).
@@ -17,7 +22,8 @@ class DiscretizedLogisticMixture(LevelsDistribution):
     pixel, shared by its channels. `loc` and `scale` are `(..., K, channel, height, width)`, in units of one level. A
     level k has the mass between k-1/2 and k+1/2; the first and last level take the tails. `coefficients`
     `(..., K, channel * (channel - 1) / 2, height, width)`, ordered (1←0), (2←0), (2←1), …, shift a channel's loc by
-    each earlier channel's observed distance from the middle level. Raises ValueError for shapes that do not agree.
+    each earlier channel's observed distance from the middle level. A scale below 1e-12 levels counts as that, one above
+    1e30 likewise. Raises ValueError for shapes that do not agree.
     """
 
     arg_constraints: ClassVar = {
@@ -45,10 +51,13 @@ class DiscretizedLogisticMixture(LevelsDistribution):
         """Log-probability of each image `(..., channel, height, width)`, in nats; ValueError outside the support."""
         if self._validate_args:
             self._validate_sample(value)
-        lower, upper = (edge.unsqueeze(-4) for edge in self._edges(value))
-        inside = ((value > 0) & (value < self.levels - 1)).to(value.dtype).unsqueeze(-4)
-        loc = self._shifted(value.unsqueeze(-4))
-        steepness = self.scale.reciprocal()
+        value = value.unsqueeze(-4)
+        first, last = value <= 0, value >= self.levels - 1
+        # Whole numbers plus a half are exact floats, so a level and its neighbour see the very same edge.
+        lower, upper = torch.where(first, -_FAR, value - 0.5), torch.where(last, _FAR, value + 0.5)
+        inside = (~(first | last)).to(value.dtype)
+        loc = self._shifted(value)
+        steepness = self.scale.clamp(*_SCALES).reciprocal()
         # log(σ(b) - σ(a)) = log σ(b) + log σ(-a) + log(1 - exp(a - b)), and b - a is the steepness. At the first level
         # σ(a) is 0, at the last 1 - σ(b) is: one term is then 0 of itself, and the last must be left out.
         log_p = logsigmoid((upper - loc) * steepness) + logsigmoid((loc - lower) * steepness)

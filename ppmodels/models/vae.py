@@ -1,4 +1,4 @@
-"""Models with an explicit decoder: the VAE, plain and conditional, and two whose latents are inferred by a game."""
+"""Models with an explicit decoder: the VAE, plain and conditional, and two with adversarial inference of the latents."""
 
 from collections.abc import Sequence
 

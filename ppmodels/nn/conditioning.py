@@ -1,4 +1,4 @@
-"""What a model is called with: examples, and labels as one-hot vectors."""
+"""Conditioning on labels, as one-hot vectors, and the check of the examples that a model is called with."""
 
 import torch
 from pyro.distributions.util import is_validation_enabled

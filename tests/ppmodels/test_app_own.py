@@ -28,7 +28,7 @@ def test_a_table_gives_samples_as_csv_and_a_density_has_no_bits(
     monkeypatch.chdir("/")  # the data are found again from anywhere
     sample(opened, 12)
     rows = list(csv.reader((opened.folder / "samples.csv").read_text().splitlines()))
-    assert rows[0] == ["x0", "x1", "x2"]
+    assert rows[0] == ["a", "b", "c"]
     assert np.isfinite(np.array(rows[1:], dtype=float)).all()
     assert len(rows) == 13
     evaluate(opened, particles=2, progress=False)
@@ -36,6 +36,67 @@ def test_a_table_gives_samples_as_csv_and_a_density_has_no_bits(
     assert written["measured_on"]["likelihood"] == "density"
     assert all(row["bits_per_dim"] is None for row in written["estimates"].values())
     assert "no reconstructions: examples of shape (3,) are no images" in reconstruct(opened).notes
+
+
+INCOME = """
+from ppmodels import VAE
+from ppmodels.app import Recipe
+
+recipe = Recipe(
+    program=lambda data: VAE(data.shape, data.levels, 2), data="DATA", steps=150, batch_size=32, learning_rate=1e-2,
+    validate_every=50,
+)
+"""
+
+
+def write_incomes(path: Path, seed: int = 0, later: float = 0.0) -> Path:
+    values = np.random.default_rng(seed).normal(size=(200, 3)) * [2.0, 2e4, 0.0] + [2000.0 + later, 5e4, 7.0]
+    np.savetxt(path, values, delimiter=",", header="year,income,kind", comments="", fmt="%.12g")
+    return path
+
+
+def test_a_table_in_real_units_is_told_and_drawn_in_them(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), INCOME)
+    run, notes = train(find(recipe), tmp_path / "run", progress=False)
+    assert notes == [
+        "column 3 (kind) has no spread and is left as it is; no density fits a constant, so better drop it"
+    ]
+    text = (run.folder / "samples.csv").read_text().splitlines()
+    assert text[0] == "year,income,kind"
+    rows = np.array([line.split(",") for line in text[1:]], dtype=float)
+    # Within a standard deviation, as training is short.
+    assert (abs(rows.mean(0) - [2000, 5e4, 7]) < [1.5, 1.5e4, 1.0]).all()
+    assert 0.5 < rows.std(0)[0] < 5
+    opened = Run.open(run.folder)
+    result = evaluate(opened, particles=8, progress=False)
+    # A plain normal of year and income has -13.4 nats, and the constant column only adds to them.
+    assert -20 < result.mean("iwae") < 0
+    best = opened.record["best_validation"]
+    assert best["score"] == pytest.approx(result.mean("elbo"), abs=3)
+    assert result.measured_on["standardised"].startswith("by the mean and standard deviation of the training split")
+    limited = evaluate(opened, particles=8, limit=5, progress=False)
+    assert limited.measured_on["examples"] == 5
+
+
+def test_a_run_reads_other_data_in_its_own_units(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), INCOME)
+    run, _ = train(find(recipe), tmp_path / "run", progress=False)
+    near, far = (
+        evaluate(run, data=str(write_incomes(tmp_path / f"{later}.csv", 1, later)), particles=8, progress=False)
+        for later in (0.0, 40.0)
+    )
+    # Twenty standard deviations later: by its own mean it would look like the data of the run.
+    assert far.mean("iwae") < near.mean("iwae") - 50
+    assert near.mean("iwae") == pytest.approx(evaluate(run, particles=8, progress=False).mean("iwae"), abs=3)
+
+
+def test_a_recipe_can_keep_the_units(tmp_path: Path) -> None:
+    source = INCOME.replace("steps=150", "steps=2, standardise=False")
+    recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), source)
+    run, notes = train(find(recipe), tmp_path / "run", progress=False)
+    assert notes == []
+    assert run.record["standardisation"] is None
+    assert evaluate(Run.open(run.folder), particles=2, progress=False).measured_on["standardised"] == "no"
 
 
 def test_images_and_a_run_that_stands_on_its_own(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def save(path: Path, array: Any) -> Path:
 
 
 def everything(data: Dataset) -> torch.Tensor:
-    return torch.cat([data.train.values, data.valid.values, data.test.values])
+    return data.original(torch.cat([data.train.values, data.valid.values, data.test.values]))
 
 
 def rows(values: torch.Tensor) -> list[tuple[float, ...]]:
@@ -58,12 +58,22 @@ def test_zeros_and_ones_are_two_levels(tmp_path: Path, dtype: Any) -> None:
     assert set(everything(data).unique().tolist()) == {0, 1}
 
 
+def test_a_single_value_above_one_makes_256_levels(tmp_path: Path) -> None:
+    array = (grey(N, 4, 4) > 128).astype(np.uint8)
+    array[3, 1, 1] = 2
+    assert load(save(tmp_path / "grey.npy", array)).levels == 256
+
+
 def test_floats_are_levels_only_as_multiples_of_a_255th(tmp_path: Path) -> None:
     array = grey(N, 4, 4)
     for dtype in (np.float32, np.float64):
         data = load(save(tmp_path / "scaled.npy", (array / 255).astype(dtype)))
         assert data.levels == 256
         assert rows(everything(data)) == rows(torch.from_numpy(array))
+    every = np.arange(256, dtype=np.float32).reshape(16, 4, 4) / np.float32(255)
+    for near in (every, np.nextafter(every, 0), np.nextafter(every, 2)):  # the nearest level, not the one below
+        data = load(save(tmp_path / "every.npy", near.clip(0, 1)))
+        assert everything(data).flatten().sort().values.tolist() == list(range(256))
     for wrong in (array / 256, array / 127.5 - 1, array.astype(np.float32), array.astype(np.int64)):
         with pytest.raises(ValueError, match=r"scaled.npy: expected levels: .* multiples of 1/255 .* scale and round"):
             load(save(tmp_path / "scaled.npy", wrong))
@@ -76,7 +86,7 @@ def test_a_float_matrix_is_a_table(tmp_path: Path) -> None:
     data = load(save(tmp_path / "table.npy", array))
     assert (data.levels, data.discrete, data.shape, data.classes) == (None, False, (3,), 0)
     assert data.train.values.dtype == torch.float32
-    assert rows(everything(data)) == rows(torch.from_numpy(array.astype(np.float32)))
+    np.testing.assert_allclose(rows(everything(data)), rows(torch.from_numpy(array)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
@@ -167,6 +177,10 @@ def test_an_archive_with_splits_keeps_them(tmp_path: Path) -> None:
     [
         ({"train": grey(6, 4, 4), "test": grey(2, 4, 4)}, "got no valid; add it, or store all examples in one array x"),
         ({"train": grey(6, 4, 4), "valid": grey(2, 4, 5), "test": grey(2, 4, 4)}, "expected valid to be as train"),
+        (
+            {"train": grey(6, 4, 4), "valid": grey(2, 4, 4) / 255, "test": grey(2, 4, 4)},
+            r"expected valid to be as train, uint8 of shape \(n, \*\(4, 4\)\), got float64",
+        ),
         ({"x": grey(N, 4, 4), "images": grey(N, 4, 4)}, "or one array named .* got x, images; rename"),
         ({"pixels": grey(N, 4, 4)}, "expected train, valid and test, or one array named x, images, .* got pixels"),
         ({"x": grey(N, 4, 4), "y": np.arange(N - 1)}, r"expected labels as whole numbers .* shape \(19,\)"),
@@ -267,10 +281,12 @@ def test_a_csv_is_a_table_with_or_without_header(tmp_path: Path) -> None:
     numbers = [[float(a), a * 0.5 - 3, -1e-3 * a] for a in range(N)]
     body = "".join(",".join(map(repr, row)) + "\n" for row in numbers)
     expected = rows(torch.tensor(numbers))
+    names = {"w": ("width", "height", "label")}
     for text in (body, "width, height,label\n" + body, "\ufeff" + body + "\n\n"):
         data = load(csv(tmp_path, text))
         assert (data.levels, data.shape, data.classes) == (None, (3,), 0)
-        assert rows(everything(data)) == expected
+        assert data.columns == names.get(text[0], ())
+        np.testing.assert_allclose(rows(everything(data)), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(

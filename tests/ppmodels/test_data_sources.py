@@ -204,6 +204,22 @@ def test_binarized_mnist_without_labels_and_broken(tmp_path: Path) -> None:
         load("binarized-mnist", folder=tmp_path)
 
 
+def test_no_drawer_of_omniglot_is_in_two_splits(tmp_path: Path) -> None:
+    """The first pixel of each image tells its drawer, the second its character."""
+    images = np.zeros((7, 20, 4, 4), dtype=np.uint8)
+    images[:, :, 0, 0] = np.arange(1, 21)
+    images[:, :, 0, 1] = np.arange(7)[:, None]
+    np.savez(tmp_path / "omniglot_28x28.npz", images=images)
+    data = load("omniglot", folder=tmp_path)
+    for split, drawers in ((data.train, range(1, 14)), (data.valid, (14, 15)), (data.test, range(16, 21))):
+        drawer, character = split.values[:, 0, 0, :2].long().T
+        assert split.labels is not None
+        assert torch.equal(character, split.labels)
+        assert sorted(zip(drawer.tolist(), character.tolist(), strict=True)) == [
+            (one, other) for one in drawers for other in range(7)
+        ]
+
+
 def test_omniglot_and_cifar10_refuse_other_shapes(tmp_path: Path) -> None:
     np.savez(tmp_path / "omniglot_28x28.npz", images=np.zeros((3, 19, 4, 4), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"expected images \(character, 20 drawers, height, width\), got .*19"):

@@ -1,6 +1,7 @@
 """Networks: every head on every network, shapes, precision, flows as posteriors, and errors that say what to do."""
 
 import importlib
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,6 +108,31 @@ def test_the_mixture_head_couples_the_channels() -> None:
     assert p.coefficients.shape == (2, 2, 3, 4, 4)
 
 
+def test_a_network_that_says_nothing_gives_a_distribution_over_the_whole_range() -> None:
+    """Of parameters 0: the documented places and widths, in levels."""
+    softplus = math.log(2) + 1e-4
+    normal = NormalHead()(torch.zeros(1, 2, 1, 1)).base_dist
+    assert (float(normal.mean), float(normal.scale)) == (0.0, pytest.approx(softplus))
+    rounded = DiscretizedNormalHead(11)(torch.zeros(1, 2, 1, 1)).base_dist
+    assert (float(rounded.loc), float(rounded.scale)) == (5.0, pytest.approx(5 * softplus))
+    mixture = LogisticMixtureHead(11, components=5)(torch.zeros(1, 15, 1, 1))
+    assert isinstance(mixture, DiscretizedLogisticMixture)
+    assert mixture.loc.flatten().tolist() == [1.0, 3.0, 5.0, 7.0, 9.0]
+    torch.testing.assert_close(mixture.scale.flatten(), torch.full((5,), softplus))
+    assert not mixture.logits.any()
+    assert not mixture.coefficients.any()
+
+
+def test_a_unit_of_a_parameter_is_half_the_range() -> None:
+    rounded = DiscretizedNormalHead(11)(torch.ones(1, 2, 1, 1)).base_dist
+    assert (float(rounded.loc), float(rounded.scale)) == (10.0, pytest.approx(5 * (math.log1p(math.e) + 1e-4)))
+    parameters = torch.zeros(1, 30, 1, 1)
+    parameters[0, 7] = 1.0  # the second of three components: its logit, then two locations
+    mixture = LogisticMixtureHead(11, components=5)(parameters)
+    assert isinstance(mixture, DiscretizedLogisticMixture)
+    assert mixture.loc[0, 1].flatten().tolist() == [8.0, 3.0]
+
+
 @pytest.mark.parametrize("levels", [None, 2, 8, 32, 33, 256])
 def test_the_usual_head(levels: int | None) -> None:
     usual = {None: NormalHead, 2: BernoulliHead, 8: CategoricalHead, 32: CategoricalHead}
@@ -193,6 +219,16 @@ def test_levels_are_scaled_and_tables_standardised() -> None:
     network = MLPEncoder((4,), None, 2, standardise=Standardise(table.mean(0), table.std(0)))
     assert {"standardise.loc", "standardise.scale"} <= set(network.state_dict())
     torch.testing.assert_close(network.standardise(table).std(0), torch.ones(4))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_every_encoder_sees_levels_between_minus_one_and_one(encoder: Callable[..., Encoder]) -> None:
+    torch.manual_seed(0)
+    of_levels, of_numbers = encoder((1, 4, 4), 17, 3), encoder((1, 4, 4), None, 3)
+    state = {name: value for name, value in of_levels.state_dict().items() if not name.startswith("standardise")}
+    of_numbers.load_state_dict(state, strict=False)
+    x, z = example((1, 4, 4), 17), torch.randn(3, 3)
+    torch.testing.assert_close(of_levels(x).log_prob(z), of_numbers(2 * x / 16 - 1).log_prob(z))
 
 
 def test_errors_of_encoders() -> None:

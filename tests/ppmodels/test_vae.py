@@ -158,6 +158,14 @@ def test_a_conditional_vae_uses_its_labels() -> None:
     assert right - wrong > 5
 
 
+def test_the_guide_of_a_conditional_vae_is_given_the_label() -> None:
+    torch.manual_seed(0)
+    vae, (x, y) = VAE((1, 4, 4), 2, 3, classes=4), (torch.ones(2, 1, 4, 4), torch.tensor([1, 3]))
+    q = pyro.poutine.trace(vae.guide).get_trace(x, y).nodes["z"]["fn"]
+    torch.testing.assert_close(q.mean, vae.encoder(x, torch.eye(4)[y]).mean)
+    assert not torch.equal(q.mean[0], q.mean[1])  # the images are equal, the labels are not
+
+
 @pytest.mark.parametrize("kind", ["mlp", "conv", "flow"])
 def test_state_returns_through_safetensors(kind: str, tmp_path: Path) -> None:
     vae, x = build((1, 8, 8), 8, kind), example((1, 8, 8), 8)

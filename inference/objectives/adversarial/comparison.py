@@ -27,6 +27,8 @@ class Comparison(NamedTuple):
     """The observed sites that observe a tensor of the batch as it is, with its place."""
     observed: tuple[str, ...]
     """The observed sites among the compared."""
+    scored: tuple[str, ...]
+    """The observed sites among the exact."""
 
 
 def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[str] | None) -> Comparison:
@@ -61,6 +63,7 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
         shared=tuple(dict.fromkeys(name for name, site in (model | guide).items() if not run.is_local(site))),
         data={name: places[id(model[name]["value"])] for name in observed if id(model[name]["value"]) in places},
         observed=tuple(name for name in observed if name in compared),
+        scored=tuple(name for name in observed if name not in compared),
     )
 
 

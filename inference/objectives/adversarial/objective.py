@@ -93,7 +93,7 @@ class Adversarial(Objective):
         critic = dict.fromkeys((*parameters(self.critic), *parameters(self.contrast)))  # they may share a network
         return {
             "critic": Player([*critic], self.critic_loss, self.turns),
-            "program": Player(parameters(self.program), self.program_loss),
+            "program": Player(parameters(self.program), self.program_loss, log_density=bool(self._scored)),
         }
 
     @property
@@ -239,6 +239,10 @@ class Adversarial(Objective):
                 + log_r
                 - log_prior(self.program, as_batch(batch), guide, self._contrast.site)
             )
+
+    @property
+    def _scored(self) -> tuple[str, ...]:
+        return () if self._comparison is None else self._comparison.scored
 
     @property
     def _found(self) -> Comparison:

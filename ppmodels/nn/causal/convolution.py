@@ -29,7 +29,7 @@ def channel_of(features: int, channels: int, blocks: int = 1) -> Tensor:
 
 
 class MaskedConv(Causal):
-    """A convolution of odd width `kernel` over the rows above, the pixels on the left and, by `mask`, the pixel itself.
+    """A convolution of odd width `kernel` over the rows above, the pixels to the left and, by `mask`, the pixel itself.
 
     Features are split evenly among `channels` colour channels, outputs in `blocks` equal blocks each; with one channel
     a pixel is a unit, and Mask.A hides it whole. `rows` is how many rows above are seen, by default kernel // 2. That
@@ -118,7 +118,7 @@ class IncrementalConv(Incremental):
         return pixels.permute(0, 2, 1).unsqueeze(2)
 
     def row(self, more: Tensor | None = None) -> None:
-        """Takes the finished row up among those above; `more` `(n, outputs, width)` is added to the new row's outputs."""
+        """Moves the finished row to those above; `more` `(n, outputs, width)` is added to the new row's outputs."""
         if self.conv.rows:
             self.rows = torch.cat((self.rows[:, :, 1:], self.finished), 2)
         base = self._base(self.done)

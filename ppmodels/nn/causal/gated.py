@@ -81,7 +81,7 @@ class GatedLayers(Causal):
 
 
 class IncrementalGated(Incremental):
-    """Both stacks, incrementally: the vertical one a row at a time, carrying a kernel's height of rows of each layer."""
+    """Both stacks, incrementally: the vertical one row by row, with a cache of as many rows as a kernel sees."""
 
     def __init__(self, layers: GatedLayers, start: Start) -> None:
         self.layers = layers.layers
@@ -119,5 +119,5 @@ class IncrementalGated(Incremental):
         return h
 
     def known(self, column: int, x: Tensor) -> None:
-        """To the first layer."""
+        """Passes them to the first layer."""
         self.horizontal[0].known(column, x)

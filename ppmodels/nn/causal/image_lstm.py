@@ -63,10 +63,9 @@ class IncrementalRowLSTM(Incremental):
 class DiagonalBiLSTMLayer(Causal):
     """The Diagonal BiLSTM: two LSTMs that go down the image's diagonals, one from each upper corner.
 
-    A cell is given the outputs above it and beside it, on the left or, in the other direction, on the right; what comes from
-    the right is moved down by a row. Together the inputs at every pixel before are seen. Both
-    directions are one batch, and a step
-    computes the cells of one diagonal that lie in the image.
+    A cell is given the outputs above it and beside it: on the left, or in the other direction on the right. What comes from
+    the right is moved down by a row, so that no later pixel is seen; together they see the inputs at every pixel before.
+    Both directions are one batch, and a step computes the cells of one diagonal.
     """
 
     order: Tensor
@@ -97,7 +96,7 @@ class DiagonalBiLSTMLayer(Causal):
 
 
 class IncrementalDiagonalBiLSTM(Incremental):
-    """A Diagonal BiLSTM, incrementally: carries a row of both directions; from the right it goes when a row is done."""
+    """A Diagonal BiLSTM, incrementally: carries a row of both directions, that from the right run when a row is done."""
 
     def __init__(self, layer: DiagonalBiLSTMLayer, start: Start) -> None:
         self.conv = layer.input_to_state.incremental(start)
@@ -110,7 +109,7 @@ class IncrementalDiagonalBiLSTM(Incremental):
         self.inputs_right = [self.nothing.repeat(1, 4)] * start.width
 
     def row(self) -> None:
-        """Goes back over the finished row from the right, then takes what it and the row above contribute."""
+        """Runs the finished row from the right, then computes what it contributes to the next."""
         self.conv.row()
         above = torch.stack(self.outputs_right) @ self.up_right + torch.stack(self.inputs_right)
         output, state = self.nothing, self.nothing

@@ -1,4 +1,4 @@
-"""A causal layer in its two forms, and how layers are put together.
+"""A causal layer in its two forms, one pass and incremental, and how layers are put together.
 
 In one pass a layer maps `(n, inputs, height, width)` to `(n, outputs, height, width)`. Incrementally it maps the inputs
 `(n, inputs)` of one pixel after the other, in raster order, to that pixel's outputs, and carries along what it needs of
@@ -21,7 +21,7 @@ class Start(NamedTuple):
 
 
 class Incremental(ABC):
-    """A layer run from pixel to pixel, with a cache of what it needs of the pixels before: incremental sampling."""
+    """A layer in incremental sampling: run from pixel to pixel, with a cache of what it needs of the pixels before."""
 
     @abstractmethod
     def row(self) -> None:
@@ -35,7 +35,7 @@ class Incremental(ABC):
         """
 
     def known(self, column: int, x: Tensor) -> None:
-        """The column's inputs as they finally are; asked of a network's first layer, which hides some from its outputs."""
+        """Takes the column's inputs with all channels known; asked of a network's first layer, which saw only some."""
         raise NotImplementedError(
             f"{type(self).__name__}: expected a network's first layer to hide the pixel itself, as Mask.A does, got one "
             "that does not; put a MaskedConv before it"
@@ -82,18 +82,18 @@ class IncrementalChain(Incremental):
         self.layers = layers
 
     def row(self) -> None:
-        """All begin the row."""
+        """Begins the row in every layer."""
         for layer in self.layers:
             layer.row()
 
     def pixel(self, column: int, x: Tensor) -> Tensor:
-        """Through all of them."""
+        """The last layer's outputs."""
         for layer in self.layers:
             x = layer.pixel(column, x)
         return x
 
     def known(self, column: int, x: Tensor) -> None:
-        """To the first."""
+        """Passes them to the first layer."""
         self.layers[0].known(column, x)
 
 
@@ -118,7 +118,7 @@ class IncrementalResidual(IncrementalChain):
 
 
 class Rectify(Causal):
-    """The positive part."""
+    """Rectified linear units."""
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """max(x, 0)."""
@@ -130,10 +130,10 @@ class Rectify(Causal):
 
 
 class IncrementalRectify(Incremental):
-    """The positive part on a layer."""
+    """Rectified linear units, which carry nothing along."""
 
     def row(self) -> None:
-        """Nothing is carried along."""
+        """Does nothing."""
 
     def pixel(self, column: int, x: Tensor) -> Tensor:
         """max(x, 0)."""

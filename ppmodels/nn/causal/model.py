@@ -1,4 +1,4 @@
-"""What every model of pixels shares: its likelihood, its context, and the program."""
+"""What every autoregressive image model shares: its likelihood, its conditioning, and the program."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -17,7 +17,7 @@ from ppmodels.nn.heads import Head, make_head
 
 
 class AutoregressiveModel(nn.Module):
-    """p(x), or p(x | context), as a product over pixels in raster order and, in each, over colour channels in order.
+    """p(x), or p(x | context), as a product over pixels in raster order and, in a pixel, over its colour channels in order.
 
     `forward(context)` returns the distribution, an Autoregressive; `model` observes x under it, and `guide` has nothing
     to draw, so that the ELBO is log p(x). x is `(batch, *shape)`, float, whole levels 0..levels-1.
@@ -28,8 +28,8 @@ class AutoregressiveModel(nn.Module):
     pixel as one step.
 
     Subclasses set `network`, a function of images `(n, channel, height, width)` in [-1, 1] and of `self.maps` context
-    maps, or None, to `self.outputs` parameters a pixel, of `self.ordered` colour channels in order. A Causal one is sampled
-    from incrementally; any other module is run whole for every value that is drawn.
+    maps, or None, to `self.outputs` parameters a pixel, of `self.ordered` colour channels in order. A Causal network has
+    incremental sampling; any other module is run whole for every value that is drawn.
     """
 
     network: nn.Module
@@ -105,7 +105,7 @@ class AutoregressiveModel(nn.Module):
         return found
 
     def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
-        """Each place with its conditional's parameters, in the order in which values are drawn into x."""
+        """Incremental sampling: each place with its conditional's parameters, in the order in which x is filled."""
         if not isinstance(self.network, Causal):
             yield from self.passes(x, context)
             return

@@ -52,7 +52,7 @@ class IncrementalWrapped(Incremental):
         return torch.addmm(self.conv.pixel(column, x), self.latest, self.weight)
 
     def known(self, column: int, x: Tensor) -> None:
-        """To the convolution, and for the next pixel."""
+        """Passes them to the convolution, and keeps them for the next pixel."""
         self.conv.known(column, x)
         self.latest = x
 
@@ -91,12 +91,12 @@ class IncrementalRasterLSTM(Incremental):
         self.at, self.done = -1, -1
 
     def row(self) -> None:
-        """Nothing but the place changes."""
+        """Moves on to the next row; the LSTM's state stays."""
         self.own.row()
         self.at, self.done = -1, self.done + 1
 
     def pixel(self, column: int, x: Tensor) -> Tensor:
-        """The LSTM goes on by the pixel before, once for each column."""
+        """The LSTM takes the pixel before as its input, once for each column."""
         if column != self.at:
             inputs = self.latest
             if self.context is not None:
@@ -106,7 +106,7 @@ class IncrementalRasterLSTM(Incremental):
         return self.output + self.own.pixel(column, x)
 
     def known(self, column: int, x: Tensor) -> None:
-        """What the LSTM goes on by next."""
+        """Keeps them as the LSTM's next input."""
         self.latest = x
 
     def _context(self, column: int) -> Tensor:

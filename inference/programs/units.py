@@ -1,0 +1,54 @@
+"""The units of the data: batches of rescaled values carry the Jacobian, so that numbers are of the data as they were."""
+
+from collections.abc import Iterable
+
+from pyro.distributions import MaskedDistribution
+from torch import Tensor
+
+from inference.programs.program import Batch, Program, ProgramError, as_batch
+from inference.programs.sites import Site, is_implicit, random_sites
+from inference.programs.traces import runs
+
+
+def log_jacobian_of(batches: object) -> float:
+    """What a log-density of the batches' values lacks to be one of the data in their own units, in nats per example.
+
+    Read from a `log_jacobian` that they carry; 0 where they carry none.
+    """
+    return float(getattr(batches, "log_jacobian", 0.0))
+
+
+def refuse_partial_observation(program: Program, batch: Batch) -> None:
+    """Raises a ProgramError unless each value of the first tensor of a batch is observed, once and under a density.
+
+    The Jacobian of all values counts only there; of a regression it would count covariates, whose density nobody asked for.
+    """
+    x = as_batch(batch)[0]
+    run = runs(program, batch)[0]
+    observed = [site for site in random_sites(run.model).values() if site["is_observed"]]
+    densities = [site["value"].numel() for site in observed if _is_whole_density(site)]
+    if len(densities) != len(observed) or sum(densities) // run.plate.size != x[0].numel():
+        raise ProgramError(
+            f"the data were rescaled, and their {x[0].numel()} values an example are not what the program observes: "
+            f"{sum(densities) // run.plate.size} under a density and without a mask. So it can not be told by how much "
+            "its numbers change with the units. Give the data in their own units: load(…, standardise=False), "
+            "Recipe(standardise=False)."
+        )
+
+
+def in_units(values: dict[str, Tensor], names: Iterable[str], log_jacobian: float) -> dict[str, Tensor]:
+    """The metrics of a step, those named, which are minus log-densities, in the units of the data."""
+    return values | {name: values[name] - log_jacobian for name in names}
+
+
+def _is_whole_density(site: Site) -> bool:
+    discrete = getattr(site["fn"].support, "is_discrete", False)
+    return not (discrete or site["mask"] is not None or is_implicit(site["fn"]) or _is_masked(site["fn"]))
+
+
+def _is_masked(distribution: object | None) -> bool:
+    while distribution is not None:
+        if isinstance(distribution, MaskedDistribution):
+            return True
+        distribution = getattr(distribution, "base_dist", None)
+    return False

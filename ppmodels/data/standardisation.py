@@ -1,0 +1,85 @@
+"""Columns in real units, as a model is given them: less their mean, over their standard deviation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+AS_IT_IS = (0.0, 1.0)
+"""Shift and scale of a column without spread."""
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """(x - shift) / scale, column by column; what a model is fitted to is then free of units.
+
+    A column without spread keeps shift 0 and scale 1.
+    """
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def of(cls, table: Tensor) -> "Standardisation":
+        """The mean and standard deviation of each column of a float64 table `(n, features)`."""
+        deviation = table - table.mean(0)
+        largest = deviation.abs().amax(0)
+        # Over the largest first, so that no square underflows.
+        sd = largest * (deviation / largest).square().mean(0).sqrt()
+        # What differs by rounding alone, such as 0.3 and 0.1 + 0.2, has no spread.
+        spread = table.amax(0) - table.amin(0) > 16 * torch.finfo(table.dtype).eps * table.abs().amax(0)
+        columns = zip(table.mean(0).tolist(), sd.tolist(), spread.tolist(), strict=True)
+        shift, scale = zip(*((mean, sd) if spreads else AS_IT_IS for mean, sd, spreads in columns), strict=True)
+        return cls(shift, scale)
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Sequence[float]] | None) -> "Standardisation | None":
+        """What `dataclasses.asdict` gave, come back from JSON; None of None."""
+        return None if record is None else cls(tuple(record["shift"]), tuple(record["scale"]))
+
+    @property
+    def log_jacobian(self) -> float:
+        """What turns the log-density of a standardised example into that of the original, in nats: -Σ log scale."""
+        return -sum(map(math.log, self.scale))
+
+    @property
+    def digits(self) -> list[int]:
+        """The decimal digits that tell originals of float32 values apart: those of their spread, beside a large mean."""
+        columns = zip(self.shift, self.scale, strict=True)
+        return [7 + math.ceil(math.log10(max(abs(shift) / scale, 1.0))) for shift, scale in columns]
+
+    def standardised(self, table: Tensor) -> Tensor:
+        """A table `(n, features)` in original units, standardised; float64.
+
+        Raises ValueError for other columns, and for a value that float32 can not hold beside so small a spread.
+        """
+        if table.shape[1:] != (len(self.scale),):
+            raise ValueError(
+                f"expected {len(self.scale)} columns, those of the data whose mean and standard deviation are used, "
+                f"got examples of shape {tuple(table.shape[1:])}; give a table of the same columns"
+            )
+        found = (table - _row(self.shift, table)) / _row(self.scale, table)
+        far = (found.abs() > torch.finfo(torch.float32).max).any(0)
+        if bool(far.any()):
+            column = int(far.long().argmax())
+            raise ValueError(
+                f"column {column + 1}: expected values that can be told in standard deviations, got some more than 1e38 of "
+                f"them away, {self.scale[column]:g} each in training; drop the column, or load with standardise=False"
+            )
+        return found
+
+    def original(self, table: Tensor) -> Tensor:
+        """A standardised table `(n, features)` in original units; float64."""
+        return table * _row(self.scale, table) + _row(self.shift, table)
+
+    def without_spread(self, names: Sequence[str]) -> list[str]:
+        """The columns that are left as they are, by place (from 1) and name."""
+        titles = [f" ({name})" for name in names] or [""] * len(self.scale)
+        columns = enumerate(zip(self.shift, self.scale, titles, strict=True), start=1)
+        return [f"column {at}{title}" for at, (shift, scale, title) in columns if (shift, scale) == AS_IT_IS]
+
+
+def _row(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=like.device)
