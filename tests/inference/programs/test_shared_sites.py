@@ -14,6 +14,7 @@ from inference import (
     ImportanceWeighted,
     Objective,
     Pair,
+    ProgramError,
     elbo,
     evaluate,
     importance,
@@ -146,6 +147,44 @@ def test_a_plate_of_shared_sites_is_summed_and_not_scaled() -> None:
     expected = 3 * dist.Normal(w.sum(1, keepdim=True), 1.0).log_prob(X[:2]).sum(1)
     expected = expected + (dist.Normal(0.0, 1.0).log_prob(w) - dist.Normal(0.0, 0.6).log_prob(w)).sum(1)
     torch.testing.assert_close(scored.log_weights, expected.unsqueeze(1))
+
+
+def test_reparameterised_draws_have_no_score_whether_shared_or_local() -> None:
+    """They carry their gradient themselves; a score besides would count it twice."""
+    drawn = terms(Hierarchy(X), X, particles=2)
+    assert drawn.log_scores.tolist() == [[0.0], [0.0]]
+    assert not drawn.log_scores.requires_grad
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [lambda program: SVI(program), lambda program: ImportanceWeighted(program, elbo, 1)],
+    ids=["svi", "importance weighted"],
+)
+def test_the_gradient_of_a_shared_draw_goes_through_the_draw_alone(objective: Callable[[nn.Module], Objective]) -> None:
+    """Of a mean drawn by N(m + e, 1/13) beside its posterior N(m, 1/13): 13 (e + draw) in the dataset's nats."""
+    x = torch.cat([X, X])
+    program = SharedMean(12, error=0.1).at(x)
+    torch.manual_seed(2)
+    (gradient,) = torch.autograd.grad(objective(program).loss(x), program.error)
+    torch.manual_seed(2)
+    expected = 13 * (0.1 + torch.randn((), dtype=torch.float64) * 13**-0.5) / 12
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_shared_plate_that_takes_a_part_at_random_is_refused() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("features", 3, subsample_size=2):
+            w = pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w.sum(), 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("features", 3, subsample_size=2):
+            pyro.sample("w", dist.Normal(x.new_zeros(()), 0.6))
+
+    with pytest.raises(ProgramError, match="'features' takes 2 of 3 at random"):
+        terms(Pair(model, guide), X)
 
 
 class Told(dist.Bernoulli):
