@@ -23,6 +23,9 @@ def test_every_batch_and_every_estimator_has_noise_of_its_own() -> None:
     found = evaluate(LinearGaussian(error=0.5), [X, X, X], estimators).log_prob
     batches = [*found["first"].split(4), *found["second"].split(4)]
     assert len({tuple(batch.tolist()) for batch in batches}) == 6
+    # What one estimator draws is not moved by what another drew before it, in this batch or in those before.
+    alone = evaluate(LinearGaussian(error=0.5), [X, X, X], {"first": importance(1)}).log_prob
+    assert torch.equal(alone["first"], found["first"])
 
 
 @pytest.mark.parametrize("bound", [elbo, iwae, renyi(0.5)])
