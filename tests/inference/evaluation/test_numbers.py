@@ -184,3 +184,35 @@ def test_the_settings_tell_estimators_apart_and_a_negative_order_is_no_bound(alp
     name = {0.0: "iwae", 1.0: "elbo"}.get(alpha, f"renyi({alpha:g})")
     assert estimator.settings == {"bound": name, "particles": 3}
     assert estimator.kind == ("lower bound in expectation" if alpha >= 0 else "estimate, no bound")
+
+
+def test_an_exact_number_and_a_bound_compare_on_the_same_data_alone() -> None:
+    """And a bound with a bound by the same settings, on either side."""
+
+    def scored(data: str, kind: str, particles: int = 3) -> Evaluation:
+        values = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+        return Evaluation(
+            log_prob={"found": values},
+            error={"found": torch.zeros_like(values)},
+            kind={"found": kind},
+            settings={"found": {"particles": particles} if kind != "exact" else {}},
+            measured_on={"data": data},
+        )
+
+    bound = "lower bound in expectation"
+    for mine, other in (
+        (scored("made", "exact"), scored("made", bound)),
+        (scored("made", bound), scored("made", "exact")),
+        (scored("made", bound), scored("made", bound)),
+        (scored("made", "exact"), scored("made", "exact")),
+    ):
+        assert mine.difference(other, "found") == (0.0, 0.0)
+    for mine, other in (
+        (scored("made", "exact"), scored("other", bound)),
+        (scored("made", bound), scored("other", "exact")),
+        (scored("made", bound), scored("other", bound)),
+        (scored("made", bound), scored("made", bound, particles=4)),
+        (scored("made", "exact"), scored("made", "estimate, no bound")),
+    ):
+        with pytest.raises(ProgramError, match="only where data, kind and settings agree"):
+            mine.difference(other, "found")

@@ -257,3 +257,14 @@ def test_the_evidence_of_a_dataset_is_one_number_however_it_is_cut() -> None:
         for name in ("iwae", "elbo"):
             torch.testing.assert_close(found.log_prob[name], program.log_evidence(X).detach().reshape(1))
         assert not found.per_example
+
+
+def test_the_evidence_of_a_dataset_is_of_all_of_it() -> None:
+    program = SharedMean(6).at(X)
+    found = evaluate(program, list(X.split(4)), {"iwae": importance(3)})
+    torch.testing.assert_close(found.log_prob["iwae"], program.log_evidence(X).reshape(1))
+    for part in ([X[:2], X[2:4]], [X[:4], X]):
+        with pytest.raises(
+            ProgramError, match=r"shares sites between the 6 examples of its dataset, and \d+ were given"
+        ):
+            evaluate(program, part, {"iwae": importance(3)})
