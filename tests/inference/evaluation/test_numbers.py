@@ -216,3 +216,11 @@ def test_an_exact_number_and_a_bound_compare_on_the_same_data_alone() -> None:
     ):
         with pytest.raises(ProgramError, match="only where data, kind and settings agree"):
             mine.difference(other, "found")
+
+
+@pytest.mark.parametrize("place", [0, 5], ids=["first batch", "second batch"])
+def test_data_that_are_not_finite_are_refused_in_every_batch(place: int) -> None:
+    x = LinearGaussian.data(8)
+    x[place, 1] = math.nan
+    with pytest.raises(ProgramError):
+        evaluate(LinearGaussian(), list(x.split(4)), {"iwae": importance(2)})
