@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from inference import (
     SVI,
+    Gradient,
     ImportanceWeighted,
     Objective,
     Pair,
@@ -170,6 +171,37 @@ def test_the_gradient_of_a_shared_draw_goes_through_the_draw_alone(objective: Ca
     torch.manual_seed(2)
     expected = 13 * (0.1 + torch.randn((), dtype=torch.float64) * 13**-0.5) / 12
     torch.testing.assert_close(gradient, expected)
+
+
+def test_gradients_through_the_draws_alone_follow_shared_ones() -> None:
+    """With log q held still, a weight's slope in its own draw is -13 e whatever the draw, in the dataset's nats.
+
+    So that of the ELBO has no noise, and the doubly reparameterised one is Σ w² of it.
+    """
+    x = torch.cat([X, X])
+    program = SharedMean(12, error=0.1).at(x)
+    torch.manual_seed(2)
+    weights = terms(program, x, 3).log_weights.detach().softmax(0)
+    for bound, gradient, factor in (
+        (elbo, Gradient.STICKING_THE_LANDING, torch.ones((), dtype=torch.float64)),
+        (iwae, Gradient.DOUBLY_REPARAMETERISED, weights.square().sum()),
+    ):
+        torch.manual_seed(2)
+        loss = ImportanceWeighted(program, bound, 3, gradient=gradient).loss(x)
+        (found,) = torch.autograd.grad(loss, program.error)
+        torch.testing.assert_close(found, 13 * 0.1 / 12 * factor)
+
+
+def test_a_noisy_guide_of_a_shared_site_is_not_scored_by_a_second_run() -> None:
+    class Noisy(SharedMean):
+        def guide(self, x: Tensor) -> None:
+            noise = torch.rand((), dtype=torch.float64)
+            pyro.sample("mean", dist.Normal(self.total * noise + self.error, 0.5))
+
+    program = Noisy(6).at(X)
+    ImportanceWeighted(program, elbo, 2).check(X)
+    with pytest.raises(ProgramError, match="the guide has noise of its own"):
+        ImportanceWeighted(program, elbo, 2, gradient=Gradient.STICKING_THE_LANDING).check(X)
 
 
 def test_a_shared_plate_that_takes_a_part_at_random_is_refused() -> None:
