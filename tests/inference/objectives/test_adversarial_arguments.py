@@ -266,6 +266,35 @@ def test_what_is_watched_is_seen_in_evaluation_mode_and_on_the_right_side() -> N
     assert float(told["critic/calibration"]) == pytest.approx(0.9)
 
 
+class Joined(Fixed):
+    """The same draws after a latent of which the guide has its own, so that x and z are compared together."""
+
+    def model(self, x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0).to_event(1))
+            return pyro.sample("x", Implicit(lambda: 3 * self.weight * torch.ones_like(x), (len(x),), (1,)), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+
+
+class OfBoth(Square):
+    """T of x, and of z by name alone; z comes first."""
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return super().forward(x) + 0 * z.squeeze(1)
+
+
+def test_of_a_joint_comparison_the_data_are_watched_and_penalties_are_on_all_of_it() -> None:
+    objective = Adversarial(Joined(), OfBoth(), penalty=r1(2.0))
+    plain = Adversarial(Joined(), OfBoth())
+    for each in (objective, plain):
+        each.prepare(X)
+    assert float(objective.monitor(X)["program/diversity"]) == 0.0
+    assert (objective.critic_loss(X) - plain.critic_loss(X)).item() == pytest.approx(ON_DATA)
+
+
 def test_a_ratio_of_the_wrong_kind_is_not_told() -> None:
     assert float(_prepared(divergence=non_saturating).log_ratio(X)[2]) == pytest.approx(0.4)
     with pytest.raises(ProgramError, match="tells no log ratio"):
