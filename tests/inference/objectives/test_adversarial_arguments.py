@@ -297,7 +297,7 @@ def test_of_a_joint_comparison_the_data_are_watched_and_penalties_are_on_all_of_
 
 def test_a_ratio_of_the_wrong_kind_is_not_told() -> None:
     assert float(_prepared(divergence=non_saturating).log_ratio(X)[2]) == pytest.approx(0.4)
-    with pytest.raises(ProgramError, match="tells no log ratio"):
+    with pytest.raises(ProgramError, match="no log ratio"):
         _prepared(divergence=wasserstein).log_ratio(X)
 
 
@@ -317,7 +317,6 @@ def test_a_critic_is_asked_for_ratios_in_evaluation_mode_and_trained_in_its_own(
     objective.prepare(X)
     objective.train()
     torch.testing.assert_close(objective.log_ratio(X), 0.1 * X.square().squeeze(1))
-    assert float(objective.monitor(X)["critic/calibration"]) == pytest.approx(0.9)
     assert objective.critic.dropout.training
     losses = {objective.critic_loss(X).item() for _ in range(20)}
     assert len(losses) > 1
