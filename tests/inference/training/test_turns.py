@@ -1,12 +1,13 @@
 """A step's noise, schedule, average and optimizers, in games so small that every number is known."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from inference import SVI, Objective, Player, Step, Traced, adam
+from inference import SVI, NonFinite, Objective, Player, Step, Traced, adam
 from inference.training.differentiate import Differentiate, backward
 from tests.problems import LinearGaussian
 
@@ -98,6 +99,20 @@ def test_every_turn_has_a_gradient_of_its_own() -> None:
     step = Step(Game(3), _sgd)
     assert step(X)["player 0/gradient"].item() == 1.0
     assert step.objective.program.count.item() == -3.0
+
+
+@pytest.mark.parametrize("constant", [math.inf, -math.inf, math.nan])
+def test_a_loss_that_is_not_finite_moves_nothing_though_its_gradient_is(constant: float) -> None:
+    class Shifted(Game):
+        def players(self) -> dict[str, Player]:
+            return {"loss": Player([self.program.count], lambda batch: self.program.count + constant)}
+
+    step = Step(Shifted(), _sgd, average=0.4)
+    with pytest.raises(NonFinite, match="of player 'loss'"):
+        step(X)
+    assert step.objective.program.count.item() == 0.0
+    with step.averaged():
+        assert step.objective.program.count.item() == 0.0
 
 
 class Scheduled(Objective):
