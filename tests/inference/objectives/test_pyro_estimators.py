@@ -1,6 +1,7 @@
 """SVI by Pyro's own estimators: their settings are kept, their losses are per example, and their rules are theirs."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -8,6 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from inference import SVI, ImportanceWeighted, Pair, ProgramError, elbo, iwae, terms
@@ -108,3 +110,20 @@ def test_as_many_particles_are_drawn_as_were_asked_for(particles: int) -> None:
         loss = objective.loss(X)
         torch.manual_seed(3)
         torch.testing.assert_close(-loss, bound(terms(program, X, particles).log_weights).mean())
+
+
+def test_names_agree_under_a_pyro_estimator_too_but_for_an_autoguides_own() -> None:
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 1.0).expand([len(x)]), obs=x[:, 0])
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("mean", dist.Normal(pyro.param("loc", x.new_zeros(())), 1.0))
+        pyro.sample("other", dist.Normal(x.new_zeros(()), 1.0))
+
+    for pair, told in ((Pair(model, AutoNormal), None), (Pair(model, guide), r"unknown to the model: \['other'\]")):
+        objective = SVI(pair, Trace_ELBO())
+        objective.prepare(X)
+        with pytest.raises(ProgramError, match=told) if told else nullcontext():
+            objective.check(X)

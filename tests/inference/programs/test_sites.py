@@ -8,9 +8,10 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
-from torch import Tensor
+from torch import Tensor, nn
 
-from inference import Pair, ProgramError, evaluate, exact, terms
+from inference import Pair, ProgramError, check, evaluate, exact, terms
+from ppmodels.distributions import Implicit
 from tests.problems import LinearGaussian
 
 X = LinearGaussian.data(3)
@@ -100,3 +101,18 @@ def test_latents_of_unlike_numbers_of_particles_are_refused() -> None:
     latents = {"z": X.new_zeros(2, 3), "w": X.new_zeros(4, 3)}
     with pytest.raises(ProgramError, match=r"share their first axis, the particles.*'z': 2, 'w': 4"):
         terms(Pair(model, guide), X, latents=latents)
+
+
+def test_a_check_is_silent_of_a_guide_without_a_density() -> None:
+    network = nn.Linear(3, 1, dtype=torch.float64)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x[:, :1])
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Implicit(lambda: network(x), (len(x),), (1,)))
+
+    check(Pair(model, guide, network), X)
