@@ -224,3 +224,12 @@ def test_data_that_are_not_finite_are_refused_in_every_batch(place: int) -> None
     x[place, 1] = math.nan
     with pytest.raises(ProgramError):
         evaluate(LinearGaussian(), list(x.split(4)), {"iwae": importance(2)})
+
+
+def test_a_point_in_an_event_is_a_point() -> None:
+    class Point(LinearGaussian):
+        def guide(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Delta((x - self.bias) @ self.gain.T).to_event(1))
+
+    assert "no bound" in evaluate(Point(), X, {"iwae": importance(2)}).kind["iwae"]

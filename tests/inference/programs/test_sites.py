@@ -116,3 +116,39 @@ def test_a_check_is_silent_of_a_guide_without_a_density() -> None:
             pyro.sample("z", Implicit(lambda: network(x), (len(x),), (1,)))
 
     check(Pair(model, guide, network), X)
+
+
+def test_a_parameter_that_is_read_again_has_its_constraint_and_is_one() -> None:
+    def model(x: Tensor) -> None:
+        scale = pyro.param("scale", torch.tensor(2.0, dtype=torch.float64), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), scale))
+            pyro.sample("x", dist.Normal(z, pyro.param("scale")), obs=x[:, 0])
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, 0], 1.0))
+
+    pair = Pair(model, guide)
+    z = X[:, 1].unsqueeze(0)
+    for _ in range(2):
+        scored = terms(pair, X, latents={"z": z})
+        torch.testing.assert_close(scored.prior, dist.Normal(X.new_zeros(()), 2.0).log_prob(z))
+        torch.testing.assert_close(scored.likelihood, dist.Normal(z, 2.0).log_prob(X[:, 0]))
+    assert len(list(pair.parameters())) == 1
+
+
+def test_a_site_without_a_density_is_named_however_the_particles_were_run() -> None:
+    def model(x: Tensor) -> None:
+        t = pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", Implicit(lambda: t.expand(len(x), 1), (len(x),), (1,)), obs=x[:, :1])
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))
+
+    for particles in (1, 3):
+        drawn = terms(Pair(model, guide), X, particles)
+        assert drawn.implicit == ("x",)
+        with pytest.raises(ProgramError, match=r"\['x'\] have no density"):
+            _ = drawn.log_weights
