@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.programs.bounds import LOWER_BOUND
-from inference.programs.check import check_batch, check_values
+from inference.programs.check import check_batch, check_finite, check_values
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.traces import runs
@@ -156,8 +157,9 @@ def evaluate(
             refuse_partial_observation(program, first)
         likelihood = likelihood_of(program, first)
         whole = hashlib.sha256()
-        feed = chain([first], stream) if likelihood.per_example else [_whole(likelihood, [first, *stream])]
+        feed = chain([first], stream) if likelihood.per_example else [_whole(program, likelihood, [first, *stream])]
         for index, batch in enumerate(feed):
+            check_finite(batch)
             if not description:
                 _add(whole, batch)
             shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in batch))
@@ -235,11 +237,14 @@ def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]
     return map(as_batch, [batches] if one else batches)  # type: ignore[arg-type, list-item]  # narrowed by `one`
 
 
-def _whole(likelihood: Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _whole(program: Program, likelihood: Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
     whole = tuple(torch.cat(column) for column in zip(*batches, strict=True))
     size, rows = likelihood.dataset, len(whole[0])
-    if size not in (rows, len(batches[0][0])):  # a plate as long as the first batch grows with it
+    if size == len(batches[0][0]) < rows:  # a plate as long as the first batch may grow with it
+        with suppress(ValueError):
+            size = runs(program, whole)[0].dataset_size
+    if size != rows:
         raise ProgramError(
             f"the program shares sites between the {size} examples of its dataset, and {rows} were given. Evaluate it on "
             "all of them, or declare the plate by the data: pyro.plate('data', len(x))."

@@ -80,7 +80,7 @@ def check_batch(program: Program, batch: Batch) -> None:
     """
     examples = as_batch(batch)
     _check_interface(program, examples)
-    _check_finite(examples)
+    check_finite(examples)
 
 
 def check_gradients(loss: Tensor, held: list[nn.Parameter], program: object) -> None:
@@ -175,7 +175,8 @@ def _check_interface(program: Program, batch: tuple[Tensor, ...]) -> None:
             pass  # a callable without a signature: calling it will tell
 
 
-def _check_finite(batch: tuple[Tensor, ...]) -> None:
+def check_finite(batch: tuple[Tensor, ...]) -> None:
+    """Raises a ProgramError where the data of a batch are not finite."""
     for position, tensor in enumerate(batch):
         fault = _count(f"batch[{position}]", tensor)
         if fault:

@@ -1,7 +1,7 @@
 """Runs a program: its guide, and its model on the guide's draws, for any number of particles."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -282,9 +282,13 @@ def _guide_trace(
         return poutine.trace(_Drawn(drawn)(program.guide)).get_trace(*batch)
     if particles > 1:
         guide = program.guide if latents is None else _Given(latents, rows)(program.guide)
-        with suppress(NotVectorizable):
+        try:
             trace = poutine.trace(VectorizedParticles(particles, rows)(guide)).get_trace(*batch)
             return prune_subsample_sites(trace)  # the model's plate is longer, and takes all its rows
+        except Exception as error:
+            # What comes after the site has rows for all particles, and may be written for those of the batch.
+            if not isinstance(error, NotVectorizable) and not _may_be_of_tiling(error):
+                raise
     guide = program.guide if latents is None else _Given(latents, len(copies[0]))(program.guide)
     return poutine.trace(guide).get_trace(*copies)
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference import decode, posterior, sample
+from inference import decode, sample
 from inference.programs.noise import mix, own_noise
-from inference.programs.predict import NoMean
+from inference.programs.predict import NoMean, draw
 from inference.programs.program import evaluating
 from inference.programs.sites import random_sites
 from inference.programs.traces import Run, model_runs, runs
@@ -73,7 +73,7 @@ def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
     def make() -> dict[str, bytes]:
         _need_images(experiment)
         batch = experiment.examples(20)
-        latents = posterior(experiment.program, batch)
+        latents = _latents(experiment, batch)
         if not latents:
             raise _Impossible("the program has no latent variables")
         found, what = _decoded(experiment, batch, latents)
@@ -111,7 +111,7 @@ def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endin
 
 
 def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
-    if posterior(experiment.program, batch):
+    if _latents(experiment, batch):
         raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
     with torch.no_grad(), evaluating(experiment.program):
         run = runs(experiment.program, batch)[0]
@@ -147,7 +147,7 @@ def _between_draws(experiment: Experiment, seed: int) -> Pictures:
 def _has_codes(experiment: Experiment, seed: int) -> bool:
     """Whether the guide draws latents."""
     with own_noise(mix(seed, 2)):
-        return bool(posterior(experiment.program, experiment.examples(2)))
+        return bool(_latents(experiment, experiment.examples(2)))
 
 
 def _has_noises(experiment: Experiment, seed: int) -> bool:
@@ -163,7 +163,7 @@ def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
     """Some test images, the name of the only latent site, and its draws given them: `(draws, batch, dimensions)`."""
     _need_images(experiment)
     batch = experiment.examples(256)
-    latents = posterior(experiment.program, batch, 32)
+    latents = _latents(experiment, batch, 32)
     if len(latents) == 1:
         ((name, value),) = latents.items()
         if value.dim() == 3 and value.is_floating_point():
@@ -282,7 +282,7 @@ def _decoded(
         return decode(experiment.program, batch, latents)[name][0], "means"
     except NoMean:
         given = latents or _from_the_prior(experiment, batch)
-        if not given or not posterior(experiment.program, batch):  # x is all noise, or a function of it
+        if not given or not _latents(experiment, batch):  # x is all noise, or a function of it
             (run,) = _model_runs(experiment, batch, given)
             return run.values(random_sites(run.model))[name][0], "draws"
     many = {site: value.expand(DRAWS, *value.shape[1:]) for site, value in given.items()}
@@ -296,7 +296,7 @@ def _model_runs(experiment: Experiment, batch: tuple[Tensor, ...], latents: dict
 
 
 def _from_the_prior(experiment: Experiment, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    names = posterior(experiment.program, batch).keys()
+    names = _latents(experiment, batch).keys()
     return {name: value for name, value in sample(experiment.program, batch).items() if name in names}
 
 
@@ -312,6 +312,12 @@ def _observed(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[str, A
             f"expected one observed site of the examples' shape {experiment.data.shape}, got {shapes or 'none'}"
         )
     return fitting[0], sites[fitting[0]]["fn"]
+
+
+def _latents(experiment: Experiment, batch: tuple[Tensor, ...], draws: int = 1) -> dict[str, Tensor]:
+    """Draws of the latents alone, from the guide: no functions of them."""
+    with torch.no_grad(), evaluating(experiment.program):
+        return draw(experiment.program, batch, draws)
 
 
 def _need_images(experiment: Experiment) -> None:

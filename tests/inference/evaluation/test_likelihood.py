@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inference import SVI, Pair, ProgramError, Step, adam, evaluate, exact, fit, importance, posterior, reconstruct
 from inference.programs.predict import NoMean, decode
+from tests.problems import SharedMean
 
 Y = torch.tensor([0.7, 1.4, 0.9, 1.6, 0.2, 1.1])
 
@@ -141,6 +142,15 @@ def test_examples_of_several_lengths_have_no_bits() -> None:
     found = evaluate(Pair(model), [torch.ones(3, 4), torch.ones(3, 5)], {"exact": exact()})
     with pytest.raises(ProgramError, match="different shapes"):
         found.bits_per_dim("exact")
+
+
+# ---- data that are not those of the program ----
+
+
+def test_a_dataset_of_another_size_than_the_plates_is_refused() -> None:
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    with pytest.raises(ProgramError, match="6 examples of its dataset, and 12 were given"):
+        evaluate(SharedMean(6), [x, x], {"iwae": importance(2)})
 
 
 # ---- predictions ----

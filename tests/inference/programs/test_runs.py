@@ -187,6 +187,24 @@ def test_a_length_that_is_written_into_a_program_runs_it_once_a_particle() -> No
         assert [run.particles for run in runs(program, torch.zeros(5), 4)] == [1] * 4
 
 
+def test_a_guide_whose_second_site_follows_the_first_runs_once_for_all_particles() -> None:
+    met: list[int] = []
+
+    def model(x: Tensor) -> None:
+        met.append(len(x))
+        with pyro.plate("data", len(x)):
+            w = pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("z", dist.Normal(w, 1.0))
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            w = pyro.sample("w", dist.Normal(x, 1.0))
+            pyro.sample("z", dist.Normal(w + x, 1.0))
+
+    terms(Pair(model, guide), torch.zeros(7), 5)
+    assert met == [35]
+
+
 @pytest.mark.parametrize("particles", [0, -1])
 def test_no_particles_are_refused(particles: int) -> None:
     with pytest.raises(ProgramError, match="at least one particle"):
