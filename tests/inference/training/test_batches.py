@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions.transforms import affine_coupling
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import (
     AutoDelta,
@@ -17,6 +18,7 @@ from pyro.infer.autoguide import (
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
+    AutoNormalizingFlow,
 )
 from torch import Tensor, nn
 
@@ -135,6 +137,8 @@ PARTS = [X[:8], X[8:16], X[16:]]
         (lambda: Pair(local, AutoLowRankMultivariateNormal), PARTS, BY_PLACE),
         (lambda: Pair(local, AutoIAFNormal), PARTS, BY_PLACE),
         (lambda: Pair(local, AutoLaplaceApproximation), PARTS, BY_PLACE),
+        # Half of what a coupling draws passes through it as it is.
+        (lambda: Pair(local, partial(AutoNormalizingFlow, init_transform_fn=affine_coupling)), PARTS, BY_PLACE),
         (lambda: Pair(local, by_place), PARTS, BY_PLACE),
         # Its plate draws indices of its own, which have nothing to do with those of the data.
         (lambda: Pair(local_of_24, AutoNormal), [(X[i], i) for i in (INDICES[:8], INDICES[8:16])], BY_PLACE),

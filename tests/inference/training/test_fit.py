@@ -540,6 +540,11 @@ def test_the_loss_is_per_example_whatever_batch_the_program_was_prepared_on(esti
         def guide(self, x: Tensor) -> None:
             pyro.sample("mean", dist.Delta(self.total, log_density=self.error))
 
+        def model(self, x: Tensor) -> None:
+            mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
+            with pyro.plate("rows", self.size, subsample_size=len(x)):  # as many as there are particles
+                pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
     x = torch.randn(20, dtype=torch.float64)
     log_prior = dist.Normal(0.0, 1.0).log_prob(torch.zeros((), dtype=torch.float64))
     for first, then in ((x, x[:5]), (x[:5], x)):
