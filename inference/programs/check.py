@@ -10,11 +10,19 @@ from torch import Tensor, nn
 
 from inference.programs.bounds import elbo, surrogate
 from inference.programs.noise import own_noise
-from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters, without_store
+from inference.programs.program import (
+    Batch,
+    Program,
+    ProgramError,
+    as_batch,
+    evaluating,
+    parameters,
+    without_store,
+)
 from inference.programs.sites import Site, is_implicit, random_sites
-from inference.programs.terms import terms
+from inference.programs.terms import refuse_outside, terms
 from inference.programs.traces import Run, refuse_writes, runs
-from inference.programs.values import check_support, refuse_broadcast
+from inference.programs.values import check_support, in_support, refuse_broadcast
 
 
 def check(program: Program, batch: Batch) -> None:
@@ -61,6 +69,23 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
         terms(program, examples)
     else:
         _check_names(run)
+
+
+def check_data(program: Program, batches: Iterable[Batch]) -> None:
+    """Raises a ProgramError where some batch of a data set has values outside the support that a site gives them.
+
+    For training with Pyro's validation switched off, which looks at the first batch alone. The program runs once a batch.
+    """
+    with torch.no_grad(), evaluating(program), own_noise(0):
+        for batch in batches:
+            run = runs(program, batch)[0]
+            refuse_outside(run)
+            if not any(_is_bounded(site) for site in random_sites(run.model).values() if site["is_observed"]):
+                return  # real numbers, or no density: any value will do, in every batch
+
+
+def _is_bounded(site: Site) -> bool:
+    return not is_implicit(site["fn"]) and in_support(site["fn"], site["value"]) is not None
 
 
 def check_values(run: Run) -> None:

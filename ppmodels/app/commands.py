@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
 from inference.evaluation.estimators import EXACT, Importance
+from inference.programs.check import check_data
 from inference.training.differentiate import backward
 from inference.training.progress import shown
 from ppmodels.app import plots
@@ -88,6 +89,7 @@ def train(
         batches = Shuffled(experiment.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
         step = _step(experiment, seed)
         step.prepare(batches(0))  # a program that is refused leaves no folder behind
+        check_data(experiment.program, experiment.in_order("train", 500))
         code = None if found.file is None else found.file.read_bytes()
         clear(target, WRITTEN)
         if code is not None:

@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from inference import Pair, ProgramError, check, evaluate, exact, importance, log_joint, terms
+from inference.programs.check import check_data
 
 
 def observing(distribution: Callable[[int], object], shape: tuple[int, ...] = ()) -> Pair:
@@ -164,3 +165,24 @@ def test_a_value_without_a_row_for_every_plate_is_refused() -> None:
 
     with pytest.raises(ProgramError, match="plate 'time' has 6"):
         check(Pair(model), torch.zeros(5, 1))
+
+
+def test_a_data_set_is_looked_at_batch_by_batch() -> None:
+    program = observing(SUPPORTS["exponential"][0])
+    batches = [torch.ones(3), torch.ones(3), torch.tensor([1.0, -1.0])]
+    with pyro.validation_enabled(False):
+        check_data(program, batches[:2])
+        with pytest.raises(ProgramError, match=r"first in example \(1,\), such as -1"):
+            check_data(program, batches)
+
+
+def test_data_of_any_real_number_are_looked_at_once() -> None:
+    seen: list[int] = []
+
+    def model(x: Tensor) -> None:
+        seen.append(len(x))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x)
+
+    check_data(Pair(model), [torch.ones(3), torch.ones(4), torch.ones(5)])
+    assert seen == [3]
