@@ -27,7 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:
     torch.manual_seed(0)
+    switches = torch.distributions.Distribution._validate_args, pyro.settings.get("validate_distributions_pyro")
     yield
+    after = torch.distributions.Distribution._validate_args, pyro.settings.get("validate_distributions_pyro")
+    assert after == switches, "a test left the validation of distributions switched over"
     assert not pyro.get_param_store().keys(), "a test wrote to Pyro's global parameter store"
 
 

@@ -95,7 +95,7 @@ def test_a_recipe_can_keep_the_units(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), source)
     run, notes = train(find(recipe), tmp_path / "run", progress=False)
     assert notes == []
-    assert run.record["standardisation"] is None
+    assert run.record["data"]["standardisation"] is None
     assert evaluate(Run.open(run.folder), particles=2, progress=False).measured_on["standardised"] == "no"
 
 

@@ -63,6 +63,7 @@ def test_a_run_holds_what_it_promises(run: Run) -> None:
         "folder": None,
         "name": "digits",
         "binarisation": "none",
+        "standardisation": None,
         "shape": [1, 8, 8],
         "levels": 17,
         "classes": 10,
