@@ -23,8 +23,9 @@ from inference.objectives.objective import Objective, Player
 from inference.objectives.svi import SVI
 from inference.programs.bounds import Bound, elbo, iwae, renyi
 from inference.programs.check import check
+from inference.programs.pair import Pair
 from inference.programs.predict import decode, posterior, reconstruct, sample
-from inference.programs.program import Batch, Pair, Program, ProgramError
+from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Shared, Terms, log_joint, terms
 from inference.training.differentiate import Compiled, Traced
 from inference.training.fit import Fitted, Validation, fit

@@ -8,9 +8,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from inference.programs.execution import Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Site, hides_values, is_implicit, is_point, layers, random_sites
-from inference.programs.traces import Run, guide_runs, runs
+from inference.programs.traces import guide_runs, runs
 
 
 class Likelihood(NamedTuple):

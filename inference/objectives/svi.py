@@ -10,10 +10,11 @@ from inference.objectives.objective import Objective, Player
 from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import elbo
 from inference.programs.check import check_sites
+from inference.programs.execution import executing
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.sites import Site, batch_plate
 from inference.programs.terms import terms_of
-from inference.programs.traces import executing, runs
+from inference.programs.traces import runs
 
 _PARTICLES = "num_particles_vectorized"
 """Pyro's name for the plate of an estimator's particles."""

@@ -9,19 +9,12 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from inference.programs.bounds import elbo, surrogate
+from inference.programs.execution import Run, refuse_writes
 from inference.programs.noise import own_noise
-from inference.programs.program import (
-    Batch,
-    Program,
-    ProgramError,
-    as_batch,
-    evaluating,
-    parameters,
-    without_store,
-)
+from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters, without_store
 from inference.programs.sites import Site, is_implicit, random_sites
 from inference.programs.terms import refuse_outside, terms
-from inference.programs.traces import Run, refuse_writes, runs
+from inference.programs.traces import runs
 from inference.programs.values import check_support, in_support, refuse_broadcast
 
 

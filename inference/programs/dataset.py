@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from inference.programs.execution import Run
 from inference.programs.noise import own_noise
 from inference.programs.program import Program, buffers_kept
 from inference.programs.sites import Site, is_implicit, random_sites
-from inference.programs.traces import Run, guide_runs, runs
+from inference.programs.traces import guide_runs, runs
 
 _ROWS = 4
 """Examples whose parameters are compared: enough that no network of a few units passes for a table by chance."""

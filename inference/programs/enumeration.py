@@ -17,10 +17,11 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from inference.programs.densities import refuse_inner_subsample, refuse_scale
+from inference.programs.execution import Latents, Run, executed, executing
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Frame, Site, plates, random_sites
 from inference.programs.terms import refuse_outside
-from inference.programs.traces import Latents, Run, executed, executing, given_latents, runs
+from inference.programs.traces import given_latents, runs
 
 
 def summed_out(program: Program, batch: Batch) -> Tensor:

@@ -8,9 +8,10 @@ from pyro.distributions import Unit
 from torch import Tensor
 
 from inference.programs.enumeration import assignment_runs, is_finite
+from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, deterministic_sites, random_sites
-from inference.programs.traces import Latents, Run, guide_runs, joint_runs, model_runs, runs
+from inference.programs.traces import guide_runs, joint_runs, model_runs, runs
 
 
 class NoMean(ProgramError):

@@ -1,19 +1,15 @@
 """What a program is: a model and the guide that inverts it."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import pyro
 import torch
-from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoMessenger
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import constraints, transform_to
+from torch.distributions import constraints
 
 Batch = Tensor | tuple[Tensor, ...]
 """Tensors that share their first axis, the examples; a program is called as `model(*batch)`."""
@@ -95,193 +91,6 @@ def localise(program: object) -> None:
     for module in program.modules() if isinstance(program, nn.Module) else ():
         if isinstance(module, PyroModule) and not hasattr(module._pyro_context, "param_state"):
             module._pyro_context.param_state = {"params": {}, "constraints": {}}
-
-
-class Pair(nn.Module):
-    """A program made of any Pyro code: functions, bound methods, PyroModules, and AutoGuides.
-
-    Parameters live in this module: those of `modules`, of modules passed as `model` or `guide`, owning them as methods or
-    named in them as functions, and every `pyro.param` statement met when it runs (adopted at the first call, so `fit` runs
-    the program once before it makes optimizers; run it once before `load_state_dict`, too).
-
-    Args:
-        model: draws and observes; called as `model(*batch)`.
-        guide: draws the model's latent sites, or an AutoGuide class (or a `functools.partial` of one), which is built
-            here on this model, or None where the model has no latent sites.
-        modules: networks that the functions use and that nothing else holds.
-
-    Raises:
-        ProgramError: `guide` is an AutoGuide that was built elsewhere.
-    """
-
-    def __init__(
-        self, model: Callable[..., Any], guide: Callable[..., Any] | type[AutoGuide] | None = None, *modules: nn.Module
-    ) -> None:
-        super().__init__()
-        if isinstance(guide, AutoGuide):
-            kind = type(guide).__name__
-            raise ProgramError(
-                f"the guide is a {kind} built outside this pair, which would keep its values in Pyro's global store. "
-                f"Pass the class: Pair(model, {kind}), or functools.partial({kind}, ...) with its options; of an "
-                "AutoGuideList, a subclass whose __init__(self, model) appends its parts."
-            )
-        if isinstance(guide, AutoMessenger) or (isinstance(guide, type) and issubclass(guide, AutoMessenger)):
-            raise ProgramError(
-                "AutoMessenger guides run the model inside the guide, which the terms here do not follow. Use an AutoGuide, "
-                "such as AutoNormal."
-            )
-        self._functions: dict[str, Callable[..., Any]] = {"model": model, "guide": guide or _draws_nothing}
-        if _is_autoguide(guide):
-            # It traces the model out of sight of any handler but those that `self.model` itself brings.
-            with without_store():
-                self._functions["guide"] = self._functions["guide"](self.model)
-        owners = chain.from_iterable(map(_owners, self._functions.values()))
-        self.modules_used = nn.ModuleList(_distinct([*modules, *owners]))
-        localise(self.modules_used)
-        self.adopted = nn.ParameterDict()
-        self._constraints: dict[str, constraints.Constraint] = {}
-
-    @property
-    def autoguide(self) -> AutoGuide | None:
-        """The guide, where it is an AutoGuide."""
-        guide = self._functions["guide"]
-        return guide if isinstance(guide, AutoGuide) else None
-
-    @property
-    def tiles(self) -> bool:
-        """Whether particles may be laid along the batch axis: an AutoGuide remembers the batch length it first met."""
-        return self.autoguide is None
-
-    def model(self, *batch: Tensor) -> Any:
-        """Runs the model; its `pyro.param` statements read this pair's parameters."""
-        with without_store(self._adopt):
-            return self._functions["model"](*batch)
-
-    def guide(self, *batch: Tensor) -> Any:
-        """Runs the guide; its `pyro.param` statements read this pair's parameters."""
-        with without_store(self._adopt):
-            return self._functions["guide"](*batch)
-
-    def laplace_approximation(self, *batch: Tensor) -> "Pair":
-        """The same model with a normal around the point that an AutoLaplaceApproximation guide was fitted to.
-
-        Its covariance is the inverse Hessian of -log p(x, z) there, in unconstrained coordinates; a guide with a density,
-        so that weighted draws from it bound the evidence.
-
-        Raises:
-            ProgramError: the guide is no AutoLaplaceApproximation.
-        """
-        guide = self._functions["guide"]
-        if not isinstance(guide, AutoLaplaceApproximation):
-            raise ProgramError(
-                f"a Laplace approximation starts from Pair(model, AutoLaplaceApproximation), fitted; this guide is a "
-                f"{type(guide).__name__}."
-            )
-        with without_store(self._adopt), torch.enable_grad():
-            normal = guide.laplace_approximation(*batch)
-        found = Pair(self.model, None, *self.modules_used)
-        found._functions["guide"] = normal
-        found.modules_used.append(normal)
-        return found
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy, or what was pickled: it can be looked at, but not run where it would compute with other networks."""
-        super().__setstate__(state)
-        if len(self.modules_used) and any(map(_is_plain_function, self._functions.values())):
-            self._functions = {"model": _refuse_to_run_a_copy, "guide": _refuse_to_run_a_copy}
-
-    def _adopt(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
-        key = _key(name)
-        if isinstance(init, nn.Parameter):
-            if not any(init is parameter for parameter in self.parameters()):
-                raise ProgramError(
-                    f"{name!r} is a parameter of a module that this pair does not hold, so that it would miss `.to`, eval "
-                    "mode and files. Pass the module: Pair(model, guide, module)."
-                )
-            return init
-        if key not in self.adopted:
-            if init is None:
-                raise ProgramError(f"pyro.param({name!r}) is read before any statement has given it an initial value.")
-            value = torch.as_tensor(init() if callable(init) else init)
-            with torch.no_grad():
-                self.adopted[key] = nn.Parameter(transform_to(constraint).inv(value).clone().contiguous())
-        if init is not None and not _same(self._constraints.setdefault(key, constraint), constraint):
-            raise ProgramError(
-                f"pyro.param({name!r}) stands under two constraints, {self._constraints[key]} and {constraint}, and is one "
-                "value. Give it the same constraint everywhere, or two names."
-            )
-        self._constraints.setdefault(key, constraint)
-        unconstrained = self.adopted[key]
-        value = transform_to(self._constraints[key])(unconstrained)
-        value = value.view_as(value)  # a tensor of its own, for the attribute that Pyro's plates look for
-        value.unconstrained = lambda: unconstrained  # type: ignore[attr-defined]
-        return value
-
-
-def arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The batch by the names that the model has for it."""
-    written = program._functions["model"] if isinstance(program, Pair) else program.model
-    named = inspect.signature(written).parameters.values()
-    return dict(zip([each.name for each in named if each.kind is not each.VAR_POSITIONAL], batch, strict=False))
-
-
-def _is_plain_function(function: Callable[..., Any]) -> bool:
-    return inspect.isfunction(inspect.unwrap(function)) and function is not _draws_nothing
-
-
-def _refuse_to_run_a_copy(*batch: Tensor) -> None:
-    raise ProgramError(
-        "this is a copy of a Pair of functions: it holds copies of the modules, and the functions go on computing with the "
-        "originals. Make a second pair of new modules and load_state_dict(pair.state_dict()), or write the program as an "
-        "nn.Module, which copies whole."
-    )
-
-
-def _key(name: str) -> str:
-    """The name as one key of state_dict, which a dot would end; different names have different keys."""
-    return name.replace("%", "%25").replace("/", "%2F").replace(".", "/")
-
-
-def _same(first: constraints.Constraint, second: constraints.Constraint) -> bool:
-    """Whether two constraints are one, as `interval(0, 1)` written twice is."""
-    if first is second:
-        return True
-    if type(first) is not type(second):
-        return False
-    mine, theirs = vars(first), vars(second)
-    return mine.keys() == theirs.keys() and all(_equal(mine[name], theirs[name]) for name in mine)
-
-
-def _equal(first: Any, second: Any) -> bool:
-    if isinstance(first, constraints.Constraint):
-        return _same(first, second)
-    if isinstance(first, Tensor) or isinstance(second, Tensor):
-        return torch.equal(torch.as_tensor(first), torch.as_tensor(second))
-    return bool(first == second)
-
-
-def _is_autoguide(guide: object) -> bool:
-    factory = guide.func if isinstance(guide, partial) else guide
-    return isinstance(factory, type) and issubclass(factory, AutoGuide)
-
-
-def _draws_nothing(*batch: Tensor) -> None:
-    """The guide of a model without latent sites: its ELBO is the exact log-likelihood."""
-
-
-def _owners(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is, belongs to, is bound to or names, also through Pyro's handlers."""
-    inner = inspect.unwrap(function)
-    bound = inner.args if isinstance(inner, partial) else ()
-    candidates = [inner, getattr(inner, "__self__", None), *bound]
-    if inspect.isfunction(inner):
-        seen = inspect.getclosurevars(inner)
-        candidates += [*seen.nonlocals.values(), *seen.globals.values()]
-    return [candidate for candidate in candidates if isinstance(candidate, nn.Module)]
-
-
-def _distinct(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    return list({id(module): module for module in modules}.values())
 
 
 def parameters(program: object) -> list[nn.Parameter]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
+from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import (
     Site,
@@ -18,7 +19,7 @@ from inference.programs.sites import (
     is_point,
     random_sites,
 )
-from inference.programs.traces import Latents, Run, joint_runs, runs
+from inference.programs.traces import joint_runs, runs
 from inference.programs.values import check_support
 
 

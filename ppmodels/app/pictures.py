@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from inference import decode, sample
+from inference.programs.execution import Run
 from inference.programs.noise import mix, own_noise
 from inference.programs.predict import NoMean, draw
 from inference.programs.program import evaluating
 from inference.programs.sites import random_sites
-from inference.programs.traces import Run, model_runs, runs
+from inference.programs.traces import model_runs, runs
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment
 from ppmodels.app.run import write_whole

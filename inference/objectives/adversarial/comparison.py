@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from inference.objectives.adversarial.contrast import Contrast
 from inference.programs.densities import refuse_inner_subsample, refuse_scale
-from inference.programs.program import Program, ProgramError, arguments
+from inference.programs.execution import Run
+from inference.programs.pair import arguments
+from inference.programs.program import Program, ProgramError
 from inference.programs.sites import Site, has_rsample, is_implicit, random_sites
 from inference.programs.terms import refuse_mismatch
-from inference.programs.traces import Run, runs
+from inference.programs.traces import runs
 
 
 class Comparison(NamedTuple):

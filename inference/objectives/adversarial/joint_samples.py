@@ -12,9 +12,11 @@ from torch import Tensor
 
 from inference.objectives.adversarial.comparison import Comparison
 from inference.programs.densities import log_density, site_log_prob
-from inference.programs.program import Program, arguments
+from inference.programs.execution import Run, executing
+from inference.programs.pair import arguments
+from inference.programs.program import Program
 from inference.programs.sites import Site, batch_plate, random_sites
-from inference.programs.traces import Run, executing, guide_runs
+from inference.programs.traces import guide_runs
 
 
 def q_samples(program: Program, batch: tuple[Tensor, ...], found: Comparison) -> tuple[Trace, dict[str, Tensor]]:

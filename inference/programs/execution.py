@@ -1,0 +1,198 @@
+"""Executes a program for any number of particles: as copies of the batch, or one by one."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from inference.programs.caches import FreshTransforms
+from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
+from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
+from inference.programs.subsampling import GivenSubsamples
+
+Latents = Mapping[str, Tensor]
+"""Values of latent sites: `(particles, batch, ...)` inside the batch plate, `(particles, ...)` of shared sites."""
+
+
+class Run(NamedTuple):
+    """One execution of a program; its traces cover `particles` copies of the batch, one after the other."""
+
+    guide: Trace
+    model: Trace
+    plate: Frame  # None where a guide run alone draws no site of the examples
+    particles: int
+    batch: tuple[Tensor, ...] = ()
+    """What the model was called with."""
+    written: tuple[int, ...] = ()
+    """The places of the tensors in the batch that the program wrote into."""
+
+    @property
+    def examples(self) -> int:
+        return self.plate.size // self.particles
+
+    def first_copy(self, site: Site) -> Tensor | None:
+        """A site's values on the first particle's copy of the batch, where all others are copies of them; else None."""
+        value = site["value"]
+        copied = any(value is tensor or value._base is tensor for tensor in self.batch)
+        if self.particles == 1 or not copied or not self.is_local(site):
+            return None
+        axis: int = self.plate.dim - site["fn"].event_dim
+        return value.narrow(axis, 0, self.examples)
+
+    @property
+    def dataset_size(self) -> int:
+        """The number of examples in the dataset, of which the batch is a sample."""
+        size: int = self.plate.full_size
+        return size
+
+    def is_local(self, site: Site) -> bool:
+        return self.plate is not None and self.plate.name in plates(site)
+
+    def values(self, sites: Mapping[str, Site]) -> dict[str, Tensor]:
+        """The sites' values with particles and examples in front (see `Latents`)."""
+        return {name: self._in_front(site) for name, site in sites.items()}
+
+    def in_front(self, value: Tensor, event_dim: int) -> Tensor:
+        """A value of the batch plate's sites as `(particles, batch, ...)`."""
+        return value.movedim(self.plate.dim - event_dim, 0).unflatten(0, (self.particles, self.examples))
+
+    def _in_front(self, site: Site) -> Tensor:
+        value = site["value"]
+        return self.in_front(value, site["fn"].event_dim) if self.is_local(site) else value.unsqueeze(0)
+
+
+Once = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Latents | None], tuple[Trace, Trace]]
+"""Guide and model of a program, run for a batch and so many copies of it laid along its axis."""
+
+
+@contextmanager
+def executing(program: object) -> Iterator[None]:
+    """Runs a program's code by its weights as they are now, each row with its own parameters, without Pyro's store."""
+    with without_store(), FreshTransforms(program), GivenSubsamples():
+        yield
+
+
+def executed(
+    program: Program, batch: Batch, particles: int, once: Once, latents: Latents | None, tiles: bool = True
+) -> list[Run]:
+    """Runs of a program by `once`: one for all particles where it can be, or one run each."""
+    examples = as_batch(batch)
+    localise(program)
+    if latents:
+        particles = _common_particles(latents)
+    if particles < 1:
+        raise ProgramError(f"expected at least one particle, got {particles}.")
+    if particles > 1 and tiles:
+        try:
+            run = _run(program, once, examples, particles, latents)
+            if run.plate and run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
+                return [run]
+        except Exception as error:
+            if _is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway
+                return _in_halves(program, examples, particles, once, latents)
+            if not may_be_of_tiling(error):
+                raise
+    each = range(particles)
+    return [_run(program, once, examples, 1, _part(latents, k, k + 1)) for k in each]
+
+
+def _in_halves(
+    program: Program, batch: tuple[Tensor, ...], particles: int, once: Once, latents: Latents | None
+) -> list[Run]:
+    half = particles // 2
+    bounds = ((0, half), (half, particles))
+    return [
+        run
+        for start, end in bounds
+        for run in executed(program, batch, end - start, once, _part(latents, start, end), tiles=True)
+    ]
+
+
+def _part(latents: Latents | None, start: int, end: int) -> Latents | None:
+    return latents and {name: value[start:end] for name, value in latents.items()}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+_SHAPES = ("shape", "size", "dimension", "broadcast", "match", "batch", "rows", "length", "index", "examples")
+"""What the message of an error speaks of where a program was written for one batch length."""
+
+
+def may_be_of_tiling(error: Exception) -> bool:
+    """Whether an error can come of the batch's length; if it does not, the single runs that follow meet it again.
+
+    An error that depends on a draw (a matrix that has no Cholesky factor, a NaN) may not lead there: only the draws that
+    went well would count.
+    """
+    if isinstance(error, ProgramError | IndexError | AssertionError):
+        return True
+    if not isinstance(error, RuntimeError | ValueError) or isinstance(
+        error, NotImplementedError | torch.linalg.LinAlgError | torch.OutOfMemoryError
+    ):
+        return False
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # Pyro tells the shapes of all sites beside any error
+        cause = cause.__cause__
+    said = str(cause).lower()
+    of_values = "to satisfy the constraint" in said or "within the support" in said
+    return not of_values and any(word in said for word in _SHAPES)
+
+
+def _run(program: Program, once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Run:
+    # Where nothing is trained a program is given copies, so that what it writes into its batch stays its own.
+    given = batch if particles > 1 or torch.is_grad_enabled() else tuple(tensor.clone() for tensor in batch)
+    before = [_version(tensor) for tensor in given]
+    with executing(program):
+        copies = _copies(given, particles)
+        guide, model = once(given, copies, latents)
+    written = tuple(place for place, tensor in enumerate(given) if _version(tensor) != before[place])
+    if given is batch:
+        refuse_writes(written)
+    sites = [*random_sites(guide).values(), *random_sites(model).values()]
+    rows = particles * len(batch[0])
+    plate = batch_plate(sites, rows)
+    if plate is None and model.nodes:  # a guide alone may draw shared sites only, or nothing
+        found = {frame.name: frame.size for site in sites for frame in plates(site).values()}
+        raise ProgramError(
+            f"no plate counts the {rows} examples of the batch (plates found: {found or 'none'}). Draw the sites of "
+            "each example inside `with pyro.plate('data', len(x)):`."
+        )
+    return Run(guide, model, plate, particles, copies, written)
+
+
+def refuse_writes(written: tuple[int, ...]) -> None:
+    """Raises a ProgramError where a program has written into its batch."""
+    if written:
+        named = ", ".join(f"batch[{place}]" for place in written)
+        raise ProgramError(
+            f"the program writes into {named}, which are the caller's data and would be others at the next step. Make a new "
+            "tensor in its place: x = x / 2 and not x /= 2 (no method that ends in an underscore)."
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor has been written into; tensors made in inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _copies(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
+    """The batch for so many particles, one copy after the other."""
+    if particles == 1:
+        return batch
+    return tuple(tensor.expand(particles, *tensor.shape).flatten(0, 1) for tensor in batch)
+
+
+def _common_particles(latents: Latents) -> int:
+    counts = {name: value.shape[0] if value.dim() else 0 for name, value in latents.items()}
+    if len(set(counts.values())) != 1:
+        raise ProgramError(f"latents must share their first axis, the particles; they have {counts}.")
+    return next(iter(counts.values()))
+
+
+def _all_sites(run: Run) -> list[Site]:
+    return [*random_sites(run.guide).values(), *random_sites(run.model).values()]
