@@ -21,7 +21,7 @@ from inference.training.differentiate import backward
 from inference.training.progress import shown
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment, device_named, located, prepared, restored
-from ppmodels.app.lookup import Found
+from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.pictures import (
     Pictures,
     completions,
@@ -54,7 +54,7 @@ NO_DENSITY = (
 
 
 def train(
-    found: Found,
+    found: NamedRecipe,
     out: str | Path | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
@@ -161,14 +161,14 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankedRun:
     """A run in a comparison, with the number that stands for it."""
 
     run: Run
     estimate: str
     result: Evaluation
 
-    def ahead_of(self, other: "Standing") -> tuple[float, float]:
+    def ahead_of(self, other: "RankedRun") -> tuple[float, float]:
         """The paired mean difference, this run's number less the other's, and its standard error, in nats."""
         return self.result.difference(other.result, self.estimate, other.estimate)
 
@@ -183,20 +183,20 @@ def compare(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
-) -> list[Standing]:
+) -> list[RankedRun]:
     """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
 
     That number is the exact one where there is one, and else the last of the recipe's bounds. Raises ProgramError for
     runs that were not trained on the same kind of data, and for bounds of different settings.
     """
-    found: list[Standing] = []
+    found: list[RankedRun] = []
     for run in runs:
         experiment = restored(run, None, folder, device)
         estimators = with_particles(experiment.recipe.estimators, particles)
         name = best_of(estimators)
         with _computing(experiment, _ROWS, threads, progress):
             result = _scored(experiment, {name: estimators[name]}, split, limit, seed, progress)
-        found.append(Standing(run, name, result))
+        found.append(RankedRun(run, name, result))
     found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)
     for other in found[1:]:
         found[0].ahead_of(other)  # refuses what can not be compared, before anything is shown
@@ -342,7 +342,7 @@ def _unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(validated)
 
 
-def _run_name(found: Found) -> str:
+def _run_name(found: NamedRecipe) -> str:
     """What a run's folder is called: the recipe and its data."""
     return f"{found.name}-{found.recipe.data if found.recipe.data in NAMES else Path(found.recipe.data).stem}"
 
@@ -382,7 +382,7 @@ def _validation(experiment: Experiment) -> Validation | None:
 
 
 def _record(
-    experiment: Experiment, found: Found, folder: str | Path | None, seed: int, fitted: Fitted
+    experiment: Experiment, found: NamedRecipe, folder: str | Path | None, seed: int, fitted: Fitted
 ) -> dict[str, Any]:
     recipe, data = experiment.recipe, experiment.data
     where, base = located(recipe.data, folder)

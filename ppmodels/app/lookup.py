@@ -16,7 +16,7 @@ class UnknownRecipe(ValueError):
     """There is no such recipe; the message names those that come close."""
 
 
-class Found(NamedTuple):
+class NamedRecipe(NamedTuple):
     """A recipe, the name it goes by, and the file that defines it if it is not built in."""
 
     name: str
@@ -24,17 +24,17 @@ class Found(NamedTuple):
     file: Path | None = None
 
 
-def find(name_or_path: str | Path) -> Found:
+def find(name_or_path: str | Path) -> NamedRecipe:
     """The recipe of that name, or the one that a Python file defines as `recipe = Recipe(…)`.
 
     The file is executed. Raises UnknownRecipe where there is neither, and ValueError where the file has no recipe.
     """
     name = str(name_or_path)
     if name in RECIPES:
-        return Found(name, RECIPES[name])
+        return NamedRecipe(name, RECIPES[name])
     path = Path(name).expanduser()
     if path.suffix == ".py" and path.is_file():
-        return Found(path.stem, _defined_in(path), path)
+        return NamedRecipe(path.stem, _defined_in(path), path)
     raise UnknownRecipe(_unknown(name, path))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ppmodels.app.commands import Standing
-from ppmodels.app.lookup import Found
+from ppmodels.app.commands import RankedRun
+from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.settings import REQUIRED, written
 
@@ -25,7 +25,7 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
     console.print("ppmodels recipes NAME               lists what can be set in it", highlight=False)
 
 
-def recipe(found: Found, console: Console) -> None:
+def recipe(found: NamedRecipe, console: Console) -> None:
     """Prints a recipe's settings with their types and defaults, and its presets by kind of data."""
     shown = found.recipe
     console.print(f"{found.name}: {shown.summary}" if shown.summary else found.name, style="bold", highlight=False)
@@ -77,15 +77,15 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
         console.print(line, highlight=False, style="dim")
 
 
-def comparison(standings: Sequence[Standing], console: Console) -> None:
+def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
     """Prints runs in their order, each with its number and how far it is behind the first on the same examples."""
-    first = standings[0]
+    first = ranking[0]
     rows = Table(title=_measured_on(first.result.measured_on), title_justify="left", title_style="bold")
     rows.add_column("run", overflow="fold")  # long names give way, numbers do not
     rows.add_column("of log p(x)", no_wrap=True)
     for heading in ("nats", "bits/dim", "behind"):
         rows.add_column(heading, justify="right", no_wrap=True)
-    for each in standings:
+    for each in ranking:
         row = each.result.summary()["estimates"][each.estimate]
         behind = "—" if each is first else "{:.2f} ± {:.2f}".format(*first.ahead_of(each))
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
@@ -93,7 +93,7 @@ def comparison(standings: Sequence[Standing], console: Console) -> None:
         rows.add_row(each.run.folder.name, kind, _nats(row), bits, behind)
     console.print(rows)
     lines = ["Mean nats per example; differences are paired by example. Below two standard errors nothing is decided."]
-    if len({each.result.kind[each.estimate] for each in standings}) > 1:
+    if len({each.result.kind[each.estimate] for each in ranking}) > 1:
         lines.append("A run known by a lower bound (in expectation) is in truth better by its gap, which is not known.")
     for line in lines:
         console.print(line, highlight=False, style="dim")

@@ -345,19 +345,19 @@ def test_a_program_that_observes_only_some_columns_is_told_to_keep_the_units(
     assert math.isfinite(evaluate(program, InOrder(raw, "test", 20), {"exact": exact()}).mean("exact"))
 
 
-def test_in_a_game_the_players_with_a_density_of_the_data_count_its_units(table: Dataset, tmp_path: Path) -> None:
+def test_an_adversarial_loss_with_a_density_of_the_data_counts_their_units(table: Dataset, tmp_path: Path) -> None:
     losses = {}
     for name, data in {"moved": table, "plain": _as_hand_made(table)}.items():
         torch.manual_seed(0)
         avb = AVB(data.shape, None, 2)
         gan = GAN(data.shape, None, 2)
-        games = {
+        objectives = {
             "avb": Adversarial(avb, JointCritic(MLPFeatures(data.shape, None), 2)),
             "gan": Adversarial(gan, Critic(MLPFeatures(data.shape, None))),
         }
-        for game, objective in games.items():
+        for kind, objective in objectives.items():
             history = fit(Step(objective), Shuffled(data, batch_size=32), 1, progress=False).history
-            losses[name, game] = history[0]
+            losses[name, kind] = history[0]
     assert losses["moved", "gan"] | {"seconds": 0} == losses["plain", "gan"] | {"seconds": 0}
     avb, plain = losses["moved", "avb"], losses["plain", "avb"]
     assert avb["critic"] == plain["critic"]
