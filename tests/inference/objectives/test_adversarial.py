@@ -161,7 +161,7 @@ def test_a_simulator_is_not_run_for_a_loss_of_samples_of_q_alone() -> None:
         objective.prepare(X)
         program.generated = 0
         objective.program_loss(X)
-        assert (divergence.one_sided, program.generated) == (not runs, runs)
+        assert (divergence.q_alone, program.generated) == (not runs, runs)
         objective.critic_loss(X)
         assert program.generated == runs + 1
 
@@ -239,7 +239,7 @@ def test_shared_sites_are_exact_and_divided_by_the_dataset() -> None:
         ),
         (
             lambda: Adversarial(LatentModel(implicit_x=True, implicit_q=True), OfCode(), compare=("z",)),
-            "nothing tells how",
+            "nothing fits them",
         ),
         (lambda: Adversarial(LatentModel(implicit_x=True, guided=False), lambda x: x), "expected an nn.Module"),
     ],

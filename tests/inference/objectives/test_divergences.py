@@ -147,7 +147,7 @@ def test_a_logistic_critic_has_a_gradient_however_sure_it_is() -> None:
 
 
 def test_only_the_plug_in_loss_is_of_samples_of_q_alone() -> None:
-    assert [name for name, (divergence, _, _) in FORMULAS.items() if divergence.one_sided] == ["plug_in_kl"]
+    assert [name for name, (divergence, _, _) in FORMULAS.items() if divergence.q_alone] == ["plug_in_kl"]
     with torch.no_grad():
-        assert plug_in_kl.one_sided
-        assert not kl.one_sided
+        assert plug_in_kl.q_alone
+        assert not kl.q_alone
