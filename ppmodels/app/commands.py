@@ -42,13 +42,13 @@ WRITTEN = (
     *("traversal.png", "interpolation.png", "completions.png"),
     *("evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
 )
-"""What a run may hold, and --overwrite removes."""
+"""The files of a run, which --overwrite removes."""
 
 _ROWS = 2000
 """How many examples × particles an estimator runs at once."""
 
 NO_DENSITY = (
-    "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) is not to be had. "
+    "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) can not be computed. "
     "Look at samples, or give a generator an observation noise: ppmodels.NoisyGenerator(generator, scale)."
 )
 
@@ -75,10 +75,10 @@ def train(
         device: auto, cpu or cuda.
         threads: of torch; by default what suits the size of a step (see `ppmodels.app.threads`).
         overwrite: whether a run in `out` is replaced.
-        progress: whether to say on stderr how it goes.
+        progress: whether to show progress on stderr.
 
     Raises:
-        ValueError: the recipe, its data or the folder are not as they should be (`ProgramError` for the program).
+        ValueError: the recipe, its data or the folder are refused (`ProgramError` for the program).
         FileNotFoundError: the data are not there.
     """
     target = new_folder(_run_name(found), Path(out).expanduser() if out is not None else None, overwrite)
@@ -139,7 +139,7 @@ def evaluate(
         device: auto, cpu or cuda.
         seed: of the estimators' noise.
         threads: of torch; by default what suits the size of the model.
-        progress: whether to say on stderr how far it has come.
+        progress: whether to show progress on stderr.
     """
     experiment = restored(run, data, folder, device)
     began = time.perf_counter()
@@ -162,7 +162,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class RankedRun:
-    """A run in a comparison, with the number that stands for it."""
+    """A run in a comparison, with the estimate that it is ranked by."""
 
     run: Run
     estimate: str
@@ -259,7 +259,7 @@ def complete(
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
-    """The estimators, the importance-weighted bounds with that many particles; an ELBO only gains precision by more."""
+    """The estimators, the importance-weighted bounds with that many particles; an ELBO keeps its own."""
     if particles is None:
         return dict(estimators)
     return {
@@ -319,7 +319,7 @@ class _WithProgress:
 
 @contextmanager
 def _computing(experiment: Experiment, rows: int, threads: int | None, progress: bool) -> Iterator[None]:
-    """A block that computes with the threads asked for, or that suit so many rows at once; which, is said."""
+    """A block that computes with the given number of threads, or one that suits so many rows at once, and prints it."""
     chosen = suitable(parameters_of(experiment.program), rows, experiment.device) if threads is None else threads
     with computing_on(chosen):
         if progress:
@@ -330,7 +330,7 @@ def _computing(experiment: Experiment, rows: int, threads: int | None, progress:
 
 @contextmanager
 def _unvalidated() -> Iterator[None]:
-    """A block without Pyro's and torch's checks of distributions, which take a sixth of it; `fit` and `evaluate` check data.
+    """A block without Pyro's and torch's validation, a sixth of a step's time; `fit` and `evaluate` check the data.
 
     torch's own switch is restored too: compiling a step leaves it off, and Pyro sets it to Pyro's.
     """
@@ -343,7 +343,7 @@ def _unvalidated() -> Iterator[None]:
 
 
 def _run_name(found: NamedRecipe) -> str:
-    """What a run's folder is called: the recipe and its data."""
+    """The name of a run's folder: the recipe and its data."""
     return f"{found.name}-{found.recipe.data if found.recipe.data in NAMES else Path(found.recipe.data).stem}"
 
 
@@ -375,7 +375,7 @@ def _validation(experiment: Experiment) -> Validation | None:
     recipe = experiment.recipe
     if recipe.validate_every is None:
         return None
-    # Many examples make up for a single draw of each; other estimators, such as exact(), are taken as they are.
+    # Over many examples one draw of each is enough; other estimators, such as exact(), are used as they are.
     first = next(iter(recipe.estimators.values()))
     estimator = Importance(1, elbo) if isinstance(first, Importance) else first
     return Validation(experiment.in_order("valid", 500), recipe.validate_every, recipe.patience, estimator)
@@ -425,11 +425,11 @@ def _record(
 
 
 def parameters_of(program: nn.Module) -> int:
-    """How many numbers are trained."""
+    """The number of parameters."""
     return sum(parameter.numel() for parameter in program.parameters())
 
 
 def _name_of(function: object) -> str | None:
-    """What a function, class or partial is called; None of nothing."""
+    """The name of a function, class or partial; None for None."""
     inner = getattr(function, "func", function)
     return None if function is None else str(getattr(inner, "__name__", type(inner).__name__)).strip("_")

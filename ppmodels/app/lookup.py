@@ -13,11 +13,11 @@ from ppmodels.app.recipes import RECIPES
 
 
 class UnknownRecipe(ValueError):
-    """There is no such recipe; the message names those that come close."""
+    """There is no such recipe; the message names close ones."""
 
 
 class NamedRecipe(NamedTuple):
-    """A recipe, the name it goes by, and the file that defines it if it is not built in."""
+    """A recipe, its name, and the file that defines it if it is not built in."""
 
     name: str
     recipe: Recipe
@@ -53,7 +53,7 @@ def _unknown(name: str, path: Path) -> str:
 
 
 def _defined_in(path: Path) -> Recipe:
-    # A name of its own for every text and place: two files called my_model.py must not be one module.
+    # The name depends on path and text: two files called my_model.py must not be one module.
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]
     name = f"ppmodels_recipe_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,4 +1,4 @@
-"""Tables for a person to read."""
+"""Printed tables: recipes, evaluations, comparisons."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -21,8 +21,8 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
         for name, each in members:
             console.print(f"  {name:{width}}  {each.summary}", highlight=False)
         console.print()
-    console.print("ppmodels train NAME --data DATA     trains one", highlight=False)
-    console.print("ppmodels recipes NAME               lists what can be set in it", highlight=False)
+    console.print("ppmodels train NAME --data DATA     trains a recipe", highlight=False)
+    console.print("ppmodels recipes NAME               lists its settings", highlight=False)
 
 
 def recipe(found: NamedRecipe, console: Console) -> None:
@@ -39,7 +39,7 @@ def recipe(found: NamedRecipe, console: Console) -> None:
     for preset in shown.presets:
         presets.setdefault(preset.kind.name, {}).update(preset.values)
     if presets:
-        rows = _columns("on these data", "defaults are, the lowest row first")
+        rows = _columns("on these data", "have these defaults; lower rows win")
         for kind, values in presets.items():
             rows.add_row(kind, "; ".join(f"{name}={_value(value)}" for name, value in values.items()))
         console.print()
@@ -54,14 +54,14 @@ def _columns(*headings: str) -> Table:
 
 
 def _value(value: object) -> str:
-    """A value as `--set` takes it, or, of what is no setting, what it is called."""
+    """A value as `--set` takes it; the name of a value that is no setting."""
     if isinstance(value, Mapping):
         return " and ".join(f"{name} of {each.settings.get('particles', 1)} draws" for name, each in value.items())
     return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value) or "(nothing)"
 
 
 def evaluation(summary: Mapping[str, Any], console: Console) -> None:
-    """Prints an evaluation's numbers with what they are and what they were measured on."""
+    """Prints an evaluation's numbers, each with its kind, and the data that they were measured on."""
     about = summary["measured_on"]
     density = about.get("likelihood") != "discrete"
     rows = Table(title=_measured_on(about), title_justify="left", title_style="bold")
@@ -78,7 +78,7 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
-    """Prints runs in their order, each with its number and how far it is behind the first on the same examples."""
+    """Prints the ranked runs, each with its number and its paired difference from the first."""
     first = ranking[0]
     rows = Table(title=_measured_on(first.result.measured_on), title_justify="left", title_style="bold")
     rows.add_column("run", overflow="fold")  # long names give way, numbers do not
@@ -94,7 +94,9 @@ def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
     console.print(rows)
     lines = ["Mean nats per example; differences are paired by example. Below two standard errors nothing is decided."]
     if len({each.result.kind[each.estimate] for each in ranking}) > 1:
-        lines.append("A run known by a lower bound (in expectation) is in truth better by its gap, which is not known.")
+        lines.append(
+            "Where log p(x) is bounded from below (in expectation), it is higher by the bound's gap, which is unknown."
+        )
     for line in lines:
         console.print(line, highlight=False, style="dim")
 
@@ -112,7 +114,7 @@ def _measured_on(about: Mapping[str, Any]) -> str:
 
 
 def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
-    """What the numbers do not say."""
+    """What limits the meaning of the numbers."""
     lines = []
     if not summary["per_example"]:
         lines.append(

@@ -141,7 +141,7 @@ def test_the_moments_are_right_at_any_size(factor: float) -> None:
 def test_a_value_too_far_from_training_is_refused_by_name(tmp_path: Path) -> None:
     train = np.c_[np.arange(20.0), 1e-30 * np.arange(20.0)]
     np.savez(tmp_path / "far.npz", train=train, valid=train, test=train + np.array([0, 1e30]))
-    with pytest.raises(ValueError, match=r"far.npz: column 2: expected values that can be told .* standardise=False"):
+    with pytest.raises(ValueError, match=r"far.npz: column 2: expected values that can be given .* standardise=False"):
         load(tmp_path / "far.npz")
 
 
@@ -198,7 +198,7 @@ def test_a_fingerprint_is_of_the_original_values(table: Dataset, tmp_path: Path)
         assert raw.take(index).fingerprint == table.split(name).take(index).fingerprint != raw.fingerprint
         assert table.split(name).take(index).fingerprint != table.split(name).take(index.flip(0)).fingerprint
         assert table.split(name).to("cpu").fingerprint == table.split(name).fingerprint
-    # A single value moved by less than float32 tells.
+    # A single value moved by less than float32 resolves.
     values = real_units()
     values[0, 0] += 1e-9
     moved = load(write(tmp_path / "moved.csv", values))
