@@ -1,4 +1,4 @@
-"""Models of pixels: sampling against a full forward per pixel, layers against plain loops, a training step compiled."""
+"""Autoregressive models: sampling against a full forward per pixel, layers against plain loops, a training step compiled."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SIDE, BATCH = 28, 16
 
 @torch.no_grad()
 def naive_steps(model: AutoregressiveModel, x: Tensor, steps: int) -> None:
-    """Some steps of sampling as it is without carried state: a full forward, and the draw of one pixel."""
+    """Some steps of sampling without a cache: a full forward pass, and the draw of one pixel."""
     _, height, width = model.shape
     for index in range(steps):
         row, column = divmod(index * height * width // steps, width)
@@ -73,7 +73,7 @@ class PlainRowLSTM(nn.Module):
 
 
 class PlainDiagonal(nn.Module):
-    """The Diagonal BiLSTM as it is told: each map skewed row by row in a loop, then column by column at full height."""
+    """The Diagonal BiLSTM as in the paper: each map skewed row by row, then column by column at full height."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class OfSummaries(nn.Module):
     """T(x, theta), of four summaries of a series: regressions of the rates on it, as the prior predicts them.
 
     Twenty series have twenty numbers each, and a critic that sees these can learn the twenty by heart. The rates are given
-    in units of a quarter of the prior's deviation, nearer to the posterior's, so that near ones are soon told apart.
+    in units of a quarter of the prior's deviation, nearer to the posterior's, so that near ones are soon distinguished.
     """
 
     loc: Tensor
@@ -46,13 +46,13 @@ class OfSummaries(nn.Module):
 
     def __init__(self, theta: Tensor, x: Tensor) -> None:
         super().__init__()
-        told = _of_one(x)
-        self.register_buffer("loc", told.mean(0))
-        self.register_buffer("scale", told.std(0))
-        told = ((told - self.loc) / self.scale).double()
-        ridge = 1e-3 * len(told) * torch.eye(told.shape[1], dtype=told.dtype)
-        slopes = torch.linalg.solve(told.T @ told + ridge, told.T @ _centred(theta.double()))
-        self.register_buffer("slopes", (slopes / (told @ slopes).std(0)).float())
+        features = _of_one(x)
+        self.register_buffer("loc", features.mean(0))
+        self.register_buffer("scale", features.std(0))
+        features = ((features - self.loc) / self.scale).double()
+        ridge = 1e-3 * len(features) * torch.eye(features.shape[1], dtype=features.dtype)
+        slopes = torch.linalg.solve(features.T @ features + ridge, features.T @ _centred(theta.double()))
+        self.register_buffer("slopes", (slopes / (features @ slopes).std(0)).float())
         self.network = nn.Sequential(nn.Linear(8, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -69,9 +69,9 @@ def by_a_critic(observed: Tensor, steps: int, repeats: int, penalty: float, seed
     theta = PRIOR + SPREAD * torch.randn(10_000, 4)
     critic = OfSummaries(theta, some.simulated(theta))
     model = HierarchicalImplicitModel(some, NormalPrior(PRIOR, SPREAD), NormalPosterior(PRIOR, 0.2))
-    game = Adversarial(model, critic, size=len(observed), penalty=both(r1(penalty), r2(penalty)))
+    objective = Adversarial(model, critic, size=len(observed), penalty=both(r1(penalty), r2(penalty)))
     step = Step(
-        game,
+        objective,
         {"critic": adam(5e-3), "program": adam(1e-2)},
         seed,
         average=0.998,
@@ -87,14 +87,14 @@ def by_rejection(observed: Tensor, draws: int, kept: int) -> Tensor:
     """Draws of the rates `(kept, 4)` that are nearest to the observations, adjusted by a local regression."""
     some = simulator()
     theta = PRIOR + SPREAD * torch.randn(draws, 4)
-    told = torch.cat([_features(some.simulated(part.repeat_interleave(SERIES, 0))) for part in theta.split(1000)])
+    features = torch.cat([_features(some.simulated(part.repeat_interleave(SERIES, 0))) for part in theta.split(1000)])
     theta, seen = theta.double(), _features(observed)  # in single precision the regression loses rank
     for count in (draws // 20, kept):  # the second time the regression knows the neighbourhood alone
-        slopes = torch.linalg.lstsq(_centred(told), _centred(theta)).solution
-        distance = ((told - seen) @ slopes / (told @ slopes).std(0)).square().sum(1)
+        slopes = torch.linalg.lstsq(_centred(features), _centred(theta)).solution
+        distance = ((features - seen) @ slopes / (features @ slopes).std(0)).square().sum(1)
         near = distance.topk(count, largest=False).indices
-        theta, told = theta[near], told[near]
-    summary = (told - seen) @ slopes
+        theta, features = theta[near], features[near]
+    summary = (features - seen) @ slopes
     local = torch.linalg.lstsq(torch.cat((summary, summary.new_ones(kept, 1)), 1), theta).solution
     return theta - summary @ local[:4]
 
@@ -116,7 +116,7 @@ def _centred(values: Tensor) -> Tensor:
     return values - values.mean(0)
 
 
-def picture(posteriors: dict[str, Tensor]) -> Figure:
+def figure_of(posteriors: dict[str, Tensor]) -> Figure:
     """Histograms of each rate and scatter plots of each pair."""
     figure = Figure(figsize=(9, 9), layout="constrained", dpi=110)
     axes = figure.subplots(4, 4, sharex="col")
@@ -169,11 +169,13 @@ def main() -> None:
     }.items():
         began = time.perf_counter()
         theta = posteriors[name] = run()
-        told = ", ".join(f"{float(m):.3f} ± {float(s):.3f}" for m, s in zip(theta.mean(0), theta.std(0), strict=True))
-        print(f"{name}: {told}; {time.perf_counter() - began:.0f} s", flush=True)
+        moments = ", ".join(
+            f"{float(m):.3f} ± {float(s):.3f}" for m, s in zip(theta.mean(0), theta.std(0), strict=True)
+        )
+        print(f"{name}: {moments}; {time.perf_counter() - began:.0f} s", flush=True)
     shown = {name: posteriors[name] for name in (next(iter(runs)), "rejection ABC")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_bytes(png(picture(shown)))
+    arguments.out.write_bytes(png(figure_of(shown)))
 
 
 if __name__ == "__main__":

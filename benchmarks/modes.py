@@ -18,7 +18,7 @@ from inference import sample
 from inference.programs.noise import own_noise
 from ppmodels.app import commands
 from ppmodels.app.experiment import Experiment, restored
-from ppmodels.app.lookup import Found, find
+from ppmodels.app.lookup import NamedRecipe, find
 from ppmodels.data import load
 from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
 
@@ -99,7 +99,7 @@ def main() -> None:
     for name, recipe in recipes.items():
         for seed in arguments.seeds:
             run, _ = commands.train(
-                Found(name, recipe),
+                NamedRecipe(name, recipe),
                 arguments.out / f"{name}-{arguments.data}-{seed}",
                 arguments.folder,
                 seed,
@@ -108,9 +108,9 @@ def main() -> None:
                 overwrite=True,
                 progress=False,
             )
-            told = score(restored(run, folder=arguments.folder, device="cpu"))
+            scores = score(restored(run, folder=arguments.folder, device="cpu"))
             print(
-                f"{name} on {arguments.data}, seed {seed}: {told}; {run.record['steps']} steps in "
+                f"{name} on {arguments.data}, seed {seed}: {scores}; {run.record['steps']} steps in "
                 f"{run.record['seconds']:.0f} s",
                 flush=True,
             )

@@ -25,7 +25,7 @@ PICTURES = {
         "surprise",
         "training",
     ],
-    "04_gan_as_inference.py": ["gan", "posterior", "ratio", "simulator", "watch"],
+    "04_gan_as_inference.py": ["gan", "monitor", "posterior", "ratio", "simulator"],
 }
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 

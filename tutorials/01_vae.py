@@ -1,10 +1,10 @@
 # %% [markdown]
 # # From a generative story to a number one can trust
 #
-# A variational autoencoder (Kingma & Welling, 2014, arXiv 1312.6114) tells how an image comes about: a code is drawn,
-# $z \sim \mathcal N(0, I)$, and the image follows it, $x \sim p_\theta(x \mid z)$. We write this story as a program,
-# have it checked, fit it, and then ask how good it is, in nats, with error bars and without saying more than the
-# numbers do. The data are scikit-learn's handwritten digits: 8 × 8 pixels, each one of 17 levels.
+# A variational autoencoder (Kingma & Welling, 2014, arXiv 1312.6114) is a generative story: a code is drawn, $z \sim
+# \mathcal N(0, I)$, and the image follows it, $x \sim p_\theta(x \mid z)$. We write this story as a program, check it,
+# fit it, and score it in nats, with error bars and without claiming more than the numbers show. The data are
+# scikit-learn's handwritten digits: 8 × 8 pixels, each one of 17 levels.
 
 # %%
 import os
@@ -99,9 +99,9 @@ check(ByHand(), x)
 print("check found nothing wrong")
 
 # %% [markdown]
-# `check` runs the program on one batch and is silent where nothing is wrong. What it is for is the faults that do *not*
-# stop a program. Here the guide calls its site `Z`. Pyro would warn, draw the model's `z` from the prior, and go on: the
-# loss would still fall, and it would be no bound on anything.
+# `check` runs the program on one batch and is silent where nothing is wrong. It is for faults that do *not* stop a
+# program. Here the guide calls its site `Z`. Pyro would warn, draw the model's `z` from the prior, and go on: the loss
+# would still fall, and it would be no bound on anything.
 
 
 # %%
@@ -138,7 +138,6 @@ print(f"parameters: {sum(parameter.numel() for parameter in vae().parameters()):
 # Stochastic variational inference ascends the evidence lower bound
 #
 # $$\mathrm{ELBO}(x) = \mathbb E_{q_\phi(z \mid x)}\!\left[\log p_\theta(x, z) - \log q_\phi(z \mid x)\right]
-#   = \log p_\theta(x) - \mathrm{KL}\!\left(q_\phi(z \mid x) \,\middle\|\, p_\theta(z \mid x)\right).$$
 #
 # The *objective* says what is ascended, a `Step` owns the optimizer, and `fit` is the loop. The digits are few and a
 # long run overfits, so every 100 steps the program is scored on the validation split and its best weights are kept. The
@@ -168,7 +167,6 @@ save("training.png", losses(run.history, run.best))
 #
 # - the **ELBO**, the mean log-weight $\log w$ of draws $z \sim q(z \mid x)$, with $w = p(x, z) / q(z \mid x)$;
 # - the **importance-weighted bound** $\mathrm{IWAE}_K = \log \frac1K \sum_{k=1}^K w_k$ (Burda et al., 2016,
-#   arXiv 1509.00519). It grows with $K$ in expectation, from the ELBO at $K = 1$ towards $\log p(x)$:
 #
 # $$\mathbb E[\mathrm{ELBO}] \le \mathbb E[\mathrm{IWAE}_K] \le \mathbb E[\mathrm{IWAE}_{K+1}] \le \log p_\theta(x).$$
 #
@@ -239,7 +237,7 @@ save("bounds.png", figure)
 
 # %% [markdown]
 # A prediction that falls short means weights with heavy tails: the few draws that would matter most have not been drawn,
-# neither for the bound nor for its error. A sturdier yardstick is the last rung itself, from $K = 64$ to $256$. If the
+# neither for the bound nor for its error. A more robust measure is the last gain, from $K = 64$ to $256$. If the
 # gap shrinks at least like $K^{-1/2}$, then what is left is at most what those four times as many draws have found.
 
 
@@ -254,7 +252,7 @@ print(f"left at K = 256, by that yardstick: {left(most):.2f} nats")
 # ## Swap the inference
 #
 # The program does not know what fits it. `ImportanceWeighted` ascends $\mathrm{IWAE}_5$ instead of the ELBO, on the same
-# model, from the same initial weights. Five draws an image make a step dearer, so it is given fewer of them.
+# model, from the same initial weights. Five draws an image make a step slower, so it takes fewer steps.
 
 # %%
 by_iwae = vae()
@@ -307,7 +305,7 @@ table(scores["mixture fit"])
 print(verdict("mixture fit", "ELBO fit"))
 
 # %% [markdown]
-# ## Look at it
+# ## Samples and reconstructions
 #
 # `sample` runs the model with the observation lifted: $z$ from the prior, $x$ from $p(x \mid z)$. `decode` gives the mean
 # of $p(x \mid z)$ at latents of our choice. A draw has the noise of every pixel on top of the mean; only the draws are
@@ -341,13 +339,13 @@ start, end = x[:6], x[6:12]
 weight = torch.linspace(0, 1, 11)[:, None, None]
 path = (1 - weight) * codes[:6] + weight * codes[6:12]
 images = decode(program, start, {"z": path})["x"]
-strips = torch.cat([start[None], images, end[None]]).transpose(0, 1).flatten(0, 1) / top
-save("interpolation.png", grid(strips, 13, "Between two test images (the outer columns)"))
+rows = torch.cat([start[None], images, end[None]]).transpose(0, 1).flatten(0, 1) / top
+save("interpolation.png", grid(rows, 13, "Between two test images (the outer columns)"))
 
 # %% [markdown]
 # ## What we may say
 #
-# Of each fit: a lower bound on its test log-likelihood, its standard error, and about how much the bound leaves open.
+# For each fit: a lower bound on its test log-likelihood, its standard error, and about how large the bound's gap is.
 
 # %%
 for name, score in scores.items():

@@ -62,7 +62,7 @@ def save(name: str, figure: Figure) -> None:
 #
 # The story: a component $k \sim \mathrm{Categorical}(\pi)$, then $x \mid k \sim \mathcal N(\mu_k, L_k L_k^\top)$. The
 # parameters are `pyro.param` statements, each with a constraint. In plain Pyro they would land in a store that the whole
-# process shares; `Pair` takes them in as parameters of its own, so that two programs never meet.
+# process shares; `Pair` keeps them as parameters of its own, so that two programs share none.
 #
 # `infer={"enumerate": "parallel"}` says that $k$ is not drawn but summed over. There is then nothing left to infer, and
 # the program needs no guide. The starting point is that of k-means, which is scikit-learn's starting point too.
@@ -89,7 +89,7 @@ def mixture(x: Tensor) -> Tensor:
 program = Pair(mixture)
 
 # %% [markdown]
-# `check` finds nothing wrong with that. A bound made of draws has no use for a site that nobody draws, and says so:
+# `check` finds nothing wrong with that. A bound made of draws refuses a site that is not drawn:
 
 # %%
 check(program, x)
@@ -99,10 +99,10 @@ except ProgramError as error:
     print(f"ProgramError: {error}")
 
 # %% [markdown]
-# With Pyro's `TraceEnum_ELBO` the loss *is* $-\log p(x) = -\log \sum_k \pi_k\, \mathcal N(x; \mu_k, L_k L_k^\top)$, without
-# noise, and `exact()` computes the same sum as an estimator: it is of the kind "exact", and its own noise is 0. A table of
-# real numbers has a density, so the unit is nats of a density of *these standardised* columns, and comparable with nothing
-# else.
+# With Pyro's `TraceEnum_ELBO` the loss *is* $-\log p(x) = -\log \sum_k \pi_k\, \mathcal N(x; \mu_k, L_k L_k^\top)$,
+# without noise, and `exact()` computes the same sum as an estimator: it is of the kind "exact", and its own noise is 0.
+# A table of real numbers has a density, so the unit is nats of a density of *these standardised* columns, and
+# comparable with nothing else.
 
 # %%
 fit(Step(SVI(program, TraceEnum_ELBO(max_plate_nesting=1)), adam(0.02)), x, 400, progress=False)
@@ -250,7 +250,7 @@ print(
 # $$\mathbb E[\mathrm{ELBO}] \le \log p(X \mid \mu, \Psi) \le \max_{W, \mu, \Psi} \log p(X \mid W, \mu, \Psi).$$
 #
 # The order of the two numbers is therefore known beforehand and says nothing about which fit is better. The distance is
-# what the prior takes for leaving $W$ open, plus what the guide loses.
+# the cost of integrating over $W$ under its prior, plus the gap of the guide.
 
 # %%
 ml = FactorAnalysis(FACTORS, tol=1e-8, max_iter=5000).fit(wines)
@@ -282,7 +282,7 @@ print("mean absolute distance to the covariance of the data:", {name: round(far,
 # %% [markdown]
 # ## To the command line
 #
-# A `Recipe` is a program together with the data it is for, its objective and its estimators. A file that defines
+# A `Recipe` is a program with its objective, its estimators and its default data. A file that defines
 # `recipe = Recipe(...)` can be trained, scored and sampled from the command line. The program is made from a `Dataset`,
 # so that its shapes and starting values come from the data. Below is all that the file `my_mixture.py` needs, apart from
 # its imports.
@@ -322,7 +322,7 @@ recipe = Recipe(
 # ppmodels sample runs/mixture
 # ```
 #
-# `--folder` is where the data lie, here a folder `tables` with a `wine.csv`; `--data other.csv` trains the same program
+# `--folder` is where the data are, here a folder `tables` with a `wine.csv`; `--data other.csv` trains the same program
 # on another table. The first of the estimators also scores the validation split while the recipe is trained. `train` has
 # the program checked by its objective on the first batch; that can be asked for beforehand:
 

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # One pixel after the other
 #
-# An autoregressive model of images has no latent variable: it says, for every pixel, how likely each of its levels is
+# An autoregressive model of images has no latent variable: it gives, for every pixel, the probability of each level
 # given the pixels before it. The product of these probabilities is $p(x)$ itself, so there is no bound to tighten and no
 # posterior to approximate. As a program the whole image is *one* `pyro.sample` site. We train five networks for that
-# site, look at what they can see, ask exactly how good they are, draw images, finish images that were begun, and in the
-# end put such a network inside a variational autoencoder. The data are the 8 × 8 digits in their 17 levels.
+# site, look at their receptive fields, compute their exact log-likelihoods, draw images, complete images, and in the end
+# use such a network as the decoder of a variational autoencoder. The data are the 8 × 8 digits in their 17 levels.
 
 # %%
 import inspect
@@ -101,10 +101,10 @@ print(inspect.getsource(AutoregressiveModel.model), inspect.getsource(Autoregres
 
 # %% [markdown]
 # The ELBO is $\mathbb E_q[\log p(x, z) - \log q(z \mid x)]$. Without a $z$ nothing is left in it but $\log p(x)$: SVI is
-# maximum likelihood here, and its loss has no noise but that of the choice of the minibatch. Nothing has to be told so.
+# maximum likelihood here, and its loss has no noise but that of the minibatch.
 #
 # One recipe serves all five networks: few steps, a small network, a learning rate that goes down to 0. Such budgets are
-# tiny. They do for seeing how things work, and are far from what any of these networks can do.
+# tiny. They show how things work, and are far from what any of these networks can do.
 
 # %%
 STEPS = 200
@@ -140,8 +140,8 @@ assert apart < 1e-2
 
 # %% [markdown]
 # The three estimators of the first tutorial agree up to rounding, because all weights of an image are the same number.
-# Only the first says of itself that it is exact; an importance-weighted estimate is called a bound because it is one of
-# most programs, and it cannot know better.
+# Only the first is of the kind "exact"; an importance-weighted estimate is called a bound because for most programs it
+# is one.
 #
 # ## From one dimension to two
 #
@@ -151,10 +151,8 @@ assert apart < 1e-2
 #
 # - the **Row LSTM** goes down the image a row at a time; a cell is given the states of the three cells above it;
 # - the **Diagonal BiLSTM** goes along the diagonals, once from each upper corner; a cell is given the states above and
-#   beside it;
 # - the **PixelCNN** is made of convolutions whose kernels are 0 at the pixels that are not before;
 # - the **gated PixelCNN** has two stacks of convolutions, one over the rows above in their whole width, and one along the
-#   pixel's own row, which is given the outputs of the first.
 #
 # What a network *can* see, trained or not, is seen in its derivatives. The networks take the levels as real numbers, so
 # $\partial \ell_i / \partial x_j$ exists, where $\ell_i$ is the logit of pixel $i$ of a binary image. We average its
@@ -204,22 +202,16 @@ figure.colorbar(picture, ax=figure.axes, label="influence (the largest: 1)", shr
 save("receptive_fields.png", figure)
 
 # %% [markdown]
-# The red pixel is the one that is asked about, the grey line the end of what is before it; white is an influence of
+# The red pixel is the one in question, the grey line the end of the pixels before it; white is an influence of
 # exactly 0, and the colours are logarithmic. No network sees anything beyond the line, which the code asserts.
 #
 # - **CharRNN** sees all that is before, but along one line: untrained, the influence fades from pixel to pixel *of the
-#   raster*, and what is just above has faded by as many steps as a row is long.
 # - **RowLSTM** (one layer) sees a triangle, widened by the 7 × 7 convolution that comes before the LSTM. With each row up
-#   it is one column wider on either side. More layers widen it on the left, and never on the right.
 # - **DiagonalBiLSTM** (one layer) sees what is near in the image at little loss, to the left and to the right, and every
-#   pixel before. One of them needs help: what comes from the right starts at the end of the row above, with a feature that
-#   does not know its own pixel, because the first layer hides it; so the first layer hands that pixel to the next row.
 # - **PixelCNN** has the *blind spot* on the right: a masked kernel of 3 × 3 reaches a column to the right only by going
-#   up a row, so its edge on that side is a slope that no number of layers moves. More layers reach farther up and left.
 # - **GatedPixelCNN** has none: all that its vertical stack sees lies in the rows above, so there is nothing to hide in
-#   their width. How far it sees is a matter of its layers; with these seven it is everything.
 #
-# ## What they are worth
+# ## Log-likelihoods
 #
 # The same recipe for all. The networks differ in size and a step of theirs in cost, so this is a comparison of five fits.
 # Beside them a VAE, with a learning rate of its own and three times as many steps, each being cheaper. Both learning rates
@@ -283,10 +275,10 @@ except ProgramError as error:
     print(f"ProgramError: {error}")
 
 # %% [markdown]
-# Of the VAE we have no exact number, only a bound. Compared are therefore importance-weighted estimates of the same $K$ on
-# both sides: for a network over pixels that *is* $\log p(x)$, for the VAE it lies below it in expectation. So the
-# difference favours the network over pixels, by as much as the bound leaves open. A part of that is known: what the VAE
-# gains from $K = 16$ to $256$. The last column takes it off.
+# For the VAE there is no exact number, only a bound. So both are scored by importance-weighted estimates of the same
+# $K$: for an autoregressive model that *is* $\log p(x)$, for the VAE it lies below it in expectation. The difference
+# favours the autoregressive model, by the gap of the bound. A part of the gap is known: what the VAE gains from $K =
+# 16$ to $256$. The last column subtracts it.
 
 # %%
 slack, slack_error = scores["VAE"].gap("IWAE 256", "IWAE 16")
@@ -304,9 +296,9 @@ for name in programs:
 #
 # ## Samples
 #
-# Ancestral sampling follows the formula: $x_1 \sim p(x_1)$, then $x_2 \sim p(x_2 \mid x_1)$, and so on. `sample` lifts the
-# observation, as of any program. These are draws of $x$ and not means; a mean image is something that an autoregressive
-# model does not have at hand.
+# Ancestral sampling follows the chain rule: $x_1 \sim p(x_1)$, then $x_2 \sim p(x_2 \mid x_1)$, and so on. `sample`
+# lifts the observation, as of any program. These are draws of $x$ and not means: an autoregressive model has no mean
+# image in closed form.
 
 # %%
 torch.manual_seed(1)
@@ -346,9 +338,9 @@ figure.suptitle(f"Test images, and the surprise at each pixel under {CHOSEN}", f
 save("surprise.png", figure)
 
 # %% [markdown]
-# What the pixels before did not announce is dear: where a stroke begins and where it ends. Black at the sides is nearly
-# free. Inside a stroke a pixel still costs its exact level. Averaged over the test images the map says where a dataset's
-# uncertainty lies, and the difference of two such maps says where one network knows more than another.
+# Pixels that those before do not predict are costly: where a stroke begins and where it ends. Black at the margins is
+# nearly free. Inside a stroke a pixel still costs its exact level. Averaged over the test images the map says where a
+# dataset's uncertainty lies, and the difference of two such maps says where one network knows more than another.
 
 # %%
 mean = {name: found.mean(0)[0] for name, found in nats.items()}
@@ -368,15 +360,15 @@ by_row = ", ".join(f"{float(row):+.2f}" for row in gained.sum(1))
 print(f"{CHOSEN} saves, row by row from the top: {by_row} nats per image")
 
 # %% [markdown]
-# ## Finishing what was begun
+# ## Completing images
 #
 # Let the first $m$ pixels be known. By the chain rule the others are distributed as
 #
 # $$p(x_{m+1}, \dots, x_D \mid x_1, \dots, x_m) = \prod_{i > m} p(x_i \mid x_{<i}),$$
 #
 # which are factors that the model has: go on drawing where the known pixels end. This is exact conditional sampling from
-# the model as it is; nothing was trained for it. A VAE has no such way: it would need $p(z \mid x_1, \dots, x_m)$, and
-# its guide only knows what to make of whole images.
+# the model as it is; nothing was trained for it. A VAE can not do this: it would need $p(z \mid x_1, \dots, x_m)$, and
+# its guide takes whole images only.
 
 # %%
 program = programs[CHOSEN]
@@ -415,14 +407,14 @@ effective = (2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)).exp()
 print(f"{len(guesses)} draws of the upper half are worth about {effective:.0f}")
 
 # %% [markdown]
-# ## Walking
+# ## Incremental sampling
 #
 # For $\log p(x)$ of a given image one pass is enough: all factors are known at once. A draw needs $D$ rounds, one a
 # pixel, and the obvious way spends a whole pass on each, of which all but one pixel's outputs are thrown away. The
-# networks here *walk* instead (after Ramachandran et al., 2017, arXiv 1704.06001): a layer keeps what it has made of the
-# pixels before, an LSTM its states and a convolution the rows that its kernel still reaches, and computes one pixel's
-# outputs from that. Counted in multiplications a pass costs about $D$ such steps, so drawing by passes grows like $D^2$
-# and walking like $D$.
+# networks here sample *incrementally* (after Ramachandran et al., 2017, arXiv 1704.06001): a layer caches what it needs of
+# the pixels before, an LSTM its states and a convolution the rows that its kernel still reaches, and computes one pixel's
+# outputs from that. Counted in multiplications a pass costs about $D$ such steps, so sampling by passes grows like $D^2$
+# and incremental sampling like $D$.
 #
 # Both ways must give the same conditionals. The obvious way is five lines:
 
@@ -439,7 +431,7 @@ def by_passes(program: AutoregressiveModel, n: int) -> Tensor:
 
 @torch.no_grad()
 def disagreement(program: AutoregressiveModel, x: Tensor) -> float:
-    """The largest difference between the log-probabilities of a walk over x and those of one pass."""
+    """The largest difference between the log-probabilities of incremental sampling at x and those of one pass."""
     one_pass = program().conditionals(x).base_dist.logits.log_softmax(-1)
     return max(
         float((parameters.log_softmax(1) - one_pass[:, 0, row, column]).abs().max())
@@ -448,7 +440,7 @@ def disagreement(program: AutoregressiveModel, x: Tensor) -> float:
 
 
 def seconds(draw: Callable[[], Tensor]) -> float:
-    """Of the quicker of two draws: the other may have had to wait."""
+    """The time of the faster of two draws: the other may have had to wait."""
     taken = []
     for _ in range(2):
         began = time.perf_counter()
@@ -459,11 +451,11 @@ def seconds(draw: Callable[[], Tensor]) -> float:
 
 for name, program in programs.items():
     apart = disagreement(program, x)
-    walked = seconds(lambda program=program: program().sample((16,)))
+    incremental = seconds(lambda program=program: program().sample((16,)))
     passed = seconds(lambda program=program: by_passes(program, 16))
     print(
         f"{name:15} log-probabilities differ by at most {apart:.1e}; 16 images by passes {passed:5.2f} s, "
-        f"walking {walked:.2f} s: ratio {passed / walked:4.1f}"
+        f"incrementally {incremental:.2f} s: ratio {passed / incremental:4.1f}"
     )
     assert apart < 1e-3
 
@@ -490,13 +482,13 @@ by_class = conditional(torch.arange(10)).sample((6,)).flatten(0, 1) / top
 save("classes.png", grid(by_class, 10, "Draws from p(x | y), a column each for y = 0 to 9"))
 
 # %% [markdown]
-# $\log p(x \mid y)$ is no rival of $\log p(x)$: it has been told the label. The label becomes part of the model when it is
-# given a probability, and then it is a discrete latent variable that can be summed out,
+# $\log p(x \mid y)$ does not compare with $\log p(x)$: it is given the label. The label becomes part of the model when
+# it is given a probability, and then it is a discrete latent variable that can be summed out,
 #
 # $$p(x) = \sum_y p(y)\, p(x \mid y), \qquad p(y \mid x) = \frac{p(y)\, p(x \mid y)}{p(x)}.$$
 #
 # This is a program of a few lines around the fitted network. `exact()` does the sum, the result is again of the kind
-# "exact", and it may be compared with the fit that never knew of labels. Bayes' rule makes a classifier of it.
+# "exact", and it may be compared with the fit without labels. Bayes' rule makes a classifier of it.
 
 
 # %%
@@ -532,9 +524,9 @@ print(
 # %% [markdown]
 # ## Conditioning on a code: PixelVAE
 #
-# A network over pixels is a distribution given a context, and that is what a decoder is. A VAE with such a decoder is the
-# PixelVAE (Gulrajani et al., 2017, arXiv 1611.05013), here with one level of codes, in one line. It has latents again, so
-# its numbers are bounds again.
+# An autoregressive model with a context is a distribution of images given that context, and so can be a decoder. A VAE
+# with such a decoder is the PixelVAE (Gulrajani et al., 2017, arXiv 1611.05013), here with one level of codes, in one
+# line. It has latents again, so its numbers are bounds again.
 
 # %%
 LATENT = 10
@@ -567,15 +559,15 @@ fitted(plain, rate=0.01)
 report("PixelVAE", plain)
 
 # %% [markdown]
-# The last line is the catch. The average of $\mathrm{KL}(q(z \mid x) \| p(z))$ over images bounds from above the
+# The last line shows the limit. The average of $\mathrm{KL}(q(z \mid x) \| p(z))$ over images bounds from above the
 # information about the image that a code drawn from the guide holds. The VAE must put there whatever its pixels have in
-# common. The network over pixels can say that without a code, and to use one costs KL: where it gains nothing by it, the
-# guide falls back on the prior (Chen et al., 2017, arXiv 1611.02731). Here little is left to be gained: this decoder sees
-# four rows up, which is half an image.
+# common. An autoregressive decoder can model that without a code, and to use one costs KL: where it gains nothing by it,
+# the guide falls back on the prior (posterior collapse; Chen et al., 2017, arXiv 1611.02731). Here little is left to be
+# gained: this decoder sees four rows up, which is half an image.
 #
-# What is found also depends on the way there. If the code is cheap at first, the decoder learns to use it before it has
-# learned to do without (warm-up; Bowman et al., 2016, arXiv 1511.06349). `beta` is that price, in training alone: what
-# evaluates never sees it.
+# The result also depends on the course of training. If the KL costs little at first, the decoder learns to use the code
+# before it has learned to do without (warm-up; Bowman et al., 2016, arXiv 1511.06349). `beta` is the weight of the KL, in
+# training alone: evaluation does not use it.
 
 
 # %%
@@ -604,9 +596,9 @@ print(f"warmed up - PixelVAE by IWAE 16: {gain:+.2f} ± {error:.2f} nats per ima
 #
 # ## What we may say
 #
-# Of the networks over pixels: their log-likelihood on these images, exactly, with the standard error of the choice of the
-# images. Of what has a continuous code: a lower bound in expectation. Of the methods, after fits as short as these:
-# nothing.
+# For the autoregressive models we have their exact log-likelihood on these images, with the standard error of the choice
+# of images. For models with a continuous code we have a lower bound in expectation. About the methods, fits as short as
+# these say nothing.
 
 # %%
 for name, score in scores.items():

@@ -3,7 +3,7 @@
 #
 # A generator is a simulator: it draws $x$, and there is no formula for how likely a given $x$ was. Variational inference
 # and maximum likelihood both ask for $\log p(x)$ and are stuck. The way out is one idea: *a ratio of two densities can be
-# learned by telling their samples apart*. A network that does so, the critic, is then put wherever an objective lacks a
+# learned by classifying their samples*. A network that does so, the critic, then stands in wherever an objective lacks a
 # density. If the observation lacks one, the result is a GAN. If the guide lacks one, it is adversarial variational Bayes.
 # If a scientific simulator lacks one, it is inference without a likelihood. We do all three, each where the answer can be
 # checked.
@@ -61,7 +61,7 @@ from ppmodels import (
 from ppmodels.app.plots import grid, png
 from ppmodels.data import Shuffled
 
-folder = Path(os.environ.get("TUTORIAL_OUT") or tempfile.mkdtemp(prefix="tutorial-game-"))
+folder = Path(os.environ.get("TUTORIAL_OUT") or tempfile.mkdtemp(prefix="tutorial-gan-"))
 folder.mkdir(parents=True, exist_ok=True)
 print(f"pictures go to {folder}")
 
@@ -71,22 +71,21 @@ def save(name: str, figure: Figure) -> None:
 
 
 def falling(steps: int) -> Callable[[int], float]:
-    """Half a cosine: the last steps of a game are small, so that it comes to rest."""
+    """Half a cosine: adversarial training converges only if its last steps are small."""
     return lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 # %% [markdown]
-# ## A density ratio, by telling apart
+# ## A density ratio, by classification
 #
 # Let $q = \mathcal N(1, 0.8^2)$ and $p = \mathcal N(0, 1)$, and forget the formulas: there are only samples. A classifier
-# with logit $T(x)$ that is trained to say which of the two a sample came from minimises
+# with logit $T(x)$ that is trained to separate samples of the two minimises
 #
 # $$\mathbb E_q[\log(1 + e^{-T})] + \mathbb E_p[\log(1 + e^{T})],$$
 #
-# and the best one is $T(x) = \log \frac{q(x)}{p(x)}$. Other losses have other best critics: least squares tells
-# $q / (q + p)$, the bound of Nguyen, Wainwright and Jordan on the Kullback–Leibler divergence tells the log ratio directly.
-# A `Divergence` is a value of three parts: what a critic minimises, what a program minimises, and how to read a log ratio
-# off the critic.
+# and the best one is $T(x) = \log \frac{q(x)}{p(x)}$. Other losses have other best critics: least squares
+# estimates $q / (q + p)$, the bound of Nguyen, Wainwright and Jordan on the Kullback–Leibler divergence the log ratio. A
+# `Divergence` has three parts: the critic's loss, the program's loss, and how to read a log ratio from the critic.
 
 
 # %%
@@ -122,10 +121,10 @@ for name, divergence in {"logistic": jensen_shannon, "KL bound": kl, "least squa
     assert divergence.log_ratio is not None
     critic = ratio_critic(divergence)
     with torch.no_grad():
-        told, curve = divergence.log_ratio(critic(x)), divergence.log_ratio(critic(line))
+        estimated, curve = divergence.log_ratio(critic(x)), divergence.log_ratio(critic(line))
     axes.plot(line, curve, linewidth=1, label=name)
-    error = float((told - known(x)).square().mean().sqrt())
-    print(f"{name}: rms error {error:.3f} nats under q; KL(q‖p) {float(told.mean()):.3f}, exactly {exact_kl:.3f}")
+    error = float((estimated - known(x)).square().mean().sqrt())
+    print(f"{name}: rms error {error:.3f} nats under q; KL(q‖p) {float(estimated.mean()):.3f}, exactly {exact_kl:.3f}")
     assert error < 0.2
 axes.set_xlabel("x")
 axes.set_ylabel("log q(x) / p(x), nats")
@@ -134,31 +133,31 @@ axes.legend(frameon=False)
 save("ratio.png", figure)
 
 # %% [markdown]
-# Where $q$ has samples the three agree with the truth. Far to the left, where no sample of $q$ ever falls, each says
-# something, and none of it can be trusted. Nothing in the loss told them. That is the price of the idea, and the reason why
-# games are harder than bounds: *the critic is right only where both sides have been seen*.
+# Where $q$ has samples the three agree with the truth. Far to the left, where no sample of $q$ ever falls, each gives
+# some number, and none can be trusted: the loss does not depend on the critic there. This is why adversarial training is
+# harder than a bound: *the critic is right only where samples of both $q$ and $p$ fall*.
 #
 # ## The GAN
 #
 # Now let $p$ be a program: $z \sim \mathcal N(0, I)$, $x = G(z)$. As a `pyro.sample` site, $x$ has an `Implicit`
-# distribution, which can be drawn from and whose `log_prob` raises. The guide is empty, as the noise is nobody's business.
-# `Adversarial` reads off the sites that $x$ is what must be compared, and it is a game of two players, the critic and the
-# program, for the same `Step` and `fit` as everything else here.
+# distribution, which can be drawn from and whose `log_prob` raises. The guide is empty, as nothing asks for the noise.
+# `Adversarial` finds that $x$ is the site to compare. It is an objective of two players, the critic and the program,
+# for the same `Step` and `fit` as everything else here.
 #
-# The plain game of 2014 is known to circle, or to lose modes. What is used below is R3GAN's form of it: every image is
-# set against a generated one, and the critic's slope is penalised on both sides (R1 and R2).
+# The GAN of 2014 may fail to converge, or lose modes. Below is R3GAN: every image is compared with a generated one
+# (relativistic), and the critic's gradient is penalised at both (R1 and R2).
 
 # %%
 digits = load("digits")
 assert digits.levels is not None
 torch.manual_seed(0)
 gan = GAN(digits.shape, digits.levels, latent=16)
-game = Adversarial(
+objective = Adversarial(
     gan, Critic(MLPFeatures(digits.shape, digits.levels)), relativistic, penalty=both(r1(64.0), r2(64.0))
 )
 quick = adam(1e-3, betas=(0.0, 0.99))
-step = Step(game, {"critic": quick, "program": quick}, average=0.995, differentiate=Traced())
-# Samples by the same noise, a row each time.
+step = Step(objective, {"critic": quick, "program": quick}, average=0.995, differentiate=Traced())
+# Samples by the same noise, one row for each time.
 rows: dict[int, Tensor] = {}
 
 
@@ -174,8 +173,8 @@ images = torch.cat(list(rows.values())) / (digits.levels - 1)
 save("gan.png", grid(images, 12, "the same noise after more and more steps", [f"{count:,}" for count in rows]))
 
 # %% [markdown]
-# There is no validation score to watch. `fit` records what can be seen instead: how often the critic is right about a
-# pair (½ would be perfect play by the generator), how much of the data has a sample near it (coverage), and how many
+# There is no validation score. `fit` records other metrics: how often the critic is right about a pair (½ for a perfect
+# generator), how much of the data has a sample near it (coverage), and how many
 # samples have data near them (precision). It warns where precision stays high and coverage low, which is what a mode
 # collapse looks like.
 
@@ -187,14 +186,14 @@ for name in ("critic/accuracy", "program/coverage", "program/precision"):
 axes.set_xlabel("step")
 axes.set_ylim(0, 1)
 axes.legend(frameon=False)
-save("watch.png", figure)
+save("monitor.png", figure)
 last = fitted.history[-1]
 print(f"coverage {last['program/coverage']:.2f}, precision {last['program/precision']:.2f} of a batch")
 
 # %% [markdown]
-# How likely are the test images under it? The program can not say, and does say that it can not. Put normal noise on the
-# generator's output and there is a density, of *another* model, which says how wide that noise is. Its bound below, by
-# draws from the prior, is very loose: that is what a GAN's missing codes cost.
+# How likely are the test images under it? The program has no density, and raises. With normal noise on the
+# generator's output there is a density, of *another* model, with that noise. Its bound below, by draws from the prior, is
+# very loose: a GAN has no guide that finds the codes of an image.
 
 # %%
 test = digits.test.values.float()
@@ -209,17 +208,17 @@ print(
 )
 
 # %% [markdown]
-# ## A posterior that no Gaussian holds
+# ## A posterior that is not Gaussian
 #
 # Take a model with densities: $z \sim \mathcal N(0, 1)$ and $x \mid z \sim \mathcal N(z^2 + z / 5, 0.7^2)$. Someone
 # reports $x = 2$. Then $z$ was about $1.2$ or about $-1.4$, and the two are not equally likely. In one dimension the
-# posterior can be had by summing over a grid. A normal guide must choose a side, or bridge both.
+# posterior can be had by summing over a grid. A normal guide must choose one mode, or cover both and the space between.
 #
 # A guide that is a network of $x$ *and noise* can have any shape, and has no density. The ELBO wants
 # $\mathbb E_q[\log p(x, z) - \log q(z \mid x)]$; all but the last term is known, and the critic stands in for that one:
 # $T \approx \log q(z \mid x) / p(z)$. This is adversarial variational Bayes. The prior is far from the posterior, where a
-# critic is blunt, so it is better asked about a normal $r(z \mid x)$ that is fitted along: *adaptive contrast*. What stays
-# exact, $\log r - \log p$, stays exact.
+# critic is inaccurate, so the critic compares the guide with a normal $r(z \mid x)$ that is fitted along: *adaptive
+# contrast*. The rest, $\log r - \log p$, is exact.
 
 
 # %%
@@ -237,10 +236,10 @@ fit(Step(SVI(gaussian), adam(1e-2), learning_rate=falling(500)), seen, 500, prog
 torch.manual_seed(0)
 free = AVB((1,), None, 1, encoder=NoiseEncoder((1,), None, 1, noise=4, hidden=(64, 64)), decoder=Hills())
 critic = JointCritic(MLPFeatures((1,), None, (64,)), 1, (64, 64), nn.SiLU)
-game = Adversarial(free, critic, contrast=MLPEncoder((1,), None, 1, (32,)), turns=2)
+objective = Adversarial(free, critic, contrast=MLPEncoder((1,), None, 1, (32,)), turns=2)
 steps = 1500
 step = Step(
-    game,
+    objective,
     {"critic": adam(5e-3), "program": adam(3e-3)},
     average=0.998,
     learning_rate=falling(steps),
@@ -271,19 +270,20 @@ axes.legend(frameon=False)
 save("posterior.png", figure)
 
 # %% [markdown]
-# The normal guide takes one of the two and knows nothing of the other, and its ELBO does not tell. The free guide has both.
-# It is not exact: some of its draws lie in the valley, as a continuous map of noise has to cross it.
+# The normal guide has one mode and misses the other, and its ELBO does not show it. The implicit guide has both. It is not
+# exact: some of its draws lie between the modes, as a continuous map of noise has to cross it.
 #
 # ## A simulator
 #
-# Scientists have programs that draw and can not score. Here is a small one, the g-and-k distribution: a normal number bent
-# by $x = a + b\,(1 + 0.8 \tanh(z))\,(1 + z^2)^{0.2}\,z$, of which $a$ and $\log b$ are unknown, with normal priors. Fifty
-# numbers are observed. Now the *parameters* are the latent variable, shared by all examples, and they have a density on
-# both sides, which stays exact. Only $\log p(x_n \mid a, b)$ is missing. The critic takes $x$ and the parameters, learns
-# $\log q(x) / p(x \mid a, b)$ from simulations, and the guide climbs down its slope (likelihood-free variational inference).
+# Many scientific models are simulators: they can be drawn from, and have no density. Here is a small one, the g-and-k
+# distribution: a normal number bent by $x = a + b\,(1 + 0.8 \tanh(z))\,(1 + z^2)^{0.2}\,z$, of which $a$ and $\log b$
+# are unknown, with normal priors. Fifty numbers are observed. Now the *parameters* are the latent variable, shared by
+# all examples, and they have a density in model and guide, which stays exact. Only $\log p(x_n \mid a, b)$ is missing.
+# The critic takes $x$ and the parameters, learns $\log q(x) / p(x \mid a, b)$ from simulations, and the guide descends
+# its gradient (likelihood-free variational inference).
 #
-# `size` says that there are 50 observations, however often they are repeated in a batch: repeated, because simulations cost
-# nothing and the critic learns from them.
+# `size` is the number of observations, 50, though a batch repeats them: each repetition has a simulation of its own, from
+# which the critic learns.
 
 
 # %%
@@ -312,8 +312,8 @@ class GivenTheta(nn.Module):
 torch.manual_seed(0)
 observed = bent(torch.randn(50, 1), torch.tensor(1.0), torch.tensor(-0.3))
 model = HierarchicalImplicitModel(Simulator(), NormalPrior([0.0, 0.0], 1.0), NormalPosterior([0.0, 0.0], 0.5))
-game, steps = Adversarial(model, GivenTheta(), size=len(observed)), 3000
-step = Step(game, adam(5e-3), average=0.998, learning_rate=falling(steps), differentiate=Traced())
+objective, steps = Adversarial(model, GivenTheta(), size=len(observed)), 3000
+step = Step(objective, adam(5e-3), average=0.998, learning_rate=falling(steps), differentiate=Traced())
 fit(step, observed.repeat(10, 1), steps, progress=False)
 
 # %% [markdown]
@@ -355,9 +355,9 @@ axes.legend(frameon=False)
 save("simulator.png", figure)
 
 # %% [markdown]
-# The guide is near, and not exact: it errs by a part of a posterior standard deviation, which is as well as the critic knows
-# the slope of the likelihood after so many simulations. No number printed here is a bound, as a critic's estimate of a
-# divergence is none; that is why games are checked by samples, and by cases like these, whose answer is known.
+# The guide is near, and not exact: it errs by a part of a posterior standard deviation, which is as well as the critic
+# knows the slope of the likelihood after so many simulations. No number printed here is a bound, as a critic's estimate
+# of a divergence is none; adversarial fits are therefore checked by samples, and on problems whose answer is known.
 #
 # Where next: `ppmodels train gan`, `ppmodels train r3gan --data ring-8` or `ppmodels train avb` on the command line, `ALI`
 # for a GAN with an encoder, and your own implicit site, `Implicit(draw, batch_shape, event_shape)` in any Pyro program.

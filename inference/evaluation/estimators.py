@@ -1,4 +1,4 @@
-"""Estimators of log p(x) per example, which say what they are."""
+"""Estimators of log p(x) per example, each of a stated kind: exact, or a lower bound in expectation."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
     """An estimate of log p(x) and the standard error of its own noise: `(batch,)` nats each.
 
     `(1,)` of the whole dataset where the program shares sites between examples. The error of an importance-weighted bound
-    is to first order in the weights' spread: where a few weights dominate it is too small, and more particles tell.
+    is of first order in the spread of the weights: where a few weights dominate it is too small; compare more particles.
     """
 
     log_prob: Tensor
@@ -31,7 +31,7 @@ EXACT = "exact"
 
 
 class Estimator(Protocol):
-    """What gives log p(x) of a batch, and says what the number is."""
+    """Gives log p(x) of a batch, and the kind of that number."""
 
     @property
     def kind(self) -> str:
@@ -65,7 +65,7 @@ class Exact:
 
 @dataclass(frozen=True)
 class Importance:
-    """A bound on log p(x) by weighted draws from the guide; the draws are never all held at once."""
+    """A bound on log p(x) by weighted draws from the guide, made in chunks: memory does not grow with K."""
 
     particles: int
     bound: Bound = iwae
@@ -96,7 +96,10 @@ class Importance:
 
 
 def exact() -> Exact:
-    """The estimator that gives log p(x) exactly, where it can be had."""
+    """The estimator of log p(x) itself: of programs without latents, or with discrete ones that are summed out.
+
+    The evaluation raises a ProgramError where a latent site has no finite support.
+    """
     return Exact()
 
 

@@ -24,7 +24,7 @@ from inference.programs.units import log_jacobian_of, refuse_partial_observation
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a program scored on a dataset, by each estimator, in nats."""
+    """A program's log p(x) on a dataset by each estimator, in nats."""
 
     log_prob: dict[str, Tensor]
     """By estimator: `(examples,)` float64; `(1,)`, the whole dataset's, where the program shares sites."""
@@ -39,7 +39,7 @@ class Evaluation:
     """Values per example of the only observed site, where that is discrete."""
     per_example: bool = True
     without_bits: str = ""
-    """Why bits per dimension are not to be had, where they are not."""
+    """Why there are no bits per dimension; empty where there are."""
 
     def mean(self, name: str) -> float:
         """The mean log-likelihood per example, in nats (the dataset's, where nothing can be had per example)."""
@@ -48,7 +48,7 @@ class Evaluation:
     def standard_error(self, name: str) -> float:
         """The standard error of the mean, in nats.
 
-        Over the examples, which holds their estimates' noise too; of a dataset's single number, its noise alone.
+        Over the examples, and so with the noise of their estimates; of a dataset's single number, its noise alone.
         """
         values = self._values(name)
         if len(values) == 1:
@@ -82,7 +82,7 @@ class Evaluation:
         """The paired mean difference from another evaluation on the same examples, and its standard error, in nats.
 
         `than` is the other's estimate, `name` by default. Besides numbers of one kind and setting, an exact one compares
-        with a lower bound; the side of the bound is then in truth better by the bound's gap, which is not known.
+        with a lower bound; the true difference then favours the bounded program by the bound's gap, which is unknown.
 
         Raises:
             ProgramError: the two were measured on different data, or by estimators of different settings.
@@ -167,7 +167,7 @@ def evaluate(
                 reseed(mix(seed, index, position))
                 estimate = _estimated(estimator, program, batch)
                 log_prob = estimate.log_prob.double().cpu()
-                examples = len(batch[0]) // len(log_prob)  # a number that is the whole dataset's stands for them all
+                examples = len(batch[0]) // len(log_prob)  # a number of the whole dataset counts all its examples
                 found[name].append((log_prob + examples * log_jacobian, estimate.error.double().cpu()))
     if not description:
         description = {"data": whole.hexdigest()[:12]}
@@ -206,7 +206,7 @@ def _estimated(estimator: Estimator, program: Program, batch: tuple[Tensor, ...]
 
 
 def _data(measured_on: Mapping[str, str | int]) -> dict[str, str | int]:
-    """What two numbers must share; how a program was given the data, standardised or not, changes no number's units."""
+    """The data that two numbers must share; standardisation is left out, as all numbers are in the data's own units."""
     return {name: value for name, value in measured_on.items() if name != "standardised"}
 
 
@@ -215,7 +215,7 @@ def _finite(value: float) -> float | None:
 
 
 def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]:
-    """The mean difference and its standard error; of two single numbers, an upper bound on it from their own errors."""
+    """The mean difference and its standard error; for two single numbers, an upper bound on it from their own errors."""
     paired = first - second
     spread = paired.std() / math.sqrt(len(paired)) if len(paired) > 1 else error[0]
     return float(paired.mean()), float(spread)
@@ -225,7 +225,7 @@ _POINT = "log joint at a point estimate, no bound"
 
 
 def _add(digest: "hashlib._Hash", batch: tuple[Tensor, ...]) -> None:
-    """What a number was measured on, where nobody says: the data themselves."""
+    """Adds a batch to the digest that names data without a description."""
     for tensor in batch:
         laid_out = tensor.cpu().clone(memory_format=torch.contiguous_format)
         digest.update(laid_out.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What kind of number log p(x) is for a program: whose, of what, in which unit, and whether by weights at all."""
+"""What kind of number log p(x) is for a program: per example or not, discrete or a density, a point estimate or not."""
 
 import math
 from typing import Any, NamedTuple
@@ -21,16 +21,16 @@ class Likelihood(NamedTuple):
     dimensions: int | None
     """Values per example of the only observed site, where that is discrete."""
     without_bits: str
-    """Why bits per dimension are not to be had; empty where they are."""
+    """Why there are no bits per dimension; empty where there are."""
     kind: str
     dataset: int
-    """The size of the dataset that a number of the whole stands for."""
+    """The dataset's size, as the batch plate has it."""
     point: bool
-    """Whether the guide puts a continuous latent at one value, so that weights are no weights."""
+    """Whether the guide puts a continuous latent at one value, so that the weights bound nothing."""
 
 
 def likelihood_of(program: Program, batch: Batch) -> Likelihood:
-    """What kind of number log p(x) is, as the sites of one batch tell.
+    """What kind of number log p(x) is, read from the sites of one batch.
 
     Raises:
         ProgramError: the program draws its own subsample of the batch.
@@ -58,7 +58,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
 
 
 def _without_bits(observed: dict[str, Site], per_example: bool) -> str:
-    """Why the nats of a program are not those of so many discrete values."""
+    """Why a program has no bits per dimension; empty where it has."""
     if not per_example:
         return "latents are shared by all examples, and the number is the whole dataset's"
     if len(observed) != 1:
@@ -80,7 +80,7 @@ def _is_discrete(site: Site) -> bool:
 
 
 def _variables(site: Site) -> int:
-    """How many discrete variables a site has in all; 0 where a value is not told from its neighbours in the event."""
+    """How many discrete variables a site has in all; 0 where its events are joint, as counts of a multinomial are."""
     support, value = site["fn"].support, site["value"]
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -90,7 +90,7 @@ def _variables(site: Site) -> int:
 
 
 def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
-    """Whether a continuous latent has one value, which no random draw of the guide is behind."""
+    """Whether the guide puts a continuous latent at a value that depends on no random draw."""
     guide, model = random_sites(run.guide), random_sites(run.model)
     points = [
         name
@@ -105,12 +105,12 @@ def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
         random = all(_follows(drawn[name]["value"], following.draws) for name in points)
     if not random:
         return True
-    # Fewer random numbers than latents leave some of these to the others.
+    # With fewer random numbers than latents, some latents are functions of the others.
     return sum(_unconstrained_size(model[name]) for name in points) > sum(map(Tensor.numel, following.draws))
 
 
 class _Following(Messenger):
-    """Makes the auxiliary draws of a guide leaves, so that it can be asked what is a function of them."""
+    """Makes the auxiliary draws of a guide leaves, so that autograd shows which values depend on them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,4 +134,4 @@ def _unconstrained_size(site: Site) -> int:
     try:
         return math.prod(biject_to(site["fn"].support).inverse_shape(shape))
     except NotImplementedError:
-        return 0  # of no known coordinates, so that they can not be counted
+        return 0  # no known unconstrained coordinates to count

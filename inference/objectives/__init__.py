@@ -1,1 +1,1 @@
-"""What a program is fitted by: variational bounds and adversarial objectives, one a file."""
+"""Objectives, one a file: variational bounds and adversarial objectives."""

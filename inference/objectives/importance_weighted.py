@@ -1,4 +1,4 @@
-"""Importance-weighted variational inference: any bound on several particles, by the gradient of one's choice."""
+"""Importance-weighted variational inference: any bound on several particles, by a choice of gradient estimators."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -34,14 +34,15 @@ class ImportanceWeighted(Objective):
     """Fits a program by a bound on K weighted draws per example; the loss is minus the bound, in nats per example.
 
     Weights are per example and unscaled, so a subsampled plate changes nothing. Latents without reparameterised draws
-    are credited leave-one-out (see `surrogate`), which needs K ≥ 2; the others follow `gradient`.
+    are credited leave-one-out (Mnih & Rezende 2016, arXiv 1602.06725), which needs K ≥ 2; the others follow `gradient`.
+    With K draws and the default bound it is the IWAE (Burda et al. 2016, arXiv 1509.00519).
 
     Args:
         program: an `nn.Module` with `model` and `guide`.
         bound: `(particles, batch)` log-weights to `(batch,)` nats: `iwae`, `elbo`, `renyi(alpha)`, or your own.
         particles: K.
         beta: the weight of log p(z) - log q(z | x) in training (Higgins et al. 2017), a number or a function of the
-            step; evaluation never sees it.
+            step; evaluation does not use it.
         gradient: how the gradient reaches reparameterised draws.
 
     Raises:
@@ -132,7 +133,7 @@ class ImportanceWeighted(Objective):
         return drawn._replace(prior=beta * drawn.prior, posterior=beta * drawn.posterior, shared=shared)
 
     def _through_the_draws(self, examples: tuple[Tensor, ...]) -> Terms:
-        """Terms of draws whose log q has no gradient but through the draws themselves."""
+        """Terms in which log q has a gradient through the draws alone."""
         latents = draw(self.program, examples, self.particles)
         still = [name for name, value in latents.items() if not value.requires_grad]
         if not latents or still:

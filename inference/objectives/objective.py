@@ -15,18 +15,18 @@ from inference.programs.traces import runs
 
 
 class Player(NamedTuple):
-    """What is fitted by one optimizer: parameters, the loss that they lower, and how often they move in a step."""
+    """What one optimizer fits: parameters, their loss, and the number of their updates in a step."""
 
     parameters: list[nn.Parameter]
     loss: Callable[[Batch], Tensor]
     """The mean over the batch, as a 0-d tensor with its graph."""
     turns: int = 1
     log_density: bool = False
-    """Whether the loss has minus a log-density of the data as a term of weight 1, and so their units."""
+    """Whether the loss contains minus a log density of the data with weight 1, and so depends on their units."""
 
 
 class Objective(nn.Module, ABC):
-    """What a program is fitted by. One player in variational inference; two in a GAN or wake-sleep.
+    """What a program is fitted by: one player in variational inference, two in a GAN.
 
     Args:
         program: an `nn.Module` with `model` and `guide`.
@@ -46,14 +46,14 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def players(self) -> dict[str, Player]:
-        """The players by name, in the order in which they move."""
+        """The players by name, in the order of their turns."""
 
     def schedule(self, step: int) -> None:
-        """Sets what the losses read at this step. A schedule lives in a 0-d buffer, so that a traced graph sees it."""
+        """Sets scheduled values for this step. They are 0-d buffers, so that a traced graph reads them."""
         return None
 
     def monitor(self, batch: Batch) -> dict[str, Tensor]:
-        """What is worth a look beside the losses, as 0-d tensors by name; recorded by `fit`, and changing nothing."""
+        """Metrics beside the losses, as 0-d tensors by name, which `fit` records; nothing is changed."""
         return {}
 
     def prepare(self, batch: Batch) -> None:
@@ -63,7 +63,7 @@ class Objective(nn.Module, ABC):
             runs(self.program, as_batch(batch))
 
     def scope(self, batch: tuple[Tensor, ...]) -> Scope:
-        """What the program takes a batch for, by a run that changes nothing: `Step` asks at each new shape."""
+        """How the program relates a batch to its dataset, by a run that changes nothing; `Step` asks at each new shape."""
         return scope(self.program, batch)
 
     def check(self, batch: Batch) -> None:
@@ -78,7 +78,7 @@ class Objective(nn.Module, ABC):
 
 
 def factor(name: str, step: int, value: float) -> float:
-    """What a schedule gave for a step, as a finite number of at least 0.
+    """A schedule's value at a step, as a finite number of at least 0.
 
     Raises:
         ProgramError: it is something else.

@@ -9,9 +9,9 @@ from inference.programs.terms import Terms
 def bound_per_example(bound: BoundFunction, drawn: Terms) -> Tensor:
     """The bound's mean over examples, in nats, as a scalar with an unbiased gradient.
 
-    A draw without reparameterisation is credited with the part of the bound that depends on it. That is its own example's,
-    and of a site that all examples share it is everything. Beside shared sites only the ELBO has parts, as a sum over
-    examples; other bounds are credited whole.
+    A draw without reparameterisation is credited with the part of the bound that depends on it: a local draw with its own
+    example's part, a shared draw with the whole. Beside shared sites only the ELBO is a sum over examples; for other bounds
+    every draw is credited with the whole.
     """
     shared = drawn.shared
     if shared is None or bound != elbo or not shared.come_first or not drawn.score.requires_grad:

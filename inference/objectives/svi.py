@@ -34,7 +34,7 @@ class SVI(Objective):
         particles: draws per example of the default estimator.
 
     Raises:
-        ProgramError: the estimator is not an instance, or is one whose loss has no meaning here.
+        ProgramError: the estimator is not an instance, or has no differentiable loss of its own.
     """
 
     def __init__(self, program: Program, estimator: ELBO | None = None, particles: int = 1) -> None:
@@ -55,9 +55,9 @@ class SVI(Objective):
         """Minus the ELBO per example, in nats."""
         examples = as_batch(batch)
         if self.estimator is not None:
-            with executing(self.program), _Plates() as heard:
+            with executing(self.program), _Plates() as plates:
                 loss = self.estimator.differentiable_loss(self.program.model, self.program.guide, *examples)
-            return loss / heard.dataset_size(len(examples[0]))
+            return loss / plates.dataset_size(len(examples[0]))
         return -bound_per_example(elbo, terms_of(runs(self.program, examples, self.particles)))
 
     def check(self, batch: Batch) -> None:
@@ -66,7 +66,7 @@ class SVI(Objective):
 
 
 class _Plates(Messenger):
-    """Hears of the plates of a program that an estimator runs, one of which says how many examples the dataset has."""
+    """Records the plates of a program that an estimator runs; the batch plate has the dataset's size."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an AutoGuide drew where its latent sites have given values: its auxiliary draws, in unconstrained coordinates."""
+"""The auxiliary draws of an AutoGuide, in unconstrained coordinates, that give its latent sites given values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def auxiliary_values(guide: AutoGuide, given: Values) -> dict[str, Tensor]:
     """The values of the sites that the guide draws at random, by name; those of its point estimates are the given ones.
 
     Raises:
-        ProgramError: the guide is of a kind whose draws can not be told from the latents.
+        ProgramError: the draws of a guide of this kind can not be computed from the latents.
     """
     if isinstance(guide, AutoGuideList):
         parts: list[Any] = list(guide)
@@ -34,8 +34,8 @@ def auxiliary_values(guide: AutoGuide, given: Values) -> dict[str, Tensor]:
     if type(guide) is AutoNormal:
         return {f"{name}_unconstrained": _unconstrained(site, given(name, site)) for name, site in sites.items()}
     raise ProgramError(
-        f"the guide is a {type(guide).__name__}, whose draws can not be told from given latents, so that their log q is not "
-        "available. For log p(x, z) alone use log_joint(program, batch, latents)."
+        f"the guide is a {type(guide).__name__}, whose draws can not be computed from given latents, so that their "
+        "log q is not available. For log p(x, z) alone use log_joint(program, batch, latents)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The caches of transforms, which know nothing of weights that have changed since they were filled."""
+"""The caches of transforms, which go stale when weights change."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from inference.programs.sites import layers
 
 
 class FreshTransforms(Messenger):
-    """Empties the cache of every transform that a run meets, once, so that draws of this run keep their way back."""
+    """Empties the cache of every transform once per run, when the run first meets it; draws of this run stay cached."""
 
     def __init__(self, program: object) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class FreshTransforms(Messenger):
 
 
 def empty_caches(distribution: object) -> None:
-    """Lets a transformed distribution find the way back from a value anew, by its weights as they are now."""
+    """Empties the caches of a distribution's transforms, so that inverses are computed by the weights as they are now."""
     for transform in _transforms(distribution):
         _empty(transform)
 
@@ -49,7 +49,7 @@ def _empty(transform: Transform) -> None:
 
 
 def _parts(transform: Any) -> list[Any]:
-    """What a transform is made of."""
+    """The transforms that a transform is composed of."""
     if isinstance(transform, _InverseTransform):
         return [transform._inv]
     inner = [transform.base_transform] if hasattr(transform, "base_transform") else []

@@ -29,7 +29,7 @@ def check(program: Program, batch: Batch) -> None:
     Raises:
         ProgramError: the first fault found, with the site, what was expected, what came, and what to do.
     """
-    with own_noise(0):  # what is only looked at draws nothing of the caller's
+    with own_noise(0):  # a check leaves the caller's generators as they are
         if _is_enumerated(program, as_batch(batch)):
             check_sites(program, batch, own_densities=False)
             return
@@ -91,7 +91,7 @@ def check_values(run: Run) -> None:
 
 
 def check_batch(program: Program, batch: Batch) -> None:
-    """The part of `check` that needs no run: that the program can be called with this batch, and the data are finite.
+    """The part of `check` that needs no run: whether the program takes this batch, and whether the data are finite.
 
     Raises:
         ProgramError: the first fault found.
@@ -132,18 +132,18 @@ def check_gradients(loss: Tensor, held: list[nn.Parameter], program: object) -> 
 
 
 def first_non_finite(program: Program, batch: Batch) -> str | None:
-    """Where a program first leaves the finite numbers on this batch, in words; None where every site is finite."""
+    """The first site that is not finite on this batch, described in words; None where every site is finite."""
     with torch.no_grad(), pyro.validation_enabled(False), without_store():
         try:
             run = runs(program, batch)[0]
         except ProgramError as error:
             return str(error)
-    for side, trace in (("guide", run.guide), ("model", run.model)):
+    for part, trace in (("guide", run.guide), ("model", run.model)):
         for name, site in random_sites(trace).items():
             with torch.no_grad(), pyro.validation_enabled(False):
                 fault = _non_finite(site)
             if fault:
-                return f"the first such site is {name!r} of the {side} ({type(site['fn']).__name__}): {fault}"
+                return f"the first such site is {name!r} of the {part} ({type(site['fn']).__name__}): {fault}"
     return None
 
 
@@ -175,22 +175,22 @@ def _is_enumerated(program: Program, batch: tuple[Tensor, ...]) -> bool:
 
 
 def _check_interface(program: Program, batch: tuple[Tensor, ...]) -> None:
-    for side in ("model", "guide"):
-        function = getattr(program, side, None)
+    for part in ("model", "guide"):
+        function = getattr(program, part, None)
         if not callable(function):
             raise ProgramError(
-                f"a program has callable `model` and `guide`; this {type(program).__name__} has no `{side}`. Wrap Pyro "
+                f"a program has callable `model` and `guide`; this {type(program).__name__} has no `{part}`. Wrap Pyro "
                 "functions as Pair(model, guide); a program without latents has a guide that draws nothing."
             )
         try:
             inspect.signature(function).bind(*batch)
         except TypeError as error:
             raise ProgramError(
-                f"the {side} cannot be called with the batch's {len(batch)} tensors ({error}); its signature is "
+                f"the {part} cannot be called with the batch's {len(batch)} tensors ({error}); its signature is "
                 f"{inspect.signature(function)}. Give the batch as many tensors as model and guide take."
             ) from None
         except ValueError:
-            pass  # a callable without a signature: calling it will tell
+            pass  # a callable without a signature is checked when it is called
 
 
 def check_finite(batch: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What a program takes a batch for: a part of its dataset, the whole of it, or rows that its guide has values for."""
+"""How a program relates a batch to its dataset: a part, the whole, or the rows for which its guide has parameters."""
 
 from typing import NamedTuple
 
@@ -16,18 +16,18 @@ _ROWS = 4
 
 
 class Scope(NamedTuple):
-    """What a program makes of a batch beside its examples."""
+    """How a program relates a batch to its dataset."""
 
     shared: tuple[str, ...]
     """The sites that all examples of the dataset share."""
     size: int
     """The number of examples in the dataset, as the batch plate says."""
     by_place: tuple[str, ...]
-    """What in the guide belongs to places in the batch, whatever example lies there: parameters, or one joint draw."""
+    """Parameters or joint draws of the guide that belong to positions in the batch, whatever example stands there."""
 
 
 def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
-    """Runs the program on a batch, which changes nothing in it, to see what it takes the batch for."""
+    """Runs the program on a batch, which changes nothing in it, to see how it relates the batch to its dataset."""
     with buffers_kept(program), own_noise(0):
         with torch.no_grad():
             run = runs(program, batch)[0]
@@ -56,7 +56,7 @@ def _disjoint(entries: Tensor) -> bool:
 
 @torch.enable_grad()
 def _entries(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """By parameter or shared draw of the guide, on which of its entries the first rows depend: `(rows, entries)`."""
+    """For each parameter or shared draw of the guide, its entries that each of the first rows needs: `(rows, entries)`."""
     with own_noise(0):
         run = guide_runs(program, batch)[0]
     sites = random_sites(run.guide)
@@ -77,7 +77,7 @@ def _entries(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 
 def _by_row(run: Run, site: Site) -> Tensor:
-    """A number for each row that depends on what the site's draw there does: `(batch,)`."""
+    """A number for each row that depends on the site's value and density there: `(batch,)`."""
     distribution, value = site["fn"], site["value"]
     parts = [(value, distribution.event_dim)] if value.is_floating_point() else []
     if not is_implicit(distribution):

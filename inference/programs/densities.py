@@ -1,4 +1,4 @@
-"""The log density of a site's value, and what it counts for per example."""
+"""The log density of a site's value, and its sum per example."""
 
 import math
 

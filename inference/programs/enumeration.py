@@ -41,9 +41,9 @@ def summed_out(program: Program, batch: Batch) -> Tensor:
 
 
 def assignment_runs(program: Program, batch: Batch, particles: int, latents: Latents) -> list[Run]:
-    """The model, its given latents as they are, its sites of finite support drawn from p(k | x, z).
+    """Runs of the model at given latents z, its sites k of finite support drawn from p(k | x, z).
 
-    By the backward pass of the contraction that sums them out.
+    They are drawn in the backward pass of the contraction that sums them out.
     """
 
     def once(examples: tuple[Tensor, ...], copies: tuple[Tensor, ...], given: Latents | None) -> tuple[Trace, Trace]:

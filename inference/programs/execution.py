@@ -18,7 +18,7 @@ Latents = Mapping[str, Tensor]
 
 
 class Run(NamedTuple):
-    """One execution of a program; its traces cover `particles` copies of the batch, one after the other."""
+    """One execution of a program; its traces cover `particles` copies of the batch, concatenated along its axis."""
 
     guide: Trace
     model: Trace
@@ -27,7 +27,7 @@ class Run(NamedTuple):
     batch: tuple[Tensor, ...] = ()
     """What the model was called with."""
     written: tuple[int, ...] = ()
-    """The places of the tensors in the batch that the program wrote into."""
+    """The indices of the tensors in the batch that the program wrote into."""
 
     @property
     def examples(self) -> int:
@@ -65,12 +65,12 @@ class Run(NamedTuple):
 
 
 Once = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Latents | None], tuple[Trace, Trace]]
-"""Guide and model of a program, run for a batch and so many copies of it laid along its axis."""
+"""Runs guide and model of a program, given a batch and its copies concatenated along the batch axis."""
 
 
 @contextmanager
 def executing(program: object) -> Iterator[None]:
-    """Runs a program's code by its weights as they are now, each row with its own parameters, without Pyro's store."""
+    """A block that runs a program with fresh transforms, rows indexed by its own subsample, and without Pyro's store."""
     with without_store(), FreshTransforms(program), GivenSubsamples():
         yield
 
@@ -120,14 +120,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 _SHAPES = ("shape", "size", "dimension", "broadcast", "match", "batch", "rows", "length", "index", "examples")
-"""What the message of an error speaks of where a program was written for one batch length."""
+"""Words in the message of an error that a program written for one batch length raises."""
 
 
 def may_be_of_tiling(error: Exception) -> bool:
-    """Whether an error can come of the batch's length; if it does not, the single runs that follow meet it again.
+    """Whether an error can come from the batch's length. If it does not, the single runs that follow raise it again.
 
-    An error that depends on a draw (a matrix that has no Cholesky factor, a NaN) may not lead there: only the draws that
-    went well would count.
+    An error that depends on a draw (a matrix without a Cholesky factor, a NaN) must not lead there: only the draws without
+    an error would count.
     """
     if isinstance(error, ProgramError | IndexError | AssertionError):
         return True
@@ -136,7 +136,7 @@ def may_be_of_tiling(error: Exception) -> bool:
     ):
         return False
     cause: BaseException = error
-    while cause.__cause__ is not None:  # Pyro tells the shapes of all sites beside any error
+    while cause.__cause__ is not None:  # Pyro adds the shapes of all sites to any error
         cause = cause.__cause__
     said = str(cause).lower()
     of_values = "to satisfy the constraint" in said or "within the support" in said

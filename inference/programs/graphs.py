@@ -1,4 +1,4 @@
-"""A function of tensors traced once, so that its arithmetic can be run again without the Python that made it."""
+"""A function of tensors traced once, so that its operations can be run again without Python."""
 
 from collections.abc import Callable
 
@@ -16,15 +16,15 @@ def graph_of(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, 
     What Python decides in that one run is fixed: loops, branches, floats, the training mode.
 
     Raises:
-        ProgramError: the function looks at values (`.item()`, `if tensor:`), which no graph can follow.
+        ProgramError: the function reads values (`.item()`, `if tensor:`), which no graph can follow.
     """
     # Fake tensors draw no noise and train no running average while the function is being traced.
     tracer = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
-        with pyro.validation_enabled(False):  # it looks at values
+        with pyro.validation_enabled(False):  # validation reads values
             return tracer(*inputs)
     except RuntimeError as error:
         raise ProgramError(
-            f"the program cannot be traced ({type(error).__name__}): it looks at values while it runs. Use the default, "
+            f"the program cannot be traced ({type(error).__name__}): it reads values while it runs. Use the default, "
             "Step(..., differentiate=backward)."
         ) from error

@@ -1,4 +1,4 @@
-"""Random numbers as a function of where a run stands, not of what was drawn before."""
+"""Random numbers as a function of the step of a run, not of what was drawn before."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -49,7 +49,7 @@ class Pair(nn.Module):
             )
         self._functions: dict[str, Callable[..., Any]] = {"model": model, "guide": guide or _draws_nothing}
         if _is_autoguide(guide):
-            # It traces the model out of sight of any handler but those that `self.model` itself brings.
+            # It traces the model beyond the reach of all handlers but those of `self.model` itself.
             with without_store():
                 self._functions["guide"] = self._functions["guide"](self.model)
         owners = chain.from_iterable(map(_owners, self._functions.values()))
@@ -66,7 +66,7 @@ class Pair(nn.Module):
 
     @property
     def tiles(self) -> bool:
-        """Whether particles may be laid along the batch axis: an AutoGuide remembers the batch length it first met."""
+        """Whether particles may be laid along the batch axis; an AutoGuide keeps the batch length of its first call."""
         return self.autoguide is None
 
     def model(self, *batch: Tensor) -> Any:
@@ -102,7 +102,7 @@ class Pair(nn.Module):
         return found
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy, or what was pickled: it can be looked at, but not run where it would compute with other networks."""
+        """A copied or unpickled pair can not run plain functions: they would compute with the original's networks."""
         super().__setstate__(state)
         if len(self.modules_used) and any(map(_is_plain_function, self._functions.values())):
             self._functions = {"model": _refuse_to_run_a_copy, "guide": _refuse_to_run_a_copy}
@@ -136,7 +136,7 @@ class Pair(nn.Module):
 
 
 def arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The batch by the names that the model has for it."""
+    """The tensors of the batch by the model's argument names."""
     written = program._functions["model"] if isinstance(program, Pair) else program.model
     named = inspect.signature(written).parameters.values()
     return dict(zip([each.name for each in named if each.kind is not each.VAR_POSITIONAL], batch, strict=False))
@@ -187,7 +187,7 @@ def _draws_nothing(*batch: Tensor) -> None:
 
 
 def _owners(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is, belongs to, is bound to or names, also through Pyro's handlers."""
+    """The modules that a function is, is a method of, is bound to or refers to, also through Pyro's handlers."""
     inner = inspect.unwrap(function)
     bound = inner.args if isinstance(inner, partial) else ()
     candidates = [inner, getattr(inner, "__self__", None), *bound]

@@ -1,4 +1,4 @@
-"""What a program draws: from its prior, its guide, and its model given latents."""
+"""Draws from a program: from its prior, its guide, and its model given latents."""
 
 import warnings
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tenso
     with torch.no_grad(), evaluating(program):
         found = runs(program, batch, draws)
         if len(found) < draws and not all(map(found[0].is_local, _deterministic(found[0]).values())):
-            # A value that is of all examples must not be one of all particles.
+            # A value shared by all examples must not be shared by all particles.
             found = [run for _ in range(draws) for run in runs(program, batch)]
         return _together([run.values(_drawn(run)) | _following(run, len(as_batch(batch)[0])) for run in found])
 
@@ -129,7 +129,9 @@ def _mean(name: str, site: Site) -> Tensor:
         mean: Tensor | None = site["fn"].mean
     except NotImplementedError:
         mean = None
-    if mean is None or not bool(mean.isfinite().all()):  # torch's word for none, as of Categorical and Cauchy
+    if mean is None or not bool(
+        mean.isfinite().all()
+    ):  # torch gives NaN where there is no mean, as for Categorical and Cauchy
         raise NoMean(
             f"the distribution of site {name!r} ({type(site['fn']).__name__}) has no mean in closed form. Average draws: "
             "`reconstruct`, or `sample`."

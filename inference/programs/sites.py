@@ -1,4 +1,4 @@
-"""What the sites of a trace are: random or not, of which distribution, in which plates."""
+"""The sites of a trace: whether they are random, their distributions, their plates."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Plates over part of a data set: which rows are at hand, where a program names them itself."""
+"""Plates over part of a dataset whose rows the program gives itself: `pyro.plate(..., subsample=indices)`."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class GivenSubsamples(Messenger):
-    """Indexes `pyro.param` and `pyro.subsample` by the rows of a plate that has as many as the data set, in any order.
+    """Indexes `pyro.param` and `pyro.subsample` by the rows of a plate that has as many as the dataset, in any order.
 
-    Pyro takes so many rows for all of them in their own order, and indexes nothing. They need not be: copies of a batch,
-    one for each particle, can be just as long, and so can a shuffled data set.
+    Pyro takes as many rows as the dataset has for all of them in order, and indexes nothing. They need not be: a batch
+    repeated for each particle can be just as long, and so can a shuffled dataset.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class GivenSubsamples(Messenger):
 
     def _pyro_post_sample(self, message: Any) -> None:
         if site_is_subsample(message) and message["name"] not in self.rows:
-            self.in_order[message["name"]] = message["value"]  # Pyro's own, which the model gets from the guide
+            self.in_order[message["name"]] = message["value"]  # drawn by Pyro; the model gets these from the guide
 
     def _pyro_post_param(self, message: Any) -> None:
         self._index(message)

@@ -1,4 +1,4 @@
-"""The log densities of a program's draws: what every bound, weight and gradient estimator is made of."""
+"""The log densities of a program's draws, of which every bound, weight and gradient estimator is made."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import dropwhile
@@ -32,7 +32,7 @@ class Shared(NamedTuple):
     size: int
     """The number of examples in the dataset, of which the batch is a sample."""
     come_first: bool = False
-    """Whether model and guide have them before all local latents, so that they depend on none of these."""
+    """Whether model and guide draw them before all local latents, so that they depend on none of these."""
 
 
 class Terms(NamedTuple):
@@ -105,7 +105,7 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
 
 
 def terms_of(found: list[Run]) -> Terms:
-    """The log densities of runs that are at hand, whose observations nobody has judged: a step's, on data that are known."""
+    """The log densities of given runs, without a check of what they observe: a training step's data are checked already."""
     pieces = [_terms_of(run, *latent_sites(run)) for run in found]
     return pieces[0] if len(pieces) == 1 else _stacked(pieces)
 
@@ -120,7 +120,7 @@ def refuse_outside(run: Run) -> None:
 def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites.
 
-    The guide is not run, so that any will do.
+    The guide is not run.
 
     Raises:
         ProgramError: the latents are not those of the model, and what `terms` raises of its sites.
@@ -217,7 +217,7 @@ def _terms_of(run: Run, latent: Mapping[str, Site], guide: Mapping[str, Site]) -
 
 
 def _come_first(run: Run, sites: Sequence[Site]) -> bool:
-    """Whether no shared site comes after a latent one of the examples, on whose draws it could depend."""
+    """Whether no shared site comes after a local latent one, on whose draws it could depend."""
     after = dropwhile(lambda site: site["is_observed"] or not run.is_local(site), sites)
     return all(map(run.is_local, after))
 

@@ -47,7 +47,7 @@ def joint_runs(program: Program, batch: Batch, latents: Latents) -> list[Run]:
 
 
 def _tiles(program: Program) -> bool:
-    """Whether a guide may be run on several copies of the batch, one after the other."""
+    """Whether a guide may be run on several copies of the batch, concatenated along its axis."""
     return getattr(program, "tiles", True)
 
 
@@ -126,7 +126,7 @@ def _guide_trace(
 
 
 class _Given(Messenger):
-    """Gives latent sites their values, from `(particles, batch, ...)` to where the site's plates lie."""
+    """Gives latent sites their values `(particles, batch, ...)`, laid out as the site's plates are."""
 
     def __init__(self, latents: Latents, rows: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The units of the data: batches of rescaled values carry the Jacobian, so that numbers are of the data as they were."""
+"""Numbers in the units of the data: batches of rescaled values carry the Jacobian of the rescaling."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from inference.programs.traces import runs
 
 
 def log_jacobian_of(batches: object) -> float:
-    """What a log-density of the batches' values lacks to be one of the data in their own units, in nats per example.
+    """What to add to a log density of the batches' values to have it in the data's own units, in nats per example.
 
     Read from a `log_jacobian` that they carry; 0 where they carry none.
     """
@@ -21,7 +21,7 @@ def log_jacobian_of(batches: object) -> float:
 def refuse_partial_observation(program: Program, batch: Batch) -> None:
     """Raises a ProgramError unless each value of the first tensor of a batch is observed, once and under a density.
 
-    The Jacobian of all values counts only there; of a regression it would count covariates, whose density nobody asked for.
+    The Jacobian of all values counts only there; in a regression it would count covariates, which have no density.
     """
     x = as_batch(batch)[0]
     run = runs(program, batch)[0]
@@ -30,7 +30,7 @@ def refuse_partial_observation(program: Program, batch: Batch) -> None:
     if len(densities) != len(observed) or sum(densities) // run.plate.size != x[0].numel():
         raise ProgramError(
             f"the data were rescaled, and their {x[0].numel()} values an example are not what the program observes: "
-            f"{sum(densities) // run.plate.size} under a density and without a mask. So it can not be told by how much "
+            f"{sum(densities) // run.plate.size} under a density and without a mask. So it is not known by how much "
             "its numbers change with the units. Give the data in their own units: load(…, standardise=False), "
             "Recipe(standardise=False)."
         )

@@ -1,4 +1,4 @@
-"""Values against the distributions that score them: of the whole shape, and inside the support."""
+"""Whether values fit the distributions that score them: the whole event shape, no broadcasting, inside the support."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def in_support(distribution: Any, value: Tensor) -> Tensor | None:
 def check_support(name: str, site: Site, part: Tensor | None = None) -> None:
     """Raises a ProgramError where a site has values outside its distribution's support, naming the first.
 
-    `part` holds all values that differ, where the site holds copies of them.
+    `part` holds the values without their copies, where the site holds copies of the same values.
     """
     fn, mask = site["fn"], site["mask"]
     if not isinstance(site["value"], Tensor) or mask is False:
@@ -102,7 +102,7 @@ def rounding_is_harmless(distribution: Any) -> bool:
     inner = distribution
     while isinstance(inner, _WRAPPERS):
         inner = inner.base_dist
-    declared = getattr(type(inner), "support", None)  # where it is the same for all of a kind, it is quick to know
+    declared = getattr(type(inner), "support", None)  # quick where the support does not depend on parameters
     is_common = isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
     support: Any = declared if is_common else _support_of(inner)
     while hasattr(support, "base_constraint"):

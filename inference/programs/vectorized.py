@@ -14,17 +14,17 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 
 
 class NotVectorizable(RuntimeError):
-    """The guide has to be run on every particle's own copy of the batch."""
+    """The guide has to be run on a copy of the batch for each particle."""
 
 
 class VectorizedDistribution(TorchDistribution):
-    """A distribution over `particles` copies of a batch, side by side along its batch axis."""
+    """A distribution over `particles` copies of a batch, concatenated along its batch axis."""
 
     arg_constraints = {}  # noqa: RUF012  # torch's own form
 
     def __init__(self, base: Any, particles: int, axis: int) -> None:
         self.base_dist, self.particles = base, particles
-        self.axis = axis + len(base.batch_shape)  # from the left: the events' axes come behind it
+        self.axis = axis + len(base.batch_shape)  # counted from the left, before the event axes
         shape = list(base.batch_shape)
         shape[self.axis] *= particles
         super().__init__(torch.Size(shape), base.event_shape, validate_args=False)
@@ -39,11 +39,11 @@ class VectorizedDistribution(TorchDistribution):
         return self.base_dist.support
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
-        return self._side_by_side(self.base_dist.sample((*sample_shape, self.particles)), len(sample_shape))
+        return self._concatenated(self.base_dist.sample((*sample_shape, self.particles)), len(sample_shape))
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         stacked = self.base_dist.rsample((*sample_shape, self.particles))
-        value = self._side_by_side(stacked, len(sample_shape))
+        value = self._concatenated(stacked, len(sample_shape))
         self._drawn = value, stacked
         return value
 
@@ -51,12 +51,12 @@ class VectorizedDistribution(TorchDistribution):
         left = value.dim() - len(self.batch_shape) - len(self.event_shape)  # axes of a sample shape
         axis = left + self.axis
         if self._drawn is not None and value is self._drawn[0]:
-            stacked = self._drawn[1]  # a flow knows the way back from its own draw
+            stacked = self._drawn[1]  # a flow has cached the inverse of its own draw
         else:
             stacked = value.unflatten(axis, (self.particles, -1)).movedim(axis, left)
-        return self._side_by_side(self.base_dist.log_prob(stacked), left)
+        return self._concatenated(self.base_dist.log_prob(stacked), left)
 
-    def _side_by_side(self, stacked: Tensor, left: int) -> Tensor:
+    def _concatenated(self, stacked: Tensor, left: int) -> Tensor:
         return stacked.movedim(left, left + self.axis).flatten(left + self.axis, left + self.axis + 1)
 
 

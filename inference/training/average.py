@@ -13,13 +13,13 @@ State = dict[str, Tensor]
 class Average:
     """A running average of a module's parameters.
 
-    Buffers are the latest. They are no weights: the power iteration of a spectral norm averages to a vector that is
-    none, and the running statistics of a BatchNorm are averages already.
+    Buffers are copied. They are no weights: an average of a spectral norm's vectors is no singular vector, and the
+    running statistics of a BatchNorm are averages already.
 
     Args:
         module: what is averaged.
         decay: the weight of the past, between 0 and 1. Early on, (1 + n) / (10 + n) is used where it is smaller, so
-            that the average does not hold on to the initial weights.
+            that the initial weights are soon forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -30,7 +30,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the module's present state; what has not been there before, or not in this form, begins with it."""
+        """Updates the average by the module's present state; new tensors start from their value."""
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         self.count += 1
         moving: tuple[list[Tensor], list[Tensor]] = [], []
@@ -64,7 +64,7 @@ def snapshot(module: nn.Module) -> State:
 
 @torch.no_grad()
 def restore(module: nn.Module, state: State) -> None:
-    """Writes a state into a module's tensors, in place; what it has since got beside these stays."""
+    """Writes a state into a module's tensors, in place; tensors that the state lacks stay."""
     for name, value in module.state_dict().items():
         if name in state:
             value.copy_(state[name])

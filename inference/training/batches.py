@@ -1,4 +1,4 @@
-"""Whether a step may be given another batch than its first."""
+"""Whether a program may be trained on batches that differ."""
 
 import math
 
@@ -16,7 +16,7 @@ _WAYS_OUT = (
 
 
 class Batches:
-    """What a step has been given, and what the program takes it for; silent where any batch will do."""
+    """The batches of a run so far, and how the program relates them to its dataset."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
@@ -25,11 +25,11 @@ class Batches:
         self._various = False
 
     def meet(self, batch: tuple[Tensor, ...]) -> None:
-        """Takes in the batch of a step.
+        """Checks the batch of a step against those before.
 
         Raises:
-            ProgramError: an earlier step had other examples, and the program took these for the whole dataset, or its
-                guide has values for their places.
+            ProgramError: an earlier step had other examples, and the program takes a batch for the whole dataset, or its
+                guide has values for positions in the batch.
         """
         new = self.look_at(batch)
         if self._various:
@@ -43,7 +43,7 @@ class Batches:
             self._first, self._various = None, True  # from here on a step costs nothing more
 
     def look_at(self, batch: tuple[Tensor, ...]) -> bool:
-        """Runs the program on a batch of a new shape, which may bring parameters into being; says whether it was new."""
+        """Runs the program on a batch of a new shape, which may create parameters; returns whether it was new."""
         shape = tuple(tensor.shape for tensor in batch)
         if shape in self._scopes:
             return False
@@ -59,8 +59,8 @@ class Batches:
     def _refuse_several(self) -> None:
         if self._by_place:
             raise ProgramError(
-                f"the guide has values for places in a batch ({self._by_place}), and this batch has other examples in "
-                f"these places. {_WAYS_OUT} (an AutoGuide by its create_plates); or amortise the guide: a network of x."
+                f"the guide has values for positions in a batch ({self._by_place}), and this batch has other examples "
+                f"there. {_WAYS_OUT} (an AutoGuide by its create_plates); or amortise the guide: a network of x."
             )
         lengths = {shape[0][0] for shape in self._scopes}
         sizes = {scope.size for scope in self._scopes.values()}
@@ -74,11 +74,11 @@ class Batches:
 
 
 class _FirstBatch:
-    """The examples that were met first.
+    """The first batch of a run.
 
     Args:
         batch: the examples.
-        in_order: whether they are others where only their order is another.
+        in_order: whether the same examples in another order are another batch.
     """
 
     def __init__(self, batch: tuple[Tensor, ...], in_order: bool) -> None:
@@ -87,7 +87,7 @@ class _FirstBatch:
         self._known = _states(batch)
 
     def is_again(self, batch: tuple[Tensor, ...]) -> bool:
-        """Whether a batch has the same examples: at once where it is the very tensors that were last seen, unwritten."""
+        """Whether a batch has the same examples; known at once for the same tensors, if nothing was written to them."""
         if len(batch) == len(self._known) and all(
             tensor is known and tensor._version == version
             for tensor, (known, version) in zip(batch, self._known, strict=True)

@@ -1,4 +1,4 @@
-"""How a player's loss becomes gradients: by autograd at every step, or by a graph that is traced once."""
+"""The gradients of a player's loss: by autograd at every step, or by a graph that is traced once."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ def backward(player: Player, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 class Traced:
-    """Runs the program once for each shape of batch, and set of parameters, and from then on the arithmetic that it did.
+    """Traces loss and gradients once for each batch shape and set of parameters, and then replays the graph.
 
-    The handlers and autograd's bookkeeping, much of a small step, are gone; the noise is the same, and the numbers are but
-    for the rounding of operations that the graph spells out. What Python decided in that one run is fixed: loops,
-    branches, floats, the training mode. Schedules that live in buffers, as an objective's do, are read at every step.
+    The time of Pyro's handlers and autograd, much of a small step, is saved; the noise is the same, and so are the numbers
+    up to rounding. What Python decided in that one run is fixed: loops, branches, floats, the training mode. Schedules in
+    buffers, as an objective's are, are read at every step.
 
     Raises:
-        ProgramError: the program looks at values (`.item()`, `if tensor:`), which no graph can follow, or has an operation
+        ProgramError: the program reads values (`.item()`, `if tensor:`), which no graph can follow, or has an operation
             that does not survive tracing (nn.LSTM on a CPU).
     """
 
@@ -74,7 +74,7 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
 class Compiled(Traced):
     """`Traced`, and the graph compiled by Inductor: for convolutional networks, whose first step then takes a minute.
 
-    It draws other noise than the eager step, as the seed and the step say all the same. Where there is no working C++
+    Its noise is another function of the seed and the step than the eager step's. Where there is no working C++
     compiler the graph is run as it was traced, with a warning.
     """
 
@@ -97,7 +97,7 @@ def _settings_kept() -> Iterator[None]:
 
 
 class _Attempt:
-    """Runs a compiled graph, or for good the graph itself if the first run finds that it can not be compiled."""
+    """Runs a compiled graph; or the graph itself, from the first run on, where it can not be compiled."""
 
     def __init__(self, compiled: "Graph", graph: GraphModule) -> None:
         self.graph: Graph = compiled
@@ -110,7 +110,9 @@ class _Attempt:
             with _settings_kept():
                 found = self.graph(*batch)
         except Exception as error:
-            names = [kind.__name__ for kind in type(error).__mro__]  # torch's own: to import its module takes seconds
+            names = [
+                kind.__name__ for kind in type(error).__mro__
+            ]  # by name: importing the module of the exception takes seconds
             if "BackendCompilerFailed" not in names:
                 raise
             warnings.warn(f"the step is traced, but can not be compiled here: {error}", stacklevel=3)

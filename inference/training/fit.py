@@ -54,7 +54,7 @@ class Validation:
 
 @dataclass
 class Fitted:
-    """What a run came to."""
+    """The result of `fit`."""
 
     steps: int
     """Steps taken by this run."""
@@ -86,14 +86,14 @@ def fit(
     Args:
         step: the objective with its optimizers; its count goes on from where it stands.
         batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable, which is
-            begun anew when it ends and does not repeat exactly. Where they carry a `log_jacobian`, as batches of
-            standardised data do, losses are told in the data's own units.
+            iterated again when it ends, and need not repeat exactly. Where they carry a `log_jacobian`, as batches of
+            standardised data do, losses are reported in the data's own units.
         steps: how many.
         validation: a periodic score, with early stopping.
-        callbacks: called after every step; a bool that is true, NumPy's or torch's too, ends the run.
+        callbacks: called after every step; one that returns True ends the run.
         metrics: a JSON-lines file to which the recorded metrics go, written anew.
-        record_every: steps between two records.
-        progress: whether to show how the run goes.
+        record_every: steps between two rows of the history.
+        progress: whether to show a progress display.
 
     Raises:
         ProgramError: what `check` finds on the first batch, what `Step` refuses of later ones, or a number out of range.
@@ -142,7 +142,7 @@ def fit(
 
 
 class _Best:
-    """Scores the program now and then and remembers its best weights."""
+    """Scores the program by the validation and keeps its best weights."""
 
     def __init__(self, step: Step, validation: Validation | None) -> None:
         self.step, self.validation = step, validation
@@ -194,7 +194,7 @@ def _reason_to_stop(interrupted: bool, keeper: _Best, answers: list[object]) -> 
 
 
 def _is_true(answer: object) -> bool:
-    """Whether a callback said True; other objects, which a function may return by the way, say nothing."""
+    """Whether a callback returned True, NumPy's or torch's too; any other object does not end the run."""
     is_bool = isinstance(answer, bool | np.bool_) or getattr(answer, "dtype", None) in (torch.bool, np.dtype(bool))
     return is_bool and bool(answer)
 

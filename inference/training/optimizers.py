@@ -1,4 +1,4 @@
-"""How a player's optimizer is made, kept to the parameters that the player has, and checked."""
+"""The optimizers of players: made from factories, checked, and given new parameters."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _BASE = "initial_lr"
 
 
 def adam(lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Factory:
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980), fused where the device has it: a fifth of a small step.
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980), fused where the device allows, which saves a fifth of a small step.
 
     Raises:
         ProgramError: a number that is not finite or out of its range.
@@ -49,7 +49,7 @@ def by_player(given: Factory | Mapping[str, Factory], name: str) -> Factory:
 
 
 def check_factories(given: Factory | Mapping[str, Factory]) -> None:
-    """Raises a ProgramError for what can make no optimizer: one that is made already, or no function."""
+    """Raises a ProgramError for an optimizer in place of a function that makes one, and for what is no function."""
     for each in given.values() if isinstance(given, Mapping) else (given,):
         if isinstance(each, Optimizer | PyroOptim) or not callable(each):
             raise ProgramError(
@@ -62,7 +62,7 @@ def made(factory: Factory, parameters: list[nn.Parameter]) -> Optimizer:
     """An optimizer of these parameters.
 
     Raises:
-        ProgramError: the factory makes no optimizer of torch's, or one that needs the loss several times a step.
+        ProgramError: it makes no torch optimizer, or one that needs the loss several times a step.
     """
     optimizer = factory(parameters)
     if not isinstance(optimizer, Optimizer) or isinstance(optimizer, LBFGS):
@@ -74,7 +74,7 @@ def made(factory: Factory, parameters: list[nn.Parameter]) -> Optimizer:
 
 
 def follow(optimizer: Optimizer, factory: Factory, parameters: list[nn.Parameter]) -> None:
-    """Gives an optimizer those parameters that are new to it, with the factory's settings; what it has of others stays."""
+    """Adds new parameters to an optimizer, with the factory's settings; the state of the others stays."""
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     new = [parameter for parameter in parameters if id(parameter) not in known]
     for group in made(factory, new).param_groups if new else ():
@@ -91,13 +91,13 @@ def set_rate(optimizer: Optimizer, schedule: Callable[[int], float], step: int) 
     for group in optimizer.param_groups:
         if group["lr"] is None:
             raise ProgramError(
-                "learning_rate: the optimizer was made with lr=None, of which there is no multiple; give it a number."
+                "learning_rate: the optimizer was made with lr=None, which no factor can scale; give it a number."
             )
         group["lr"] = factor("the learning rate", step, group.setdefault(_BASE, group["lr"]) * by)
 
 
 def clear_gradients(optimizer: Optimizer) -> None:
-    """What `zero_grad` does, without its hooks, which are a hundredth of a small step."""
+    """`zero_grad` without its hooks, which take a hundredth of a small step."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+"""A run's progress: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ class Progress(Protocol):
     """Shows how far a run has come."""
 
     def update(self, done: int, message: str) -> None:
-        """`done` steps of the run are behind it; `message` says how it goes."""
+        """`done` steps are taken; `message` holds the latest metrics."""
 
 
 @contextmanager

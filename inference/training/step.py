@@ -1,4 +1,4 @@
-"""One step: every player takes its turns."""
+"""One training step: every player takes its turns."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -28,9 +28,9 @@ from inference.training.optimizers import (
 from inference.training.weights import Weights, norm_of
 
 _MONITOR = 1 << 32
-"""In place of a player, in the words that seed its noise."""
-_ON_THE_WAY_BACK = (
-    "every site is finite; the gradient is not (a square root, logarithm or division at 0 on the way back?)."
+"""Stands for a player in the seed of the monitor's noise."""
+_IN_THE_BACKWARD_PASS = (
+    "every site is finite; the gradient is not (a square root, logarithm or division at 0 in the backward pass?)."
 )
 
 
@@ -41,8 +41,8 @@ class NonFinite(ProgramError):
 class Step:
     """One turn of every player, with its optimizers, its noise and its count.
 
-    Noise is a function of (seed, step, process, player, turn): a run can be repeated, or resumed from its count alone,
-    and the caller's own generators stay as they were.
+    Noise is a function of (seed, step, process, player, turn), so that a run can be repeated; the caller's generators
+    stay as they were.
 
     Args:
         objective: what the program is fitted by.
@@ -54,10 +54,10 @@ class Step:
             `averaged` or `leave` have put in their place.
         autocast: the dtype in which networks run, such as `torch.bfloat16`, or None. Log-probabilities stay in float32:
             a density in half precision is refused.
-        differentiate: `backward`, or `Traced()`, which spares small models most of a step's time.
+        differentiate: `backward`, or `Traced()`, which saves most of a small step's time.
 
     Raises:
-        ProgramError: an argument is out of its range, or an optimizer was given that is made already.
+        ProgramError: an argument is out of its range, or an optimizer was given in place of a function that makes one.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Step:
         Raises:
             NonFinite: a loss, a gradient, or a weight where an optimizer has moved it, is not finite. The parameters are
                 those from before the step.
-            ProgramError: the program can not be given other batches than its first, or a schedule no number.
+            ProgramError: the program can not be trained on batches that differ, or a schedule gives no number.
         """
         examples = as_batch(batch)
         self.prepare(examples)
@@ -150,7 +150,7 @@ class Step:
         return metrics
 
     def monitor(self, batch: Batch) -> dict[str, Tensor]:
-        """What the objective has to say of this batch beside its losses, by noise of its own: no later step is changed."""
+        """The objective's metrics on this batch, as 0-d tensors by name, by noise of their own: no step is changed."""
         with torch.no_grad(), own_noise(mix(self.seed, self.count, _process(), _MONITOR)):
             return self.objective.monitor(batch)
 
@@ -161,12 +161,12 @@ class Step:
             yield
 
     def leave(self, state: State) -> None:
-        """Puts a state into the program; the next step goes on from the present one, unless the weights change till then."""
+        """Puts a state into the program; the next step continues from the present one, unless the weights change before."""
         self._raw = snapshot(self.objective.program), {**state}
         restore(self.objective.program, state)
 
     def _take_back(self) -> None:
-        """Undoes `leave`, where nobody has given the program other weights since: these would count."""
+        """Undoes `leave`, unless the program has been given other weights since."""
         if self._raw is None:
             return
         (raw, left), self._raw = self._raw, None
@@ -187,7 +187,7 @@ class Step:
         return players
 
     def _keep(self, players: Mapping[str, Player]) -> None:
-        """Remembers the players' weights; gives parameters that have come, or been unfrozen, to their optimizers."""
+        """Remembers the players' weights; adds new or unfrozen parameters to their optimizers."""
         parameters = list(dict.fromkeys(each for player in players.values() for each in player.parameters))
         if not self._weights.are_of(parameters):
             self._weights = Weights(parameters)
@@ -216,7 +216,7 @@ class Step:
         if not math.isfinite(loss + norm):
             torch.default_generator.set_state(noise)
             site = first_non_finite(self.objective.program, examples)
-            raise NonFinite(self._stopped(name, site or _ON_THE_WAY_BACK))
+            raise NonFinite(self._stopped(name, site or _IN_THE_BACKWARD_PASS))
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, self.clip, norm)
         try:
@@ -224,7 +224,7 @@ class Step:
         except RuntimeError as error:
             if "without overflow" not in str(error):
                 raise
-            raise NonFinite(self._moved_away()) from error  # a rate that the weights' dtype does not have
+            raise NonFinite(self._moved_away()) from error  # the rate overflows the weights' dtype
         return loss, norm
 
     def _stopped(self, name: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""The weights of a step: kept before it, and known to be finite after it."""
+"""The weights of a step: copied before it, restored where it fails, and checked to be finite after it."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Weights:
-    """Parameters, and a copy of them to go back to."""
+    """Parameters, and a copy of them."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters: list[Tensor] = [*parameters]
@@ -24,12 +24,12 @@ class Weights:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Makes the parameters what they were when they were last kept."""
+        """Restores the parameters from the copy."""
         torch._foreach_copy_(self._parameters, self._kept)
 
     @torch.no_grad()
     def are_finite(self) -> bool:
-        """Whether all of them are, by one number: half the time that a norm takes."""
+        """Whether all parameters are finite, by their sum: half the time of a norm."""
         sums = [each.sum(dtype=torch.promote_types(each.dtype, torch.float32)) for each in self._parameters]
         return math.isfinite(torch.stack(sums).sum().abs())
 

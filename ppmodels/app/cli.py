@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command needs it: --help must be quick."""
+"""The command line. Heavy imports wait until a command needs them: --help must be quick."""
 
 import dataclasses
 import traceback
@@ -50,10 +50,8 @@ Folder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the data lie; for known names $PPMODELS_DATA by default.")
 ]
 Device = Annotated[DeviceName, typer.Option(help="auto takes the GPU where there is one.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of all noise.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Of torch; by default one, and for large models as many as it has.")
-]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of torch; by default one, for large models all.")]
 
 
 @app.command()
@@ -97,7 +95,7 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
-    """Train RECIPE on data and write a run folder: weights, record, metrics, pictures. Ctrl-C saves what was reached."""
+    """Train RECIPE on data and write a run folder: weights, record, metrics, pictures. Ctrl-C stops and saves."""
     with clean():
         from ppmodels.app import commands
         from ppmodels.app.lookup import find
@@ -181,8 +179,10 @@ def compare(
 @app.command()
 def sample(
     run: RunFolder,
-    count: Annotated[int | None, typer.Option(min=1, max=100_000, help="How many; 100 images or 1000 rows.")] = None,
-    draws: Annotated[bool, typer.Option("--draws", help="Draws of x, in place of the means of p(x | z).")] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="How many; by default 100 images or 1000 rows.")
+    ] = None,
+    draws: Annotated[bool, typer.Option("--draws", help="Draw x, in place of the means of p(x | z).")] = False,
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
@@ -218,14 +218,14 @@ def reconstruct(
 @app.command()
 def complete(
     run: RunFolder,
-    given: Annotated[float, typer.Option(min=0.0, max=0.99, help="The part of the rows that is given.")] = 0.5,
+    given: Annotated[float, typer.Option(min=0.0, max=0.99, help="The fraction of the rows that is given.")] = 0.5,
     data: Data = None,
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
 ) -> None:
-    """Show test images of which the upper part is given, and endings that RUN, an autoregressive model, draws for them."""
+    """Complete test images of which the upper part is given, by RUN, an autoregressive model."""
     with clean():
         from ppmodels.app import commands
         from ppmodels.app.run import Run
@@ -236,9 +236,9 @@ def complete(
 
 @contextmanager
 def clean() -> Iterator[None]:
-    """A block whose mistakes of the user's are told in one line: exit code 2 for what can not be found, else 1.
+    """A block whose errors of the user are printed in one line: exit code 2 for what can not be found, else 1.
 
-    Only what `inference` and `ppmodels` themselves raise is taken for one; anything else keeps its traceback.
+    These are errors that `inference` and `ppmodels` themselves raise; any other keeps its traceback.
     """
     try:
         yield

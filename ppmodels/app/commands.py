@@ -22,7 +22,7 @@ from inference.training.differentiate import backward
 from inference.training.progress import shown
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment, device_named, located, prepared, restored
-from ppmodels.app.lookup import Found
+from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.pictures import (
     Pictures,
     completions,
@@ -43,19 +43,19 @@ WRITTEN = (
     *("traversal.png", "interpolation.png", "completions.png"),
     *("evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
 )
-"""What a run may hold, and --overwrite removes."""
+"""The files of a run, which --overwrite removes."""
 
 _ROWS = 2000
 """How many examples × particles an estimator runs at once."""
 
 NO_DENSITY = (
-    "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) is not to be had. "
+    "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) can not be computed. "
     "Look at samples, or give a generator an observation noise: ppmodels.NoisyGenerator(generator, scale)."
 )
 
 
 def train(
-    found: Found,
+    found: NamedRecipe,
     out: str | Path | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
@@ -76,10 +76,10 @@ def train(
         device: auto, cpu or cuda.
         threads: of torch; by default what suits the size of a step (see `ppmodels.app.threads`).
         overwrite: whether a run in `out` is replaced.
-        progress: whether to say on stderr how it goes.
+        progress: whether to show progress on stderr.
 
     Raises:
-        ValueError: the recipe, its data or the folder are not as they should be (`ProgramError` for the program).
+        ValueError: the recipe, its data or the folder are refused (`ProgramError` for the program).
         FileNotFoundError: the data are not there.
     """
     target = new_folder(_run_name(found), Path(out).expanduser() if out is not None else None, overwrite)
@@ -141,7 +141,7 @@ def evaluate(
         device: auto, cpu or cuda.
         seed: of the estimators' noise.
         threads: of torch; by default what suits the size of the model.
-        progress: whether to say on stderr how far it has come.
+        progress: whether to show progress on stderr.
     """
     experiment = restored(run, data, folder, device)
     began = time.perf_counter()
@@ -163,14 +163,14 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A run in a comparison, with the number that stands for it."""
+class RankedRun:
+    """A run in a comparison, with the estimate that it is ranked by."""
 
     run: Run
     estimate: str
     result: Evaluation
 
-    def ahead_of(self, other: "Standing") -> tuple[float, float]:
+    def ahead_of(self, other: "RankedRun") -> tuple[float, float]:
         """The paired mean difference, this run's number less the other's, and its standard error, in nats."""
         return self.result.difference(other.result, self.estimate, other.estimate)
 
@@ -185,20 +185,20 @@ def compare(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
-) -> list[Standing]:
+) -> list[RankedRun]:
     """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
 
     That number is the exact one where there is one, and else the last of the recipe's bounds. Raises ProgramError for
     runs that were not trained on the same kind of data, and for bounds of different settings.
     """
-    found: list[Standing] = []
+    found: list[RankedRun] = []
     for run in runs:
         experiment = restored(run, None, folder, device)
         estimators = with_particles(experiment.recipe.estimators, particles)
         name = best_of(estimators)
         with _computing(experiment, _ROWS, threads, progress):
             result = _scored(experiment, {name: estimators[name]}, split, limit, seed, progress)
-        found.append(Standing(run, name, result))
+        found.append(RankedRun(run, name, result))
     found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)
     for other in found[1:]:
         found[0].ahead_of(other)  # refuses what can not be compared, before anything is shown
@@ -261,7 +261,7 @@ def complete(
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
-    """The estimators, the importance-weighted bounds with that many particles; an ELBO only gains precision by more."""
+    """The estimators, the importance-weighted bounds with that many particles; an ELBO keeps its own."""
     if particles is None:
         return dict(estimators)
     return {
@@ -321,7 +321,7 @@ class _WithProgress:
 
 @contextmanager
 def _computing(experiment: Experiment, rows: int, threads: int | None, progress: bool) -> Iterator[None]:
-    """A block that computes with the threads asked for, or that suit so many rows at once; which, is said."""
+    """A block that computes with the given number of threads, or one that suits so many rows at once, and prints it."""
     chosen = suitable(parameters_of(experiment.program), rows, experiment.device) if threads is None else threads
     with computing_on(chosen):
         if progress:
@@ -332,7 +332,7 @@ def _computing(experiment: Experiment, rows: int, threads: int | None, progress:
 
 @contextmanager
 def _unvalidated() -> Iterator[None]:
-    """A block without Pyro's and torch's checks of distributions, which take a sixth of it; `fit` and `evaluate` check data.
+    """A block without Pyro's and torch's validation, a sixth of a step's time; `fit` and `evaluate` check the data.
 
     torch's own switch is restored too: compiling a step leaves it off, and Pyro sets it to Pyro's.
     """
@@ -344,8 +344,8 @@ def _unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(validated)
 
 
-def _run_name(found: Found) -> str:
-    """What a run's folder is called: the recipe and its data."""
+def _run_name(found: NamedRecipe) -> str:
+    """The name of a run's folder: the recipe and its data."""
     return f"{found.name}-{found.recipe.data if found.recipe.data in NAMES else Path(found.recipe.data).stem}"
 
 
@@ -377,14 +377,14 @@ def _validation(experiment: Experiment) -> Validation | None:
     recipe = experiment.recipe
     if recipe.validate_every is None:
         return None
-    # Many examples make up for a single draw of each; other estimators, such as exact(), are taken as they are.
+    # Over many examples one draw of each is enough; other estimators, such as exact(), are used as they are.
     first = next(iter(recipe.estimators.values()))
     estimator = Importance(1, elbo) if isinstance(first, Importance) else first
     return Validation(experiment.in_order("valid", 500), recipe.validate_every, recipe.patience, estimator)
 
 
 def _record(
-    experiment: Experiment, found: Found, folder: str | Path | None, seed: int, fitted: Fitted
+    experiment: Experiment, found: NamedRecipe, folder: str | Path | None, seed: int, fitted: Fitted
 ) -> dict[str, Any]:
     recipe, data = experiment.recipe, experiment.data
     where, base = located(recipe.data, folder)
@@ -427,11 +427,11 @@ def _record(
 
 
 def parameters_of(program: nn.Module) -> int:
-    """How many numbers are trained."""
+    """The number of parameters."""
     return sum(parameter.numel() for parameter in program.parameters())
 
 
 def _name_of(function: object) -> str | None:
-    """What a function, class or partial is called; None of nothing."""
+    """The name of a function, class or partial; None for None."""
     inner = getattr(function, "func", function)
     return None if function is None else str(getattr(inner, "__name__", type(inner).__name__)).strip("_")

@@ -134,13 +134,13 @@ def _recorded(run: Run) -> Recipe:
     except ValueError as error:
         raise ValueError(f"{run.folder / RECORD}: the recipe is not the one that was trained: {error}") from error
     source = record["data"]
-    # A run's own standardisation, on other data too: it tells what its program takes for 1.
+    # The run's own standardisation, on other data too: its program was trained in these units.
     standardise = Standardisation.recorded(source.get("standardisation")) or False
     return replace(recipe, data=source["source"], binarisation=source["binarisation"], standardise=standardise)
 
 
 def _refuse_another_kind(recipe: Recipe, source: Mapping[str, Any], data: Dataset) -> None:
-    """Refuses data that are no examples of what the run's program is a model of."""
+    """Refuses data of another shape, number of levels or number of classes than the run was trained on."""
     compared = {"shape": (tuple(source["shape"]), data.shape), "levels": (source["levels"], data.levels)}
     if recipe.labelled:
         compared["classes"] = (source["classes"], data.classes)

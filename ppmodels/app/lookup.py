@@ -13,28 +13,28 @@ from ppmodels.app.recipes import RECIPES
 
 
 class UnknownRecipe(ValueError):
-    """There is no such recipe; the message names those that come close."""
+    """There is no such recipe; the message names close ones."""
 
 
-class Found(NamedTuple):
-    """A recipe, the name it goes by, and the file that defines it if it is not built in."""
+class NamedRecipe(NamedTuple):
+    """A recipe, its name, and the file that defines it if it is not built in."""
 
     name: str
     recipe: Recipe
     file: Path | None = None
 
 
-def find(name_or_path: str | Path) -> Found:
+def find(name_or_path: str | Path) -> NamedRecipe:
     """The recipe of that name, or the one that a Python file defines as `recipe = Recipe(…)`.
 
     The file is executed. Raises UnknownRecipe where there is neither, and ValueError where the file has no recipe.
     """
     name = str(name_or_path)
     if name in RECIPES:
-        return Found(name, RECIPES[name])
+        return NamedRecipe(name, RECIPES[name])
     path = Path(name).expanduser()
     if path.suffix == ".py" and path.is_file():
-        return Found(path.stem, _defined_in(path), path)
+        return NamedRecipe(path.stem, _defined_in(path), path)
     raise UnknownRecipe(_unknown(name, path))
 
 
@@ -53,7 +53,7 @@ def _unknown(name: str, path: Path) -> str:
 
 
 def _defined_in(path: Path) -> Recipe:
-    # A name of its own for every text and place: two files called my_model.py must not be one module.
+    # The name depends on path and text: two files called my_model.py must not be one module.
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]
     name = f"ppmodels_recipe_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,6 +1,6 @@
-"""What went by other names: recipes that were a model and its data in one, and the runs of format 1 that they left.
+"""Old recipe names, which joined a model and its data, and runs of format 1.
 
-None of them works any more; each is answered with the command that trains the same now.
+Neither works any more: the error names the command that trains the same now.
 """
 
 import shlex
@@ -37,7 +37,7 @@ _MODELS: dict[str, tuple[str, ...]] = {
 
 
 def new_command(name: str) -> str | None:
-    """The command that trains what an old recipe's name stood for, or None where it is no such name."""
+    """The command that replaces an old recipe name; None for any other name."""
     parts = _parts(name)
     if parts is None:
         return None
@@ -46,7 +46,7 @@ def new_command(name: str) -> str | None:
 
 
 def retraining(record: Mapping[str, Any], own_recipe: str) -> str:
-    """The command that trains again what a record of format 1 tells of; `own_recipe` is the file that its run may hold."""
+    """The command that trains the run of a record of format 1 again; `own_recipe` is its recipe file."""
     try:
         parts = _parts(record["recipe"])
         recipe, *settings = (own_recipe if record["recipe"] == "recipe.py" else record["recipe"],)

@@ -1,4 +1,4 @@
-"""What a run looks like: samples, reconstructions, and traversals of its latent space."""
+"""Pictures of a run: samples, reconstructions, completions, and traversals of its latent space."""
 
 import csv
 import io
@@ -124,7 +124,7 @@ def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -
 
 
 def pictures_of_test_images(experiment: Experiment, seed: int = 0) -> Pictures:
-    """What a program makes of test images: reconstructions and traversals; without codes, completions or interpolations."""
+    """Reconstructions and traversals; for a program without a latent code, completions or interpolations."""
     if _has_codes(experiment, seed):
         return reconstructions(experiment, seed) | latent_pictures(experiment, seed)
     if _has_noises(experiment, seed):
@@ -177,7 +177,7 @@ def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: 
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
     columns, means = 10, z.mean(0)
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
-    activity = means.var(0) - z.var(0).mean(0) / len(z)  # less what so few draws leave in their means
+    activity = means.var(0) - z.var(0).mean(0) / len(z)  # less the Monte Carlo variance of the means
     active = activity.argsort(descending=True)[:8]
     active = active[: max(1, int((activity[active] > 0.01).sum()))]
     ends = torch.quantile(z[:4].flatten(0, 1)[:, active], z.new_tensor([0.01, 0.99]), dim=0)
@@ -193,7 +193,7 @@ def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: 
 
 
 def _interpolation(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
-    """Each row goes straight from the posterior mean of one test image to that of another."""
+    """Each row is a straight line from the posterior mean of one test image to that of another."""
     means = z.mean(0)
     first, second = _partners(batch)
     steps = torch.linspace(0, 1, 8, device=means.device)[None, :, None]
@@ -219,7 +219,7 @@ def _noises(experiment: Experiment) -> dict[str, Tensor]:
 
 
 def _great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> bytes:
-    """Each row goes from one draw of z to another along a great circle, on which every point is as likely as the ends.
+    """Each row is a great circle from one draw of z to another, on which all points are as likely as the ends.
 
     After White (2016, arXiv 1609.04468).
     """
@@ -229,7 +229,7 @@ def _great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> 
     batch, _, given = _context(experiment, rows)
     first, second = (sample(experiment.program, batch)[name][0] for _ in range(2))
     angle = torch.linspace(0, torch.pi / 2, columns, device=first.device)[None, :, None]
-    # Two draws of many dimensions stand at right angles, nearly.
+    # Two draws in many dimensions are nearly orthogonal.
     points = angle.cos() * first.unsqueeze(1) + angle.sin() * second.unsqueeze(1)
     repeated = torch.arange(rows, device=first.device).repeat_interleave(columns)
     found, what = _decoded(experiment, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
@@ -273,7 +273,7 @@ def _decoded(
 ) -> tuple[Tensor, str]:
     """Images given latents, or given draws from the prior, and what they are: means, or draws."""
     name, distribution = _observed(experiment, batch)
-    pixel_by_pixel = isinstance(distribution, Autoregressive)  # no mean in closed form, and draws are dear
+    pixel_by_pixel = isinstance(distribution, Autoregressive)  # no mean in closed form, and draws are slow
     if draws or (pixel_by_pixel and not latents):
         return sample(experiment.program, batch)[name][0], "draws"
     if pixel_by_pixel:
@@ -354,7 +354,7 @@ def labelled_rows(experiment: Experiment, rows: list[Tensor], title: str, labels
 
 def attempted(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
     """The pictures that `make` makes, by noise of its own, or a note that says why they are not to be had."""
-    # The run is saved by now, and what a user's program can not do must not take it away.
+    # The run is saved by now: an error in a user's program must not lose it.
     try:
         with own_noise(mix(seed, 2)):
             return Pictures(make())

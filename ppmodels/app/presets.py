@@ -39,7 +39,7 @@ SMALL_COLOUR = Kind("colour images, up to 16 pixels a side", lambda data: _is_co
 LARGE = Kind("images above 16 pixels a side", _is_large)
 LARGE_BINARY = Kind("binary images above 16 pixels", lambda data: _is_binary(data) and _is_large(data))
 LARGE_FIXED = Kind(
-    "those, where binarised once and for all",
+    "those with a fixed binarisation",
     lambda data: _is_binary(data) and _is_large(data) and data.binarisation != "dynamic",
 )
 LARGE_COLOUR = Kind("colour images above 16 pixels", lambda data: _is_colour(data) and _is_large(data))

@@ -52,7 +52,7 @@ def cosine(fraction: float) -> float:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `ppmodels train` needs to know; only `program` must be given.
+    """A model and how it is fitted and scored; only `program` must be given.
 
     A file that defines `recipe = Recipe(program=…)` is trained by `ppmodels train FILE.py`. The keyword parameters of
     `program` (after the data) and of `objective` (after the program) that are numbers, texts or sequences of whole
@@ -90,13 +90,13 @@ class Recipe:
     labelled: bool = False
     """Whether the program is called with `(x, y)`, y the labels, or with `(x,)`."""
     validate_every: int | None = 500
-    """Steps between two scores on the valid split, whose best weights are saved; None saves the last weights."""
+    """Steps between two scores on the valid split, whose best weights are saved; None keeps the last weights."""
     patience: int | None = None
     """Scores without improvement after which training ends."""
     estimators: Mapping[str, Estimator] = field(default_factory=bounds)
     """What `ppmodels evaluate` computes; empty where the program has no density, and the last weights are then saved."""
     progression: int | None = None
-    """How many times samples are drawn while the program is trained, by the same noise, into training.png."""
+    """How many times samples are drawn during training, by the same noise, into training.png."""
     presets: Sequence[Preset] = ()
     """Values for kinds of data; where several hold, the last one counts."""
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -246,7 +246,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "presets": (_are_presets, "a sequence of Preset"),
     "settings": (lambda value: isinstance(value, Mapping), "values by name"),
 }
-"""What each field has to be: a test, and in words."""
+"""For each field, the test of its value and what it expects, in words."""
 
 
 def _shown(value: object) -> str:

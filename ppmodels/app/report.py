@@ -1,4 +1,4 @@
-"""Tables for a person to read."""
+"""Printed tables: recipes, evaluations, comparisons."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ppmodels.app.commands import Standing
-from ppmodels.app.lookup import Found
+from ppmodels.app.commands import RankedRun
+from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.settings import REQUIRED, written
 
@@ -21,11 +21,11 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
         for name, each in members:
             console.print(f"  {name:{width}}  {each.summary}", highlight=False)
         console.print()
-    console.print("ppmodels train NAME --data DATA     trains one", highlight=False)
-    console.print("ppmodels recipes NAME               lists what can be set in it", highlight=False)
+    console.print("ppmodels train NAME --data DATA     trains a recipe", highlight=False)
+    console.print("ppmodels recipes NAME               lists its settings", highlight=False)
 
 
-def recipe(found: Found, console: Console) -> None:
+def recipe(found: NamedRecipe, console: Console) -> None:
     """Prints a recipe's settings with their types and defaults, and its presets by kind of data."""
     shown = found.recipe
     console.print(f"{found.name}: {shown.summary}" if shown.summary else found.name, style="bold", highlight=False)
@@ -39,7 +39,7 @@ def recipe(found: Found, console: Console) -> None:
     for preset in shown.presets:
         presets.setdefault(preset.kind.name, {}).update(preset.values)
     if presets:
-        rows = _columns("on these data", "defaults are, the lowest row first")
+        rows = _columns("on these data", "have these defaults; lower rows win")
         for kind, values in presets.items():
             rows.add_row(kind, "; ".join(f"{name}={_value(value)}" for name, value in values.items()))
         console.print()
@@ -54,14 +54,14 @@ def _columns(*headings: str) -> Table:
 
 
 def _value(value: object) -> str:
-    """A value as `--set` takes it, or, of what is no setting, what it is called."""
+    """A value as `--set` takes it; the name of a value that is no setting."""
     if isinstance(value, Mapping):
         return " and ".join(f"{name} of {each.settings.get('particles', 1)} draws" for name, each in value.items())
     return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value) or "(nothing)"
 
 
 def evaluation(summary: Mapping[str, Any], console: Console) -> None:
-    """Prints an evaluation's numbers with what they are and what they were measured on."""
+    """Prints an evaluation's numbers, each with its kind, and the data that they were measured on."""
     about = summary["measured_on"]
     density = about.get("likelihood") != "discrete"
     rows = Table(title=_measured_on(about), title_justify="left", title_style="bold")
@@ -77,15 +77,15 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
         console.print(line, highlight=False, style="dim")
 
 
-def comparison(standings: Sequence[Standing], console: Console) -> None:
-    """Prints runs in their order, each with its number and how far it is behind the first on the same examples."""
-    first = standings[0]
+def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
+    """Prints the ranked runs, each with its number and its paired difference from the first."""
+    first = ranking[0]
     rows = Table(title=_measured_on(first.result.measured_on), title_justify="left", title_style="bold")
     rows.add_column("run", overflow="fold")  # long names give way, numbers do not
     rows.add_column("of log p(x)", no_wrap=True)
     for heading in ("nats", "bits/dim", "behind"):
         rows.add_column(heading, justify="right", no_wrap=True)
-    for each in standings:
+    for each in ranking:
         row = each.result.summary()["estimates"][each.estimate]
         behind = "—" if each is first else "{:.2f} ± {:.2f}".format(*first.ahead_of(each))
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
@@ -93,8 +93,10 @@ def comparison(standings: Sequence[Standing], console: Console) -> None:
         rows.add_row(each.run.folder.name, kind, _nats(row), bits, behind)
     console.print(rows)
     lines = ["Mean nats per example; differences are paired by example. Below two standard errors nothing is decided."]
-    if len({each.result.kind[each.estimate] for each in standings}) > 1:
-        lines.append("A run known by a lower bound (in expectation) is in truth better by its gap, which is not known.")
+    if len({each.result.kind[each.estimate] for each in ranking}) > 1:
+        lines.append(
+            "Where log p(x) is bounded from below (in expectation), it is higher by the bound's gap, which is unknown."
+        )
     for line in lines:
         console.print(line, highlight=False, style="dim")
 
@@ -112,7 +114,7 @@ def _measured_on(about: Mapping[str, Any]) -> str:
 
 
 def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
-    """What the numbers do not say."""
+    """What limits the meaning of the numbers."""
     lines = []
     if not summary["per_example"]:
         lines.append(

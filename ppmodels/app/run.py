@@ -1,4 +1,4 @@
-"""A run folder: what training leaves behind, and all that scoring and sampling need."""
+"""A run folder: what training writes, and all that evaluation and sampling need."""
 
 import difflib
 import hashlib
@@ -45,7 +45,7 @@ _HELD_OF_DATA: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with weights and the record of how they came about."""
+    """A folder with the weights of a trained program and the record of its configuration."""
 
     folder: Path
     record: Mapping[str, Any]

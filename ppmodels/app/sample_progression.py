@@ -1,4 +1,4 @@
-"""What a program draws while it is trained."""
+"""The sample progression: samples of a program over the course of its training."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from ppmodels.app.pictures import Pictures, attempted, draw_samples, in_own_unit
 
 
 class SampleProgression:
-    """A callback of `fit` that draws samples by the same noise, now and then, and a picture of them all.
+    """A callback of `fit` that draws samples by the same noise at several steps, and a picture of them all.
 
     Args:
         experiment: whose program is trained.
@@ -25,7 +25,7 @@ class SampleProgression:
         self.drawn: dict[int, Tensor] = {}
 
     def __call__(self, step: Step, metrics: dict[str, Tensor]) -> None:
-        """Draws, where it is time to."""
+        """Draws samples at the steps that are due."""
         if step.count in self.due:
             with step.averaged():
                 self.drawn[step.count] = draw_samples(self.experiment, self.count, self.seed)

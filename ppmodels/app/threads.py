@@ -26,7 +26,7 @@ def suitable(parameters: int, rows: int, device: torch.device) -> int:
 
 @contextmanager
 def computing_on(threads: int) -> Iterator[None]:
-    """A block in which torch computes with so many threads; the number of before is restored.
+    """A block in which torch computes with so many threads; the previous number is restored.
 
     Raises ValueError for less than one.
     """

@@ -60,7 +60,7 @@ class Shuffled:
 
     @property
     def log_jacobian(self) -> float:
-        """What a log-density of x lacks to be one of the data in their own units, in nats per example."""
+        """What to add to a log density of x to have it in the data's own units, in nats per example."""
         return self.dataset.log_jacobian
 
     def _index(self, step: int) -> Tensor:
@@ -115,5 +115,5 @@ class InOrder:
 
     @property
     def log_jacobian(self) -> float:
-        """What a log-density of x lacks to be one of the data in their own units, in nats per example."""
+        """What to add to a log density of x to have it in the data's own units, in nats per example."""
         return self.dataset.log_jacobian

@@ -133,7 +133,7 @@ class Dataset:
 
     @property
     def log_jacobian(self) -> float:
-        """What a log-density of the values lacks to be one of the data in their own units, in nats per example."""
+        """What to add to a log density of the values to have it in the data's own units, in nats per example."""
         return 0.0 if self.standardisation is None else self.standardisation.log_jacobian
 
     @property

@@ -1,4 +1,4 @@
-"""A folder of pictures of your own, read by Pillow: loose, or in one subfolder for each class."""
+"""A folder of images of your own, read by Pillow: loose, or in one subfolder for each class."""
 
 from pathlib import Path
 
@@ -11,37 +11,37 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".
 _SPLIT_NAMES = {"train", "training", "valid", "validation", "val", "test"}
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """uint8 `(height, width)` of a grey picture or `(height, width, 3)` of a colour one.
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """uint8 `(height, width)` of a grey image or `(height, width, 3)` of a colour one.
 
     Raises ValueError, naming the file, if it can not be read, has 16 bits a channel, or is transparent.
     """
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            if picture.mode == "P" and "transparency" not in picture.info:
-                return np.asarray(picture.convert("RGB"))
-            if picture.mode in ("1", "L", "RGB"):
-                return np.asarray(picture.convert("L") if picture.mode == "1" else picture).copy()
-            mode = picture.mode
+        with Image.open(path) as image:
+            if image.mode == "P" and "transparency" not in image.info:
+                return np.asarray(image.convert("RGB"))
+            if image.mode in ("1", "L", "RGB"):
+                return np.asarray(image.convert("L") if image.mode == "1" else image).copy()
+            mode = image.mode
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: expected a picture, but it can not be read ({error})") from error
+        raise ValueError(f"{path}: expected an image, but it can not be read ({error})") from error
     raise ValueError(
         f"{path}: expected 8-bit grey or RGB, got mode {mode}; convert it, for instance with Pillow's convert('RGB')"
     )
 
 
-def own_pictures(folder: Path) -> Raw:
-    """Pictures of one size, sorted by name: loose (no labels), or in subfolders, whose sorted names are the classes."""
+def own_images(folder: Path) -> Raw:
+    """Images of one size, sorted by name: loose (no labels), or in subfolders, whose sorted names are the classes."""
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    loose = _pictures(entries)
-    classes = {entry: _pictures(sorted(entry.iterdir())) for entry in entries if entry.is_dir()}
+    loose = _image_files(entries)
+    classes = {entry: _image_files(sorted(entry.iterdir())) for entry in entries if entry.is_dir()}
     classes = {entry: files for entry, files in classes.items() if files}
     if bool(loose) == bool(classes):
-        got = f"{len(loose)} loose and {len(classes)} subfolders with pictures" if loose else "neither"
+        got = f"{len(loose)} loose and {len(classes)} subfolders with images" if loose else "neither"
         raise ValueError(
-            f"{folder}: expected pictures ({' '.join(SUFFIXES)}), or subfolders of pictures as classes, got {got}; "
+            f"{folder}: expected images ({' '.join(SUFFIXES)}), or subfolders of images as classes, got {got}; "
             "keep one of the two"
         )
     if {entry.name.lower() for entry in classes} & _SPLIT_NAMES:
@@ -51,17 +51,17 @@ def own_pictures(folder: Path) -> Raw:
         )
     files = loose or [file for files in classes.values() for file in files]
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()]) if classes else None
-    images = [read_picture(file) for file in files]
+    images = [read_image(file) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             raise ValueError(
-                f"{folder}: expected pictures of one size, all grey or all RGB, got {files[0].name} of "
+                f"{folder}: expected images of one size, all grey or all RGB, got {files[0].name} of "
                 f"{_size(images[0])} and {file.name} of {_size(image)}; resize or convert them first"
             )
     return Raw(np.stack(images), labels)
 
 
-def _pictures(entries: list[Path]) -> list[Path]:
+def _image_files(entries: list[Path]) -> list[Path]:
     return [entry for entry in entries if entry.is_file() and entry.suffix.lower() in SUFFIXES]
 
 

@@ -1,4 +1,4 @@
-"""The sets known by name: digits from scikit-learn, the others read from a folder of yours. Nothing is downloaded."""
+"""Published data sets by name: digits from scikit-learn, the others read from a folder of yours. Nothing is downloaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from ppmodels.data.arrays import read_archive, read_array
 from ppmodels.data.assemble import Array, Raw
 from ppmodels.data.idx import read_idx
-from ppmodels.data.image_folder import read_picture
+from ppmodels.data.image_folder import read_image
 
 
 def digits() -> Raw:
@@ -27,7 +27,7 @@ def mnist(folder: Path) -> Raw:
     raw = _mnist_format("mnist", places)
     assert raw.labels is not None
     if len(set(np.bincount(raw.labels).tolist())) == 1:
-        # The file names are the same, so only the contents can tell: MNIST's classes are not equally frequent.
+        # The file names are the same, so the contents decide: MNIST's classes are not equally frequent.
         raise ValueError(
             f"mnist: the files found under {folder} have equally many images in every class, as Fashion-MNIST has and "
             "MNIST has not; move them to FashionMNIST/raw and load 'fashion-mnist'"
@@ -92,7 +92,7 @@ def cifar10(folder: Path) -> Raw:
     parts, targets = [], []
     for batch in ("data_batch_1", "test_batch"):
         path = _first("cifar10", [folder / "cifar10", folder], [f"{batch}.png"])
-        rows = read_picture(path)
+        rows = read_image(path)
         if rows.ndim != 3 or rows.shape[1:] != (1024, 3):
             raise ValueError(f"{path}: expected RGB rows of 1,024 pixels, one an image, got shape {rows.shape}")
         parts.append(rows.reshape(-1, 32, 32, 3))

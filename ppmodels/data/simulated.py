@@ -1,4 +1,4 @@
-"""Sets of known modes, by which it is counted what a generator leaves out."""
+"""Synthetic data sets with known modes, by which missing modes are counted."""
 
 import math
 

@@ -10,7 +10,7 @@ from ppmodels.data import published, simulated
 from ppmodels.data.arrays import own_archive, own_array
 from ppmodels.data.assemble import Raw, assemble
 from ppmodels.data.dataset import Dataset
-from ppmodels.data.image_folder import own_pictures
+from ppmodels.data.image_folder import own_images
 from ppmodels.data.standardisation import Standardisation
 from ppmodels.data.table import own_table
 
@@ -37,7 +37,7 @@ def load(
     "digits" is embedded, and "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`). The other
     names are read from `folder`, by default the environment's PPMODELS_DATA; each keeps its published order and splits (see
     `ppmodels.data.published`), and nothing is downloaded. Any other text is a path, relative to `folder` if that is given:
-    `.npy`, `.npz`, `.csv`, or a folder of pictures. Digits and your own examples are split 80/10/10 by a permutation of
+    `.npy`, `.npz`, `.csv`, or a folder of images. Digits and your own examples are split 80/10/10 by a permutation of
     `seed`, unless an `.npz` has train, valid and test.
 
     The columns of a table of your own are standardised by their training mean and standard deviation, and every number of
@@ -56,10 +56,10 @@ def load(
         raise FileNotFoundError(_unknown(name, path))
     if not path.is_dir() and path.suffix.lower() not in _READERS:
         raise ValueError(
-            f"{path}: expected a file {', '.join(_READERS)} or a folder of pictures, "
+            f"{path}: expected a file {', '.join(_READERS)} or a folder of images, "
             f"got {path.suffix or 'no suffix'}; convert it with numpy.save"
         )
-    read = own_pictures if path.is_dir() else _READERS[path.suffix.lower()]
+    read = own_images if path.is_dir() else _READERS[path.suffix.lower()]
     return assemble(path.stem, read(path), str(path), seed, standardise=standardise)
 
 

@@ -1,4 +1,4 @@
-"""Columns in real units, as a model is given them: less their mean, over their standard deviation."""
+"""Standardisation of a table's columns: less their mean, over their standard deviation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ AS_IT_IS = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Standardisation:
-    """(x - shift) / scale, column by column; what a model is fitted to is then free of units.
+    """(x - shift) / scale, column by column; a model is then fitted to columns of mean 0 and spread 1.
 
     A column without spread keeps shift 0 and scale 1.
     """
@@ -41,12 +41,12 @@ class Standardisation:
 
     @property
     def log_jacobian(self) -> float:
-        """What turns the log-density of a standardised example into that of the original, in nats: -Σ log scale."""
+        """What to add to the log density of a standardised example for that of the original, in nats: -Σ log scale."""
         return -sum(map(math.log, self.scale))
 
     @property
     def digits(self) -> list[int]:
-        """The decimal digits that tell originals of float32 values apart: those of their spread, beside a large mean."""
+        """The decimal digits that distinguish original values in float32: those of their spread, beside a large mean."""
         columns = zip(self.shift, self.scale, strict=True)
         return [7 + math.ceil(math.log10(max(abs(shift) / scale, 1.0))) for shift, scale in columns]
 
@@ -65,7 +65,7 @@ class Standardisation:
         if bool(far.any()):
             column = int(far.long().argmax())
             raise ValueError(
-                f"column {column + 1}: expected values that can be told in standard deviations, got some more than 1e38 of "
+                f"column {column + 1}: expected values that can be given in standard deviations, got some more than 1e38 of "
                 f"them away, {self.scale[column]:g} each in training; drop the column, or load with standardise=False"
             )
         return found

@@ -1,4 +1,4 @@
-"""Distributions over whole levels 0..levels-1, held as float tensors: what an image with so many levels really is."""
+"""Distributions over whole levels 0..levels-1, held as float tensors: likelihoods of images with so many levels."""
 
 from ppmodels.distributions.autoregressive import Autoregressive
 from ppmodels.distributions.categorical import CategoricalLevels

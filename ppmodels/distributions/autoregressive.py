@@ -14,8 +14,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ppmodels.distributions.levels import Shape
 
-Position = tuple[slice, slice, int, int]
-"""Where the values to be drawn next stand in a batch of images: all examples, some channels, a row and a column."""
+PixelIndex = tuple[slice, slice, int, int]
+"""The index of the values to be drawn next in a batch of images: all examples, some channels, a row and a column."""
 
 
 class Factors(Protocol):
@@ -28,19 +28,19 @@ class Factors(Protocol):
     levels: int
     context_shape: tuple[int, ...]
     positions: int
-    """How many there are to draw, one after another."""
+    """How many conditionals there are to draw from, one after another."""
 
     def conditionals(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         """The conditional of every pixel given the values in x, as one distribution over images, batch shape `(n,)`."""
 
-    def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
+    def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[PixelIndex, Tensor]]:
         """The places in the order in which they are drawn, each with its conditional's parameters `(n, parameters)`.
 
         The caller writes values at a place into x before it asks for the next.
         """
 
     def draw(self, parameters: Tensor) -> Tensor:
-        """Values `(n, channel)` of a pixel from its conditional's parameters: every channel's, though few be wanted."""
+        """Values `(n, channel)` of a pixel, of every channel, from its conditional's parameters."""
 
     def blank(self, n: int) -> Tensor:
         """`(n, *shape)` of zeros, where the parameters are."""
@@ -51,8 +51,8 @@ class Autoregressive(TorchDistribution):
 
     The event is an image `(channel, height, width)`, float; the batch shape is that of `context` without the context's
     own dimensions, or `()`. Log-probabilities are exact, in nats, from one parallel pass. Draws go pixel by pixel, in
-    raster order with channels innermost, and show how far they are where that takes long. What a model's `forward`
-    returns. Raises ValueError for images of another size and, under validation, for values that are not levels.
+    raster order with channels innermost, with a progress bar where that takes long. A model's `forward` returns one.
+    Raises ValueError for images of another size and, under validation, for values that are not levels.
     """
 
     arg_constraints: ClassVar = {}
@@ -97,7 +97,7 @@ class Autoregressive(TorchDistribution):
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Images of shape `sample_shape + batch_shape + (channel, height, width)`, drawn pixel by pixel.
 
-        Memory: beside the images, what the model carries along, for each image a few rows of every layer's activations.
+        Memory, beside the images: for each image, a few rows of every layer's activations.
         """
         shape = torch.Size(sample_shape) + self.batch_shape
         x = self.factors.blank(prod(shape))
@@ -137,7 +137,7 @@ class Autoregressive(TorchDistribution):
     def _fill(self, x: Tensor, known: Tensor, context: Tensor | None) -> bool:
         """Draws the values that are not known into x `(n, *shape)`.
 
-        Gives whether some image had a place of several channels known in part, which are drawn without regard to it.
+        Returns whether a pixel whose channels are drawn at once was known in part; its draw ignores the known part.
         """
         if not len(x):
             return False

@@ -51,7 +51,7 @@ class ALI(GAN):
     """A GAN with an encoder, both fitted by comparing (x, z) (Dumoulin et al., 2017, arXiv 1606.00704; BiGAN, 1605.09782).
 
     `Adversarial` fits it, with a critic of x and z. Matching joints says nothing of how well a single q(z | x) is found: the
-    encoder's inverse is only as good as the critic tells.
+    encoder inverts the generator only as well as the critic makes it.
     """
 
     def __init__(

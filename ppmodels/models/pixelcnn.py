@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ppmodels.nn.causal import AutoregressiveModel, Chain, GatedLayers, Mask, MaskedConv, Rectify, Residual, read_out
+from ppmodels.nn.causal import AutoregressiveModel, GatedLayers, Mask, MaskedConv, ReLU, Residual, Sequential, read_out
 from ppmodels.nn.heads import Head
 
 
@@ -27,16 +27,16 @@ class PixelCNN(AutoregressiveModel):
         channels, inner = self.ordered, features // 2
         blocks = [
             Residual(
-                Rectify(),
+                ReLU(),
                 MaskedConv(features, inner, 1, Mask.B, channels),
-                Rectify(),
+                ReLU(),
                 MaskedConv(inner, inner, 3, Mask.B, channels, context=self.maps),
-                Rectify(),
+                ReLU(),
                 MaskedConv(inner, features, 1, Mask.B, channels),
             )
             for _ in range(layers)
         ]
-        self.network = Chain(
+        self.network = Sequential(
             MaskedConv(self.shape[0], features, 7, Mask.A, channels, context=self.maps),
             *blocks,
             *read_out(features, self.outputs, channels),
@@ -62,7 +62,7 @@ class GatedPixelCNN(AutoregressiveModel):
         likelihood: Head | str | None = None,
     ) -> None:
         super().__init__(shape, levels, context, classes, likelihood)
-        self.network = Chain(
+        self.network = Sequential(
             GatedLayers(self.shape[0], features, layers, 7, kernel, self.ordered, self.maps),
             *read_out(features, self.outputs, self.ordered),
         )

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from ppmodels.nn.causal import (
     AutoregressiveModel,
     Causal,
-    Chain,
     DiagonalBiLSTMLayer,
     Mask,
     MaskedConv,
     RasterLSTM,
     Residual,
     RowLSTMLayer,
+    Sequential,
     WrappedConv,
     read_out,
 )
@@ -35,7 +35,7 @@ class CharRNN(AutoregressiveModel):
         likelihood: Head | str | None = None,
     ) -> None:
         super().__init__(shape, levels, context, classes, likelihood)
-        self.network = Chain(
+        self.network = Sequential(
             RasterLSTM(self.shape[0], hidden, layers, self.ordered, self.maps),
             *read_out(hidden, self.outputs, self.ordered),
         )
@@ -93,8 +93,8 @@ def _first(model: AutoregressiveModel, hidden: int) -> MaskedConv:
     return MaskedConv(model.shape[0], 2 * hidden, 7, Mask.A, model.ordered, context=model.maps)
 
 
-def _residual(model: AutoregressiveModel, first: Causal, hidden: int, recurrent: Sequence[Causal]) -> Chain:
+def _residual(model: AutoregressiveModel, first: Causal, hidden: int, recurrent: Sequence[Causal]) -> Sequential:
     """The paper's architecture around recurrent layers."""
     channels = model.ordered
     blocks = [Residual(layer, MaskedConv(hidden, 2 * hidden, 1, Mask.B, channels)) for layer in recurrent]
-    return Chain(first, *blocks, *read_out(2 * hidden, model.outputs, channels))
+    return Sequential(first, *blocks, *read_out(2 * hidden, model.outputs, channels))

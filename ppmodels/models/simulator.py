@@ -1,4 +1,4 @@
-"""Simulators with parameters that all examples share: programs without a likelihood, for inference by a critic."""
+"""Simulators with parameters that all examples share: programs without a likelihood, for adversarial inference."""
 
 from collections.abc import Sequence
 

@@ -62,7 +62,7 @@ class AVB(VAE):
     """A VAE whose q(z | x) is a network of x and noise (Mescheder et al., 2017, arXiv 1701.04722).
 
     `Adversarial` fits it, with a critic of x and z, `plug_in_kl`, and best with a `contrast`. The encoder's default is a
-    `NoiseEncoder`; any that returns a distribution without a density will do.
+    `NoiseEncoder`; any other that returns an implicit distribution will do.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Critics: one number for each example, from what their `forward` names."""
+"""Critics: T(x), T(x, y), T(x, z) or T(z), one number for each example."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -44,9 +44,9 @@ class MLPFeatures(nn.Module):
 class ConvFeatures(nn.Module):
     """`width` features of an image by convolutions of stride 2 (DCGAN; Radford et al., 2016, arXiv 1511.06434).
 
-    A dense layer of `width` units sees all positions at once: a critic that is linear in what convolutions see is a sum over
-    patches, and content with strokes that make no digit. There is no batch normalisation, which would let a critic compare
-    batches in place of examples, and spoil its penalties.
+    A dense layer of `width` units sees all positions at once: a critic that is linear in the convolutions is a sum over
+    patches, and accepts strokes that make no digit. There is no batch normalisation: a critic would compare batches in
+    place of examples, and its penalties would not be per example.
     """
 
     def __init__(
@@ -97,13 +97,15 @@ class ProjectionCritic(Critic):
     def __init__(self, features: MLPFeatures | ConvFeatures, classes: int) -> None:
         super().__init__(features)
         self.embedding = nn.Embedding(classes, features.width)
-        nn.init.normal_(self.embedding.weight, std=0.01)  # at first the class says little; a spectral norm can not be 0
+        nn.init.normal_(
+            self.embedding.weight, std=0.01
+        )  # at first the class counts little; not 0, which has no spectral norm
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # what is given is read off the names
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # inputs are given by the names in forward
         """`(batch,)`, for labels y `(batch,)`."""
         found = self.features(x)
-        told: Tensor = self.last(found).squeeze(1) + (self.embedding(y) * found).sum(1)
-        return told
+        value: Tensor = self.last(found).squeeze(1) + (self.embedding(y) * found).sum(1)
+        return value
 
 
 class JointCritic(nn.Module):

@@ -72,7 +72,7 @@ class FlowEncoder(Encoder):
         self.flow = zuko.lazy.Flow([affine, *spline.transform.transforms], spline.base)
 
     def infer(self, x: Tensor, context: Tensor) -> FlowPosterior:
-        """The flow, given what the network makes of x."""
+        """The flow, conditioned on the network's output for x."""
         found = full_precision(self.network(torch.cat((x.flatten(1), context), 1)))
         with without_autocast(found):
             return FlowPosterior(self.flow(found))

@@ -14,7 +14,7 @@ from ppmodels.nn.parameters import full_precision
 
 
 class Generator(nn.Module):
-    """x = network(z) as a distribution, which is drawn when a draw is asked for and has no density.
+    """x = network(z) as an implicit distribution: it can be drawn, and has no density.
 
     `network` takes z `(batch, inputs)` to as many numbers as an example of `shape` has. Real numbers (`levels` None) are its
     output itself; levels are its sigmoid times levels - 1, between the whole levels, which rounding gives.
@@ -76,7 +76,7 @@ class ConvGenerator(Generator):
 
 
 class NoiseEncoder(nn.Module):
-    """An implicit q(z | x): a multilayer perceptron of x and of noise, which can have any shape.
+    """An implicit q(z | x): a multilayer perceptron of x and of noise, so that q can have any shape.
 
     Mescheder et al. (2017, arXiv 1701.04722). `forward(x)` returns a distribution, batch `(batch,)`, event `(latent,)`.
     """

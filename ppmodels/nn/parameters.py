@@ -1,4 +1,4 @@
-"""From the numbers that a network gives to the parameters that a distribution takes."""
+"""From a network's outputs to the parameters of a distribution."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

@@ -1,4 +1,7 @@
-"""Laws of the programs that a game fits; a new one is in all of them by one line of GAMES. And of their networks."""
+"""Laws: properties that every adversarial model must satisfy. A new model is one line of CASES.
+
+And tests of the networks that these models use.
+"""
 
 import copy
 import math
@@ -96,7 +99,7 @@ def _predators() -> Adversarial:
 
 Case = tuple[Callable[[], Adversarial], Callable[[int], tuple[Tensor, ...]]]
 
-GAMES: dict[str, Case] = {
+CASES: dict[str, Case] = {
     "gan": (lambda: Adversarial(GAN(IMAGE, 17, 3), Critic(_features())), _images),
     "gan of a table": (
         lambda: Adversarial(
@@ -147,13 +150,13 @@ GAMES: dict[str, Case] = {
 WITH_DENSITY = ("adversarial autoencoder",)
 
 
-@pytest.fixture(params=GAMES, ids=str)
+@pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
-    return GAMES[request.param]
+    return CASES[request.param]
 
 
-def test_the_game_runs_where_there_are_no_values(case: Case) -> None:
-    """On the meta device a constant made on the CPU, and every wait for a value, fails: a GPU law without a GPU."""
+def test_the_objective_runs_where_there_are_no_values(case: Case) -> None:
+    """On the meta device a constant made on the CPU, and every wait for a value, fails: a test for GPUs without one."""
     make, batches = case
     objective, batch = make(), batches(6)
     objective.prepare(batch)
@@ -167,7 +170,7 @@ def test_the_game_runs_where_there_are_no_values(case: Case) -> None:
 
 
 @pytest.mark.gpu
-def test_the_game_is_played_on_a_gpu(case: Case) -> None:
+def test_an_adversarial_model_is_trained_on_a_gpu(case: Case) -> None:
     make, batches = case
     step = Step(make().to("cuda"), adam(1e-3), average=0.9)
     batch = tuple(tensor.to("cuda") for tensor in batches(16))
@@ -195,14 +198,14 @@ def test_watching_changes_nothing(case: Case) -> None:
     torch.manual_seed(1)
     batch = batches(8)
     losses = []
-    for watched in (False, True):
+    for monitored in (False, True):
         torch.manual_seed(2)
         step = Step(make(), adam(1e-3))
         step(batch)
-        if watched:
-            told = step.monitor(batch)
-            assert {"critic/accuracy", "program/diversity", "program/coverage", "program/precision"} <= told.keys()
-            assert all(torch.isfinite(value) for value in told.values())
+        if monitored:
+            metrics = step.monitor(batch)
+            assert {"critic/accuracy", "program/diversity", "program/coverage", "program/precision"} <= metrics.keys()
+            assert all(torch.isfinite(value) for value in metrics.values())
         losses.append([float(value) for value in step(batch).values()])
     assert losses[0] == losses[1]
 

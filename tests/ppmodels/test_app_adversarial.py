@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ppmodels import load
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, reconstruct, sample, train
 from ppmodels.app.cli import app
-from ppmodels.app.lookup import Found
+from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.presets import Kind, Preset
 from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
 from tests.ppmodels.app_helpers import picture_size
@@ -18,10 +18,10 @@ from tests.ppmodels.app_helpers import picture_size
 ALWAYS = {"loss.png", "samples.png", "weights.safetensors", "run.json", "metrics.jsonl"}
 
 
-def _short(name: str, data: str = "digits") -> Found:
+def _short(name: str, data: str = "digits") -> NamedRecipe:
     recipe = RECIPES[name].with_settings({"steps": 9, "batch_size": 16, "progression": RECIPES[name].progression and 3})
     always = Preset(Kind("all", lambda data: True), {"traced": None})
-    return Found(name, dataclasses.replace(recipe, data=data, presets=[*recipe.presets, always]))
+    return NamedRecipe(name, dataclasses.replace(recipe, data=data, presets=[*recipe.presets, always]))
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def test_commands_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
         evaluate(run, progress=False)
     with pytest.raises(ValueError, match="without a density"):
         compare([run, run], progress=False)
-    told = CliRunner().invoke(app, ["evaluate", str(run.folder)])
-    assert told.exit_code == 1
-    assert "without a density" in told.output
+    result = CliRunner().invoke(app, ["evaluate", str(run.folder)])
+    assert result.exit_code == 1
+    assert "without a density" in result.output
 
 
 @pytest.mark.parametrize(

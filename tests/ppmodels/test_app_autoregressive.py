@@ -10,7 +10,7 @@ from inference import elbo, exact, importance
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, reconstruct, train
 from ppmodels.app.cli import app
 from ppmodels.app.commands import best_of
-from ppmodels.app.lookup import Found
+from ppmodels.app.lookup import NamedRecipe
 from tests.ppmodels.app_helpers import picture_size
 
 EXACT = dataclasses.replace(RECIPES["gated-pixelcnn"], steps=12, validate_every=6, traced=None)
@@ -24,14 +24,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
-    made, notes = train(Found("gated-pixelcnn", EXACT), folder / "pixels", progress=False)
+    made, notes = train(NamedRecipe("gated-pixelcnn", EXACT), folder / "pixels", progress=False)
     assert notes == []
     return made
 
 
 @pytest.fixture(scope="module")
 def bounded(folder: Path) -> Run:
-    return train(Found("vae", BOUNDED), folder / "vae", progress=False)[0]
+    return train(NamedRecipe("vae", BOUNDED), folder / "vae", progress=False)[0]
 
 
 def test_a_run_without_latents_shows_completions_in_place_of_reconstructions(run: Run) -> None:
@@ -63,11 +63,11 @@ def test_what_is_no_autoregressive_model_says_so(run: Run, bounded: Run) -> None
 
 
 def test_runs_are_ranked_by_the_best_number_of_each(run: Run, bounded: Run) -> None:
-    standings = compare([bounded, run], particles=8, progress=False)
-    means = [each.result.mean(each.estimate) for each in standings]
+    ranking = compare([bounded, run], particles=8, progress=False)
+    means = [each.result.mean(each.estimate) for each in ranking]
     assert means == sorted(means, reverse=True)
-    assert {each.estimate for each in standings} == {"exact", "iwae"}
-    ahead, error = standings[0].ahead_of(standings[1])
+    assert {each.estimate for each in ranking} == {"exact", "iwae"}
+    ahead, error = ranking[0].ahead_of(ranking[1])
     assert ahead == pytest.approx(means[0] - means[1])
     assert 0 < error < ahead
 

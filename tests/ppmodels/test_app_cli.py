@@ -154,7 +154,7 @@ def test_mistakes_get_one_line_and_exit_code_1(run: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_option_is_told_by_its_choices() -> None:
+def test_a_wrong_option_is_refused_with_its_choices() -> None:
     result = call("train", "vae", "--device", "gpu")
     assert result.exit_code == 2
     assert "cuda" in result.output
@@ -185,11 +185,11 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
 
 def test_python_m_ppmodels_is_the_command_line() -> None:
     command = [sys.executable, "-m", "ppmodels"]
-    told = subprocess.run([*command, "--help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert told.stdout.startswith("Usage: ppmodels [OPTIONS]")
-    told = subprocess.run([*command, "train"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert told.returncode == 2
-    assert "Usage: ppmodels train" in told.stderr
+    result = subprocess.run([*command, "--help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout.startswith("Usage: ppmodels [OPTIONS]")
+    result = subprocess.run([*command, "train"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "Usage: ppmodels train" in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")

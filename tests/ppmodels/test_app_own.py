@@ -55,7 +55,7 @@ def write_incomes(path: Path, seed: int = 0, later: float = 0.0) -> Path:
     return path
 
 
-def test_a_table_in_real_units_is_told_and_drawn_in_them(tmp_path: Path) -> None:
+def test_a_table_in_real_units_is_scored_and_drawn_in_them(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), INCOME)
     run, notes = train(find(recipe), tmp_path / "run", progress=False)
     assert notes == [

@@ -17,7 +17,7 @@ from inference import SVI, Evaluation, elbo, importance
 from inference.training.average import snapshot
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, find, reconstruct, sample, train
 from ppmodels.app.experiment import device_named, limited, prepared, restored
-from ppmodels.app.lookup import Found, UnknownRecipe
+from ppmodels.app.lookup import NamedRecipe, UnknownRecipe
 from ppmodels.app.presets import Kind, Preset
 from ppmodels.app.run import write_whole
 from ppmodels.data import Split, load
@@ -29,7 +29,7 @@ SHORT = dataclasses.replace(RECIPES["vae"], steps=30, validate_every=10, estimat
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     state = torch.get_rng_state()
-    made, notes = train(Found("vae", SHORT), tmp_path_factory.mktemp("app") / "run", progress=False)
+    made, notes = train(NamedRecipe("vae", SHORT), tmp_path_factory.mktemp("app") / "run", progress=False)
     assert notes == []
     assert torch.equal(state, torch.get_rng_state())
     return made
@@ -111,8 +111,8 @@ def test_a_run_scores_the_same_after_it_was_moved(run: Run, copy: Run) -> None:
 def test_the_same_seed_trains_the_same_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     torch.manual_seed(1)  # the app's noise is its own
-    again, _ = train(Found("vae", SHORT), tmp_path / "again", progress=False)
-    other, _ = train(Found("vae", SHORT), tmp_path / "other", seed=1, progress=False)
+    again, _ = train(NamedRecipe("vae", SHORT), tmp_path / "again", progress=False)
+    other, _ = train(NamedRecipe("vae", SHORT), tmp_path / "other", seed=1, progress=False)
     assert again.record["weights_sha256"] == run.record["weights_sha256"] != other.record["weights_sha256"]
 
 
@@ -132,7 +132,7 @@ def test_the_callers_validation_is_left_as_it_was(copy: Run, tmp_path: Path, pyr
             Distribution.set_default_validate_args(torchs)
             scored(copy, limit=3)
             with pytest.raises(ZeroDivisionError):
-                train(Found("vae", fails), tmp_path / "run", progress=False)
+                train(NamedRecipe("vae", fails), tmp_path / "run", progress=False)
             assert (pyro.distributions.is_validation_enabled(), Distribution._validate_args) == (pyros, torchs)
     finally:
         Distribution.set_default_validate_args(before)
@@ -255,9 +255,9 @@ def test_a_run_of_format_1_names_the_command_that_trains_it_again(
     (tmp_path / "run.json").write_text(json.dumps(OLD | changes))
     with pytest.raises(
         ValueError, match=r"written in format 1, and this version reads 2\. A recipe is a model now"
-    ) as told:
+    ) as refused:
         Run.open(tmp_path)
-    assert command.replace("FOLDER", str(tmp_path)) in str(told.value)
+    assert command.replace("FOLDER", str(tmp_path)) in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["recipe", "data", "settings", "training", "seed", "weights_sha256", "data.shape"])
@@ -327,7 +327,7 @@ def test_a_binary_run_is_scored_on_few_binary_pixels_and_not_on_grey_ones(
     binary = dataclasses.replace(
         SHORT.with_settings({"steps": 1, "batch_size": 30}), data=_own_images(tmp_path, (8, 8), 2, "binary")
     )
-    run, _ = train(Found("vae", binary), tmp_path / "run", progress=False)
+    run, _ = train(NamedRecipe("vae", binary), tmp_path / "run", progress=False)
     few = _own_images(tmp_path, (8, 8), 2, "few", count=10)
     assert (
         len(scored(run, data=few).log_prob["iwae"]) == 1
@@ -341,21 +341,23 @@ def test_a_table_of_other_columns_and_other_classes_are_refused(
 ) -> None:
     monkeypatch.setattr("ppmodels.app.plots.png", lambda figure: b"")
     short = RECIPES["vae"].with_settings({"steps": 1, "hidden": (8,)})
-    run, _ = train(Found("vae", dataclasses.replace(short, data="ring-8")), tmp_path / "table", progress=False)
+    run, _ = train(NamedRecipe("vae", dataclasses.replace(short, data="ring-8")), tmp_path / "table", progress=False)
     np.savetxt(tmp_path / "wide.csv", np.random.default_rng(0).normal(size=(80, 3)), delimiter=",")
     with pytest.raises(ValueError, match=r"ring-8 of shape \(2,\), and wide has shape \(3,\)"):
         evaluate(run, data=str(tmp_path / "wide.csv"), progress=False)
     scored(run, data="grid-25", limit=3)  # other classes are nothing to a program without labels
     labelled = RECIPES["conditional-vae"].with_settings({"steps": 1, "hidden": (8,)})
     conditional, _ = train(
-        Found("conditional-vae", dataclasses.replace(labelled, data="ring-8")), tmp_path / "labelled", progress=False
+        NamedRecipe("conditional-vae", dataclasses.replace(labelled, data="ring-8")),
+        tmp_path / "labelled",
+        progress=False,
     )
     with pytest.raises(ValueError, match="ring-8 of 8 classes, and grid-25 has 25 classes"):
         evaluate(conditional, data="grid-25", progress=False)
 
 
 def test_a_run_is_overwritten_only_when_asked_and_then_whole(copy: Run) -> None:
-    found = Found("vae", dataclasses.replace(SHORT, steps=2, validate_every=None))
+    found = NamedRecipe("vae", dataclasses.replace(SHORT, steps=2, validate_every=None))
     with pytest.raises(ValueError, match="already holds a run"):
         train(found, copy.folder, progress=False)
     scored(copy)
@@ -369,7 +371,7 @@ def test_a_run_is_overwritten_only_when_asked_and_then_whole(copy: Run) -> None:
 def test_a_refused_recipe_leaves_no_folder(tmp_path: Path) -> None:
     grey = dataclasses.replace(SHORT, presets=(), program=lambda data: RECIPES["vae"].program(data.binarized("static")))
     with pytest.raises(ValueError, match="outside its support"):
-        train(Found("grey", grey), tmp_path / "run", progress=False)
+        train(NamedRecipe("grey", grey), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -383,11 +385,13 @@ def test_without_validation_the_average_is_saved(tmp_path: Path, monkeypatch: py
             kept.append(self)
 
     recipe = dataclasses.replace(SHORT, objective=Kept, steps=3, validate_every=None, average=0.5)
-    run, _ = train(Found("average", recipe), tmp_path / "run", progress=False)
+    run, _ = train(NamedRecipe("average", recipe), tmp_path / "run", progress=False)
     saved = safetensors.torch.load_file(run.folder / "weights.safetensors")
     assert run.record["best_validation"] is None
     assert all(torch.equal(value, saved[name]) for name, value in snapshot(kept[-1].program).items())
-    plain, _ = train(Found("plain", dataclasses.replace(recipe, average=None)), tmp_path / "plain", progress=False)
+    plain, _ = train(
+        NamedRecipe("plain", dataclasses.replace(recipe, average=None)), tmp_path / "plain", progress=False
+    )
     assert plain.record["weights_sha256"] != run.record["weights_sha256"]
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from inference import NonFinite, importance
 from ppmodels.app import RECIPES, Run, evaluate, sample, train
 from ppmodels.app.cli import app
-from ppmodels.app.lookup import Found
+from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.threads import LARGE, computing_on, suitable
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def _three_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(Found("vae", SHORT), tmp_path_factory.mktemp("threads") / "run", progress=False)[0]
+    return train(NamedRecipe("vae", SHORT), tmp_path_factory.mktemp("threads") / "run", progress=False)[0]
 
 
 def test_the_rule_is_one_thread_for_small_steps_and_on_a_gpu() -> None:
@@ -72,16 +72,16 @@ def test_commands_compute_on_what_they_say_and_leave_torch_as_it_was(run: Run) -
 def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path, steps: int) -> None:
     hot = SHORT.with_settings({"steps": steps, "learning_rate": 1e308})
     with pytest.raises((ValueError, NonFinite), match=r"not finite|out of the finite numbers"):
-        train(Found("vae", hot), tmp_path / "run", threads=2, progress=False)
+        train(NamedRecipe("vae", hot), tmp_path / "run", threads=2, progress=False)
     assert torch.get_num_threads() == 3
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_the_command_line_says_which_and_takes_another_number(tmp_path: Path) -> None:
     arguments = ["train", "vae", "--steps", "1", "--set", "hidden=8", "--out", str(tmp_path / "run")]
-    told = CliRunner().invoke(app, arguments)
-    assert told.exit_code == 0, told.output
-    assert "1 thread, by the size of the model; --threads N sets another number" in told.stderr
-    told = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--limit", "5", "--threads", "2"])
-    assert told.exit_code == 0, told.output
-    assert "2 threads\n" in told.stderr
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 thread, by the size of the model; --threads N sets another number" in result.stderr
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--limit", "5", "--threads", "2"])
+    assert result.exit_code == 0, result.output
+    assert "2 threads\n" in result.stderr

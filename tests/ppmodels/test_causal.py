@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from ppmodels import CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 from ppmodels.nn.causal import (
     AutoregressiveModel,
-    Chain,
     DiagonalBiLSTMLayer,
     Mask,
     MaskedConv,
-    Rectify,
+    ReLU,
     RowLSTMLayer,
-    Start,
+    SamplingInputs,
+    Sequential,
 )
 from ppmodels.nn.causal.image_lstm import diagonals
-from ppmodels.nn.causal.sweep import Path, cell, sweep
+from ppmodels.nn.causal.lstm_scan import ScanOrder, cell, lstm_scan
 
 Maker = Callable[..., AutoregressiveModel]
 
@@ -188,10 +188,10 @@ def test_masks_are_those_of_the_paper() -> None:
 
 
 def test_a_walk_that_begins_with_an_open_layer_is_refused_on_a_walk() -> None:
-    layers = Chain(Rectify(), MaskedConv(1, 1, 3, Mask.A)).incremental(Start(2, 3, None))
+    layers = Sequential(ReLU(), MaskedConv(1, 1, 3, Mask.A)).incremental(SamplingInputs(2, 3, None))
     layers.row()
     with pytest.raises(
-        NotImplementedError, match="IncrementalRectify: expected a network's first layer to hide the pixel"
+        NotImplementedError, match="IncrementalReLU: expected a network's first layer to hide the pixel"
     ):
         layers.known(0, torch.zeros(2, 1))
 
@@ -326,7 +326,7 @@ def test_walks_do_not_disturb_one_another(make: Maker) -> None:
             torch.testing.assert_close(parameters, whole[:, :, row, column], rtol=1e-12, atol=1e-12)
 
 
-# ---- the sweep, against the same recurrences written out, one cell at a time ----
+# ---- the scan, against the same recurrences written out, one cell at a time ----
 
 
 def plain_cell(inputs: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -336,8 +336,8 @@ def plain_cell(inputs: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     return show.sigmoid() * state.tanh(), state
 
 
-def plain_sweep(inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
-    """What `sweep` says that it is, left to autograd: outputs of the step before, 0 beyond that step's range."""
+def plain_scan(inputs: Tensor, weight: Tensor, order: ScanOrder, n: int) -> Tensor:
+    """What `lstm_scan` says that it is, left to autograd: outputs of the step before, 0 beyond that step's range."""
     lines, h = len(inputs), inputs.shape[2] // 4
     nothing = inputs.new_zeros(n, h)
     found = []
@@ -345,10 +345,10 @@ def plain_sweep(inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
         outputs: dict[int, Tensor] = {}
         states: dict[int, Tensor] = {}
         packed, done = [], 0
-        for first, last in path.steps:
+        for first, last in order.steps:
             new_outputs, new_states = {}, {}
             for position in range(first, last):
-                window = torch.cat([outputs.get(position + offset, nothing) for offset in path.offsets], -1)
+                window = torch.cat([outputs.get(position + offset, nothing) for offset in order.offsets], -1)
                 gates = inputs[line, done : done + n] + window @ weight[line]
                 new_outputs[position], new_states[position] = plain_cell(gates, states.get(position, nothing))
                 packed.append(new_outputs[position])
@@ -358,10 +358,10 @@ def plain_sweep(inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
     return torch.stack(found)
 
 
-PATHS = {
-    "rows": Path(5, ((0, 5),) * 3, (-1, 0, 1)),
-    "one row": Path(4, ((0, 4),), (-1, 0, 1)),
-    "one column": Path(1, ((0, 1),) * 4, (-1, 0, 1)),
+ORDERS = {
+    "rows": ScanOrder(5, ((0, 5),) * 3, (-1, 0, 1)),
+    "one row": ScanOrder(4, ((0, 4),), (-1, 0, 1)),
+    "one column": ScanOrder(1, ((0, 1),) * 4, (-1, 0, 1)),
     "diagonals": diagonals(3, 5)[0],
     "diagonals, tall": diagonals(5, 2)[0],
     "diagonals, one row": diagonals(1, 4)[0],
@@ -369,18 +369,18 @@ PATHS = {
 }
 
 
-def swept(path: Path, lines: int, n: int, h: int) -> tuple[Tensor, Tensor]:
-    """Inputs and weights for a sweep along `path`, float64."""
-    cells = sum(last - first for first, last in path.steps)
+def scanned(order: ScanOrder, lines: int, n: int, h: int) -> tuple[Tensor, Tensor]:
+    """Inputs and weights for a scan in `order`, float64."""
+    cells = sum(last - first for first, last in order.steps)
     inputs = torch.randn(lines, cells * n, 4 * h, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(lines, len(path.offsets) * h, 4 * h, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(lines, len(order.offsets) * h, 4 * h, dtype=torch.float64, requires_grad=True)
     return inputs, weight
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_a_sweep_and_its_gradient_are_those_of_a_plain_loop(path: Path) -> None:
-    inputs, weight = swept(path, lines=2, n=3, h=2)
-    fast, plain = sweep(inputs, weight, path, 3), plain_sweep(inputs, weight, path, 3)
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_a_scan_and_its_gradient_are_those_of_a_plain_loop(order: ScanOrder) -> None:
+    inputs, weight = scanned(order, lines=2, n=3, h=2)
+    fast, plain = lstm_scan(inputs, weight, order, 3), plain_scan(inputs, weight, order, 3)
     torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
     upstream = torch.randn_like(fast)
     gradients = [torch.autograd.grad(found, (inputs, weight), upstream) for found in (fast, plain)]
@@ -388,19 +388,19 @@ def test_a_sweep_and_its_gradient_are_those_of_a_plain_loop(path: Path) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_the_gradient_of_a_sweep_agrees_with_finite_differences(path: Path) -> None:
-    inputs, weight = swept(path, lines=2, n=2, h=1)
-    assert torch.autograd.gradcheck(lambda *each: sweep(*each, path, 2), (inputs, weight))
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_the_gradient_of_a_scan_agrees_with_finite_differences(order: ScanOrder) -> None:
+    inputs, weight = scanned(order, lines=2, n=2, h=1)
+    assert torch.autograd.gradcheck(lambda *each: lstm_scan(*each, order, 2), (inputs, weight))
 
 
 @pytest.mark.parametrize("needed", [0, 1])
-def test_a_sweep_gives_the_gradient_of_either_alone(needed: int) -> None:
-    path = PATHS["diagonals"]
-    both = swept(path, lines=1, n=2, h=2)
-    expected = torch.autograd.grad(plain_sweep(*both, path, 2).square().sum(), both[needed])
+def test_a_scan_gives_the_gradient_of_either_alone(needed: int) -> None:
+    order = ORDERS["diagonals"]
+    both = scanned(order, lines=1, n=2, h=2)
+    expected = torch.autograd.grad(plain_scan(*both, order, 2).square().sum(), both[needed])
     both[1 - needed].requires_grad_(False)
-    torch.testing.assert_close(torch.autograd.grad(sweep(*both, path, 2).square().sum(), both[needed]), expected)
+    torch.testing.assert_close(torch.autograd.grad(lstm_scan(*both, order, 2).square().sum(), both[needed]), expected)
 
 
 def test_a_cell_is_an_lstm_cell() -> None:

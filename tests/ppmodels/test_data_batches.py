@@ -63,7 +63,7 @@ def test_a_batch_is_a_function_of_the_step_alone(digits: Dataset, how: str) -> N
 
 def test_no_global_generator_is_read_or_moved(digits: Dataset) -> None:
     def states() -> tuple[bytes, bytes, object]:
-        legacy = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002 (the global state is what is watched)
+        legacy = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002 (the test is about the global state)
         return torch.get_rng_state().numpy().tobytes(), legacy.tobytes(), random.getstate()
 
     before, first = states(), Shuffled(digits.binarized("dynamic"), batch_size=64)(3)

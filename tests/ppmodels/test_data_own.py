@@ -1,4 +1,4 @@
-"""Data of your own: arrays, archives, pictures and tables, and every way in which they are refused."""
+"""Data of your own: arrays, archives, images and tables, and every way in which they are refused."""
 
 import pickle
 from pathlib import Path
@@ -203,17 +203,17 @@ def test_archives_that_are_unclear_are_refused(tmp_path: Path, arrays: dict[str,
         load(tmp_path / "wrong.npz")
 
 
-def picture(path: Path, array: Any, mode: str | None = None) -> Path:
+def image_file(path: Path, array: Any, mode: str | None = None) -> Path:
     path.parent.mkdir(exist_ok=True)
     image = Image.fromarray(array)
     (image.convert(mode) if mode else image).save(path)
     return path
 
 
-def test_loose_pictures_are_images_without_labels(tmp_path: Path) -> None:
+def test_loose_images_have_no_labels(tmp_path: Path) -> None:
     array = grey(N, 5, 4)
     for at, image in enumerate(array):
-        picture(tmp_path / f"{at:03}.png", image)
+        image_file(tmp_path / f"{at:03}.png", image)
     (tmp_path / ".hidden").write_text("")
     (tmp_path / "notes.txt").write_text("ignored")
     data = load(tmp_path)
@@ -221,53 +221,53 @@ def test_loose_pictures_are_images_without_labels(tmp_path: Path) -> None:
     assert rows(everything(data)) == rows(torch.from_numpy(array))
 
 
-def test_pictures_in_subfolders_are_classes(tmp_path: Path) -> None:
+def test_images_in_subfolders_are_classes(tmp_path: Path) -> None:
     for at, name in enumerate(["ant", "bee", "cat"]):
         for number in range(4):
-            picture(tmp_path / name / f"{number}.PNG", np.full((5, 4, 3), 50 * at + 3, dtype=np.uint8))
+            image_file(tmp_path / name / f"{number}.PNG", np.full((5, 4, 3), 50 * at + 3, dtype=np.uint8))
     data = load(tmp_path)
     assert (data.shape, data.classes) == ((3, 5, 4), 3)
     for split in (data.train, data.valid, data.test):
         assert torch.equal(split.labels, (split.values[:, 0, 0, 0].long() - 3) // 50)
 
 
-def test_pictures_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", grey(5, 4))
-    picture(tmp_path / "b.png", grey(5, 4))
-    odd = picture(tmp_path / "c.png", grey(5, 6))
+def test_images_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
+    image_file(tmp_path / "a.png", grey(5, 4))
+    image_file(tmp_path / "b.png", grey(5, 4))
+    odd = image_file(tmp_path / "c.png", grey(5, 6))
     with pytest.raises(ValueError, match=r"got a\.png of 5×4 grey and c\.png of 5×6 grey; resize or convert"):
         load(tmp_path)
-    picture(odd, grey(5, 4, 3))
+    image_file(odd, grey(5, 4, 3))
     with pytest.raises(ValueError, match=r"got a\.png of 5×4 grey and c\.png of 5×4 RGB"):
         load(tmp_path)
-    picture(odd, grey(5, 4, 4))
+    image_file(odd, grey(5, 4, 4))
     with pytest.raises(ValueError, match=r"c\.png: expected 8-bit grey or RGB, got mode RGBA; convert"):
         load(tmp_path)
-    odd.write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"c\.png: expected a picture, but it can not be read"):
+    odd.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"c\.png: expected an image, but it can not be read"):
         load(tmp_path)
-    odd.write_bytes(picture(tmp_path / "b.png", grey(50, 40)).read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"c\.png: expected a picture, but it can not be read|of 5×4 grey and b\.png"):
+    odd.write_bytes(image_file(tmp_path / "b.png", grey(50, 40)).read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"c\.png: expected an image, but it can not be read|of 5×4 grey and b\.png"):
         load(odd.parent)
 
 
 def test_palettes_and_bits_become_colours_and_greys(tmp_path: Path) -> None:
     for number in range(6):
-        picture(tmp_path / "palette" / f"{number}.png", grey(5, 4, 3), mode="P")
-        picture(tmp_path / "bits" / f"{number}.png", grey(5, 4), mode="1")
+        image_file(tmp_path / "palette" / f"{number}.png", grey(5, 4, 3), mode="P")
+        image_file(tmp_path / "bits" / f"{number}.png", grey(5, 4), mode="1")
     assert load(tmp_path / "palette").shape == (3, 5, 4)
     assert set(everything(load(tmp_path / "bits")).unique().tolist()) <= {0, 255}
 
 
 def test_folders_that_are_unclear_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected pictures \(\.png .* got neither"):
+    with pytest.raises(ValueError, match=r"expected images \(\.png .* got neither"):
         load(tmp_path)
     for name in ("train", "test"):
-        picture(tmp_path / name / "a.png", grey(5, 4))
+        image_file(tmp_path / name / "a.png", grey(5, 4))
     with pytest.raises(ValueError, match=r"its subfolders test, train look like splits.* save the splits in an \.npz"):
         load(tmp_path)
-    picture(tmp_path / "a.png", grey(5, 4))
-    with pytest.raises(ValueError, match="got 1 loose and 2 subfolders with pictures; keep one of the two"):
+    image_file(tmp_path / "a.png", grey(5, 4))
+    with pytest.raises(ValueError, match="got 1 loose and 2 subfolders with images; keep one of the two"):
         load(tmp_path)
 
 

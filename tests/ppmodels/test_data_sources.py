@@ -205,7 +205,7 @@ def test_binarized_mnist_without_labels_and_broken(tmp_path: Path) -> None:
 
 
 def test_no_drawer_of_omniglot_is_in_two_splits(tmp_path: Path) -> None:
-    """The first pixel of each image tells its drawer, the second its character."""
+    """The first pixel of each image is its drawer, the second its character."""
     images = np.zeros((7, 20, 4, 4), dtype=np.uint8)
     images[:, :, 0, 0] = np.arange(1, 21)
     images[:, :, 0, 1] = np.arange(7)[:, None]

@@ -141,7 +141,7 @@ def test_the_moments_are_right_at_any_size(factor: float) -> None:
 def test_a_value_too_far_from_training_is_refused_by_name(tmp_path: Path) -> None:
     train = np.c_[np.arange(20.0), 1e-30 * np.arange(20.0)]
     np.savez(tmp_path / "far.npz", train=train, valid=train, test=train + np.array([0, 1e30]))
-    with pytest.raises(ValueError, match=r"far.npz: column 2: expected values that can be told .* standardise=False"):
+    with pytest.raises(ValueError, match=r"far.npz: column 2: expected values that can be given .* standardise=False"):
         load(tmp_path / "far.npz")
 
 
@@ -198,7 +198,7 @@ def test_a_fingerprint_is_of_the_original_values(table: Dataset, tmp_path: Path)
         assert raw.take(index).fingerprint == table.split(name).take(index).fingerprint != raw.fingerprint
         assert table.split(name).take(index).fingerprint != table.split(name).take(index.flip(0)).fingerprint
         assert table.split(name).to("cpu").fingerprint == table.split(name).fingerprint
-    # A single value moved by less than float32 tells.
+    # A single value moved by less than float32 resolves.
     values = real_units()
     values[0, 0] += 1e-9
     moved = load(write(tmp_path / "moved.csv", values))
@@ -345,19 +345,19 @@ def test_a_program_that_observes_only_some_columns_is_told_to_keep_the_units(
     assert math.isfinite(evaluate(program, InOrder(raw, "test", 20), {"exact": exact()}).mean("exact"))
 
 
-def test_in_a_game_the_players_with_a_density_of_the_data_count_its_units(table: Dataset, tmp_path: Path) -> None:
+def test_an_adversarial_loss_with_a_density_of_the_data_counts_their_units(table: Dataset, tmp_path: Path) -> None:
     losses = {}
     for name, data in {"moved": table, "plain": _as_hand_made(table)}.items():
         torch.manual_seed(0)
         avb = AVB(data.shape, None, 2)
         gan = GAN(data.shape, None, 2)
-        games = {
+        objectives = {
             "avb": Adversarial(avb, JointCritic(MLPFeatures(data.shape, None), 2)),
             "gan": Adversarial(gan, Critic(MLPFeatures(data.shape, None))),
         }
-        for game, objective in games.items():
+        for kind, objective in objectives.items():
             history = fit(Step(objective), Shuffled(data, batch_size=32), 1, progress=False).history
-            losses[name, game] = history[0]
+            losses[name, kind] = history[0]
     assert losses["moved", "gan"] | {"seconds": 0} == losses["plain", "gan"] | {"seconds": 0}
     avb, plain = losses["moved", "avb"], losses["plain", "avb"]
     assert avb["critic"] == plain["critic"]

@@ -1,4 +1,4 @@
-"""Laws that every model keeps; a new model is in all of them by one line of WITH_LATENTS or WITHOUT_LATENTS."""
+"""Laws: properties that every model must satisfy. A new model is one line of WITH_LATENTS or WITHOUT_LATENTS."""
 
 from collections.abc import Callable
 
@@ -132,13 +132,13 @@ def test_preflight_finds_nothing(case) -> None:
 
 @every_objective
 def test_the_objective_runs_where_there_are_no_values(case, objective: str) -> None:
-    """On the meta device a constant made on the CPU, and every wait for a value, fails: a GPU law without a GPU."""
+    """On the meta device a constant made on the CPU, and every wait for a value, fails: a test for GPUs without one."""
     program, batches = case
     program = program.to("meta")
     batch = tuple(tensor.to("meta") for tensor in batches(4))
-    game = OBJECTIVES[objective](program).to("meta")
+    on_meta = OBJECTIVES[objective](program).to("meta")
     with pyro.validation_enabled(False):
-        loss = game.loss(batch)
+        loss = on_meta.loss(batch)
         loss.backward()
     assert loss.shape == ()
     assert all(parameter.grad is not None for parameter in program.parameters())

@@ -1,1 +1,1 @@
-"""Adversarial inference: a critic estimates the density ratios that no density gives."""
+"""Adversarial inference: a critic estimates density ratios where densities are not available."""

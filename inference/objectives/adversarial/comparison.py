@@ -1,4 +1,4 @@
-"""Which sites a critic compares, read off the sites themselves, and the inputs of the critic and of a contrast."""
+"""Which sites a critic compares, and the inputs of the critic and of a contrast."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from inference.programs.traces import runs
 
 
 class Comparison(NamedTuple):
-    """What the sites of a program say about its comparison."""
+    """The sites of a program by their part in the comparison of q and p."""
 
     compared: tuple[str, ...]
     """The sites whose joint density differs between q and p: the critic stands in for its ratio."""
@@ -73,7 +73,7 @@ def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch:
     """The names of what a critic's `forward` is given: sites, or further arguments of the model.
 
     Raises:
-        ProgramError: it asks for what there is not, or does not look at something that is compared.
+        ProgramError: it names an unknown input, or leaves out a compared site.
     """
     known = sorted({*found.compared, *found.shared, *found.data, *found.exact, *arguments(program, batch)})
     names = _asked(critic, known)
@@ -92,7 +92,7 @@ def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: 
     """The contrast where one latent site is compared, which has a density in the model.
 
     Raises:
-        ProgramError: the comparison is another, or the network's `forward` asks for what there is not.
+        ProgramError: the comparison is another, or the network's `forward` names an unknown input.
     """
     if not isinstance(network, nn.Module):
         raise ProgramError(
@@ -116,7 +116,7 @@ def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: 
 
 
 def _asked(network: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
-    """The names of what a `forward` takes, without those that it can do without and that there are not."""
+    """The names of a `forward`'s arguments, without optional ones that are unknown."""
     written = getattr(network, "_orig_mod", network)  # behind torch.compile
     parameters = inspect.signature(written.forward).parameters.items()
     named = [(name, each) for name, each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
@@ -164,7 +164,7 @@ def _refuse_unfit(run: Run, compared: list[str], model: Mapping[str, Site], guid
     without = _distinct(name for name, site in both if name not in compared and is_implicit(site["fn"]))
     if without:
         raise ProgramError(
-            f"the sites {without} have no density and are not compared, so nothing tells how to fit them. Compare them too: "
+            f"the sites {without} have no density and are not compared, so nothing fits them. Compare them too: "
             f"compare={(*compared, *without)}, or leave compare out."
         )
     jumps = [name for name, site in guide.items() if not has_rsample(site["fn"])]
@@ -188,8 +188,9 @@ def _refuse_unfit(run: Run, compared: list[str], model: Mapping[str, Site], guid
 def _refuse_implicit(shared: list[str]) -> None:
     if shared:
         raise ProgramError(
-            f"the sites {_distinct(shared)} are shared by all examples and have no density: one draw a step teaches a "
-            "critic nothing. Give them a density (in the guide a flow can have any shape), or draw them for each example."
+            f"the sites {_distinct(shared)} are shared by all examples and have no density: a critic "
+            "learns nothing from one draw a step. Give them a density (in the guide a flow can have any shape), or draw "
+            "them for each example."
         )
 
 
@@ -197,7 +198,7 @@ def _refuse_weight(name: str, site: Site) -> None:
     refuse_scale(name, site)
     if isinstance(site["mask"], Tensor) or site["mask"] is False:
         raise ProgramError(
-            f"site {name!r} is masked and compared: a critic is shown all of a value or nothing. Remove the mask, and leave "
+            f"site {name!r} is masked and compared: a critic takes whole values. Remove the mask, and leave "
             "masked examples out of the batch; a weight for the comparison as a whole is weight=…."
         )
 

@@ -1,4 +1,4 @@
-"""What a critic compares: samples q of data and guide, and samples p of the model; and the terms that stay exact."""
+"""Joint samples that a critic compares, of q (data and guide) and of p (model); and the terms that stay exact."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,7 +36,7 @@ def p_samples(
     """The values of q, but those of the compared sites drawn from the model; what comes after these is not run."""
     kept = {name: site["value"] for name, site in random_sites(guide).items() if name not in found.compared}
     drawing = _Draws(set(found.compared), kept)
-    with executing(program), suppress(_Enough), drawing:
+    with executing(program), suppress(_AllDrawn), drawing:
         program.model(*batch)
     return {**q, **_values(drawing.drawn, batch)}
 
@@ -47,7 +47,7 @@ def exact_terms(
     """Σ log p - log q of the sites that are not compared, and log p of those in `prior`: nats per example, a scalar.
 
     Local sites are averaged over the batch, shared ones divided by the size of the dataset (the plate's, if None). The
-    auxiliary sites of an AutoGuide, beside its points, are where its log q is.
+    auxiliary sites of an AutoGuide carry its log q; the points beside them have none.
     """
     model, drawn = random_sites(_replayed(program, batch, guide)), random_sites(guide)
     plate = batch_plate([*model.values(), *drawn.values()], len(batch[0]))
@@ -82,7 +82,7 @@ def _replayed(program: Program, batch: tuple[Tensor, ...], guide: Trace) -> Trac
         return poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
 
 
-class _Enough(Exception):
+class _AllDrawn(Exception):
     """All compared sites have been drawn."""
 
 
@@ -104,4 +104,4 @@ class _Draws(Messenger):
         if message["name"] in self.compared:
             self.drawn[message["name"]] = message.copy()
             if self.drawn.keys() == self.compared:
-                raise _Enough
+                raise _AllDrawn

@@ -1,4 +1,4 @@
-"""The training monitor of a critic and a program: is the critic accurate and calibrated, are the draws diverse."""
+"""The training monitor of adversarial objectives: a critic's accuracy and calibration, the diversity of draws."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ from torch import Tensor
 NEIGHBOURS = 5
 ALIKE, MISSING = 0.2, 0.6
 PATIENCE = 50
-"""Records in a row, 1,000 steps of `fit` as it comes, before a collapse is spoken of: young generators are no better."""
+"""Records in a row, 1,000 steps of `fit` by default, before the warning: early in training all draws are alike."""
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def diversity(q: Tensor, p: Tensor) -> Tensor:
 
 @torch.no_grad()
 def coverage_and_precision(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Two shares about balls around the examples q, each as wide as the way to its 5th neighbour among them.
+    """Two shares, by balls around the examples q, each as wide as the distance to its 5th neighbour among them.
 
     Coverage (Naeem et al., 2020, arXiv 2002.09797): how many balls hold one of the draws p. About 0.97 where q and p are
     alike, and lower where modes are missing. Precision (Kynkäänniemi et al., 2019, arXiv 1904.06991): how many draws lie
@@ -52,7 +52,7 @@ def _rows(values: Tensor) -> Tensor:
 
 
 class Collapse:
-    """Warns, once, where draws have for long been alike, or been like the data and left a good part of them out."""
+    """Warns once where draws have long been alike, or precise without covering the data."""
 
     def __init__(self) -> None:
         self.low = 0
@@ -63,8 +63,8 @@ class Collapse:
         self.low = self.low + 1 if float(spread) < ALIKE or missing else 0
         if self.low == PATIENCE:
             warnings.warn(
-                f"mode collapse? For {PATIENCE} records the program's draws have been alike, or left out a part of what "
-                f"they are compared with (spread {float(spread):.2f} of its, precision {float(precise):.2f}, coverage "
+                f"mode collapse? For {PATIENCE} records the program's draws have been alike, or left out a part of the "
+                f"data (diversity {float(spread):.2f}, precision {float(precise):.2f}, coverage "
                 f"{float(covered):.2f}). "
                 "Penalise the critic (r1, gradient_penalty), give it more turns, or lower the learning rate.",
                 stacklevel=2,

@@ -1,4 +1,4 @@
-"""Inference in implicit models: a critic estimates the density ratios that no density gives."""
+"""The adversarial objective: a critic estimates density ratios where densities are not available."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,10 +25,10 @@ from inference.programs.traces import runs
 
 
 class Adversarial(Objective):
-    """Fits a program against a critic T ≈ log q/p, where q is data and guide and p the model.
+    """Fits a program by a critic's estimate T ≈ log q/p, where q is the joint of data and guide and p that of the model.
 
-    Wherever the loss of variational inference needs a log density that does not exist, the critic's estimate of a ratio
-    takes its place (Mohamed & Lakshminarayanan, 2016, arXiv 1610.03483; Tran, Ranganath & Blei, 2017, arXiv 1702.08896;
+    Where a site has no log density for the loss of variational inference, the critic's estimate of a density ratio takes
+    its place (Mohamed & Lakshminarayanan, 2016, arXiv 1610.03483; Tran, Ranganath & Blei, 2017, arXiv 1702.08896;
     Mescheder et al., 2017, arXiv 1701.04722). The critic minimises `divergence.critic(T_q, T_p)` plus its penalty; the
     program minimises minus the exact log p - log q of the sites that are not compared, plus
     `weight * divergence.program(T_q, T_p)`, per example.
@@ -83,7 +83,7 @@ class Adversarial(Objective):
         self.penalty, self.anneal, self.weight, self.turns = penalty, anneal, weight, turns
         self.register_buffer("_annealed", torch.tensor(1.0), persistent=False)
         self._divergence = divergence
-        self._one_sided = False
+        self._q_alone = False
         self._comparison: Comparison | None = None
         self._inputs: tuple[str, ...] = ()
         self._contrast: Contrast | None = None
@@ -113,7 +113,7 @@ class Adversarial(Objective):
         players = self.players()
         if {*players["critic"].parameters} & {*players["program"].parameters}:
             raise ProgramError(
-                "critic and program share parameters, which each would undo of the other; copy the module."
+                "critic and program share parameters, and would undo each other's steps; copy the module."
             )
         with torch.no_grad():
             found = comparison(self.program, examples, self.compare)
@@ -126,7 +126,7 @@ class Adversarial(Objective):
             self._check_shape(q, len(examples[0]))
             for samples in (q, p) if self.penalty is not None else ():
                 refuse_whole_numbers(samples, found.compared)
-        self._one_sided = self.divergence.one_sided
+        self._q_alone = self.divergence.q_alone
         if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
                 f"the sites {list(found.exact)} count in nats, and this divergence's critic is not in nats. Take one with a "
@@ -148,13 +148,13 @@ class Adversarial(Objective):
         check_values(runs(self.program, as_batch(batch))[0])
         q, p, log_r = self._samples(as_batch(batch))
         players = self.players()
-        # Without the penalty, whose gradient at values of its own would look like parameters that nobody holds.
+        # Without the penalty: the values at which it takes its gradient would look like parameters that nothing trains.
         loss = self.divergence.critic(self._critic(q), self._critic(p)) - log_r.mean()
         check_gradients(loss, players["critic"].parameters, self)
         try:
             check_gradients(self.program_loss(batch), players["program"].parameters, self)
         except ProgramError as error:
-            if not self._one_sided:
+            if not self._q_alone:
                 raise
             raise ProgramError(
                 f"{error} Or it is the divergence: one that depends on samples of q alone, as plug_in_kl does, gives no "
@@ -162,7 +162,7 @@ class Adversarial(Objective):
             ) from error
 
     def critic_loss(self, batch: Batch) -> Tensor:
-        """What the critic minimises; no gradient is left in the program."""
+        """The critic's loss, a mean over the batch; it sends no gradient to the program."""
         q, p, log_r = self._samples(as_batch(batch))
         loss = self.divergence.critic(self._critic(q), self._critic(p)) - log_r.mean()
         if self.penalty is None:
@@ -171,7 +171,7 @@ class Adversarial(Objective):
         return loss + self._annealed * self.penalty(self._critic, *inputs)
 
     def program_loss(self, batch: Batch) -> Tensor:
-        """What the program minimises, per example."""
+        """The program's loss, a mean over the batch."""
         examples = as_batch(batch)
         found = self._found
         guide, q = q_samples(self.program, examples, found)
@@ -180,7 +180,7 @@ class Adversarial(Objective):
             q, p, log_r = self._contrast.whitened(q)
             contrasted = found.compared
             loss = self._weighed(q, p) + log_r.mean()
-        elif self._one_sided:  # a simulator is spared a run that nothing would look at
+        elif self._q_alone:  # no sample of p is needed: a simulator is not run
             loss = self._weighed(q, q)
         else:
             loss = self._weighed(q, p_samples(self.program, examples, found, guide, q))
@@ -195,7 +195,7 @@ class Adversarial(Objective):
             return self._critic_metrics(examples) | self._draw_metrics(examples)
 
     def _critic_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Of the critic as it is trained: by its running statistics, a BatchNorm would make another critic of it."""
+        """In the critic's own mode: in eval mode a BatchNorm would make another critic of it."""
         with buffers_kept(self):
             q, p, _ = self._samples(examples)
             values = self._critic(q), self._critic(p)
@@ -205,7 +205,7 @@ class Adversarial(Objective):
         return found
 
     def _draw_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Of draws as they will be used, in eval mode: p against data, or the guide's q against p where these are none."""
+        """Of draws in eval mode: p against data, or the guide's q against p where no data are compared."""
         with evaluating(self):
             q, p, _ = self._samples(examples)
         site = (self._found.observed or self._found.compared)[0]
@@ -228,7 +228,10 @@ class Adversarial(Objective):
         if self._comparison is None:
             self.prepare(batch)
         if self.divergence.log_ratio is None:
-            raise ProgramError("the critic of this divergence is a margin or a potential, and no log ratio.")
+            raise ProgramError(
+                "the critic of this divergence is a margin or a potential, and no log ratio. Take a divergence with a "
+                "log_ratio, such as kl or non_saturating."
+            )
         with torch.no_grad(), evaluating(self):
             guide, q = q_samples(self.program, as_batch(batch), self._found)
             if self._contrast is None:
@@ -250,7 +253,7 @@ class Adversarial(Objective):
         return self._comparison
 
     def _samples(self, examples: tuple[Tensor, ...]) -> tuple[Values, Values, Tensor]:
-        """What the critic compares, without a gradient to the program; and log r of the guide's draws, or 0."""
+        """The samples that the critic compares, without a gradient to the program; and log r of the guide's draws, or 0."""
         with torch.no_grad():
             guide, q = q_samples(self.program, examples, self._found)
             if self._contrast is None:
@@ -261,7 +264,7 @@ class Adversarial(Objective):
 
     def _weighed(self, q: Values, p: Values) -> Tensor:
         weight, values = 1.0 if self.weight is None else self.weight, self._critic(q)
-        return weight * self.divergence.program(values, values if self._one_sided else self._critic(p))
+        return weight * self.divergence.program(values, values if self._q_alone else self._critic(p))
 
     def _critic(self, values: Values) -> Tensor:
         found: Tensor = self.critic(**{name: values[name] for name in self._inputs})

@@ -1,4 +1,4 @@
-"""What is added to a critic's loss so that it stays smooth at the samples of q and p, and between them.
+"""Gradient penalties: what is added to a critic's loss so that the critic stays smooth.
 
 A penalty is a function of the critic and of its inputs, by name, at samples of q and at samples of p; its value is a mean
 over the batch. Several are added up by `both`.
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 Values = Mapping[str, Tensor]
-"""What a critic is given, by name."""
+"""The inputs of a critic, by name."""
 Critic = Callable[[Values], Tensor]
 Penalty = Callable[[Critic, Values, Values], Tensor]
-"""Of the critic, its inputs at samples of q, and those at samples of p."""
+"""A function of the critic, its inputs at samples of q, and those at samples of p; gives a scalar."""
 
-_FLAT = 1e-12
-"""Added to a squared norm, whose root has no gradient at 0, where a critic is flat."""
+_EPSILON = 1e-12
+"""Added to a squared norm, whose root has no gradient at 0."""
 
 
 def gradient_penalty(weight: float = 10.0, norm: float = 1.0) -> Penalty:
-    """weight · E(‖∇T‖ - norm)² at one place drawn between each sample of q and one of p.
+    """The gradient penalty of WGAN-GP: weight · E(‖∇T‖ - norm)² at one point drawn between each sample of q and one of p.
 
     Gulrajani et al. (2017, arXiv 1704.00028).
     """
@@ -32,23 +32,23 @@ def gradient_penalty(weight: float = 10.0, norm: float = 1.0) -> Penalty:
             name: torch.lerp(p[name], q[name], at.view(-1, *(1,) * (q[name].dim() - 1))) for name in _moving(q, p)
         }
         squared = _squared_norm(critic, {**q, **between}, between)
-        return weight * ((squared + _FLAT).sqrt() - norm).square().mean()
+        return weight * ((squared + _EPSILON).sqrt() - norm).square().mean()
 
     return penalty
 
 
 def r1(weight: float = 10.0) -> Penalty:
-    """weight / 2 · E_q ‖∇T‖² (Mescheder et al., 2018, arXiv 1801.04406)."""
+    """The R1 penalty: weight / 2 · E_q ‖∇T‖² (Mescheder et al., 2018, arXiv 1801.04406)."""
     return lambda critic, q, p: weight / 2 * _squared_norm(critic, q, _moving(q, p)).mean()
 
 
 def r2(weight: float = 10.0) -> Penalty:
-    """weight / 2 · E_p ‖∇T‖²: R1 at samples of p."""
+    """The R2 penalty: weight / 2 · E_p ‖∇T‖² (Mescheder et al., 2018, arXiv 1801.04406)."""
     return lambda critic, q, p: weight / 2 * _squared_norm(critic, p, _moving(p, q)).mean()
 
 
 def both(*penalties: Penalty) -> Penalty:
-    """Their sum."""
+    """The sum of several penalties, such as `both(r1(), r2())`."""
     return lambda critic, q, p: torch.stack([penalty(critic, q, p) for penalty in penalties]).sum()
 
 

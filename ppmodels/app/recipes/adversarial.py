@@ -1,4 +1,4 @@
-"""Programs that a critic fits: GANs, and inference where a density is missing."""
+"""Adversarial models: GANs, and adversarial inference of latents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -140,7 +140,7 @@ def _critic_of_x(program: Any, hidden: Sequence[int], features: Sequence[int]) -
 
 
 def _leaky() -> nn.Module:
-    """The activation of generators here, whose second derivatives are free."""
+    """The activation of these generators; its second derivative is 0, so that penalties are cheap."""
     return nn.LeakyReLU(0.2)
 
 
@@ -150,7 +150,7 @@ def _falling(step: int, to: float, steps: int) -> float:
 
 
 def _quick(lr: float) -> Factory:
-    """Adam that forgets fast, as both sides of a game move."""
+    """Adam without momentum and with a short memory: in adversarial training the loss of each player keeps changing."""
     return adam(lr, betas=(0.0, 0.99))
 
 
@@ -175,7 +175,7 @@ def _r1_and_r2(unit: float, weight: float) -> Penalty:
 
 
 def _unit(program: Any) -> float:
-    """What a critic sees as 1, in the units of x: penalties are on gradients by x itself."""
+    """The size in x of the critic's unit of input, as penalties are on gradients by x."""
     return 1.0 if program.levels is None else (program.levels - 1) / 2
 
 
@@ -195,7 +195,7 @@ _GAN = Recipe(
     progression=6,
 )
 _LATENT = replace(_GAN, steps=6000, learning_rate=1e-3, schedule=cosine)
-"""Of programs whose latents are inferred."""
+"""For programs with a guide."""
 
 _TABLES: Mapping[str, object] = {
     "hidden": (128, 128, 128),
@@ -222,14 +222,14 @@ _PRESETS = (
     Preset(LARGE, _DCGAN),
 )
 _FEWER_STEPS = (Preset(TABLE, {"steps": 8000}), Preset(SMALL_COLOUR, {"steps": 2500}), Preset(LARGE, {"steps": 4000}))
-"""Where the critic has five turns in each."""
+"""For five turns of the critic in each step."""
 _SHARPER = Preset(TABLE, {"penalty_weight": 4.0, "anneal_to": 1e-7})
-"""A penalty that is large while modes are found, and would keep them wide if it stayed so."""
+"""The penalty is large while modes are found, and falls, as a large one would keep the modes wide."""
 
 RECIPES: dict[str, Recipe] = {
     "minimax-gan": replace(
         _GAN,
-        summary="the minimax game of Goodfellow et al. (2014)",
+        summary="the minimax GAN of Goodfellow et al. (2014)",
         objective=partial(compare_x, divergence=jensen_shannon),
         presets=_PRESETS,
     ),

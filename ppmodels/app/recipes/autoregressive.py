@@ -15,7 +15,7 @@ from ppmodels.models import CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, Ro
 
 
 def charrnn(data: Dataset, hidden: int = 128, layers: int = 1, likelihood: str | None = None) -> nn.Module:
-    """An LSTM along the pixels."""
+    """An LSTM over the pixels in raster order."""
     return _laid_out(CharRNN(data.shape, whole_levels(data), hidden, layers, likelihood=likelihood))
 
 
@@ -50,7 +50,7 @@ def _laid_out(model: nn.Module) -> nn.Module:
 _SMALL = Recipe(
     program=charrnn,
     family="autoregressive models",
-    summary="an LSTM along the pixels",
+    summary="an LSTM over the pixels in raster order",
     steps=600,
     batch_size=64,
     learning_rate=4e-3,

@@ -1,4 +1,4 @@
-"""What the recipes of several families ask of data."""
+"""The check that data have levels, for recipes of several families."""
 
 from ppmodels.data import Dataset
 

@@ -68,7 +68,7 @@ def pixel_vae(data: Dataset, latent: int = 10, features: int = 32, layers: int =
 
 
 def _centred(data: Dataset) -> Standardise:
-    """Less the mean image: many inputs that are nearly always off drive the first tanh units to their ends."""
+    """Subtracts the mean image: pixels that are nearly always off would saturate the first tanh units."""
     values = data.train.values.float().cpu()
     if data.levels is None:
         return Standardise(values.mean(0), values.std(0).clamp_min(1e-6))
@@ -80,7 +80,7 @@ def _centred(data: Dataset) -> Standardise:
 _VAE = Recipe(
     program=vae,
     family="variational autoencoders",
-    summary="multilayer perceptrons; on large binary images Burda's",
+    summary="MLPs; on large binary images the network of Burda et al.",
     steps=2000,
     batch_size=64,
     schedule=cosine,
@@ -95,7 +95,7 @@ _TRAINED_LONG: Mapping[str, object] = {
     "validate_every": 2000,
     "estimators": bounds(64),
 }
-"""Of images that are large."""
+"""For large images."""
 _BURDA: Mapping[str, object] = {
     "latent": 50,
     "activation": "tanh",
@@ -109,9 +109,9 @@ _BURDA: Mapping[str, object] = {
     "validate_every": 5000,
     "estimators": bounds(),
 }
-"""The network of Burda et al. (2016, arXiv 1509.00519): one stochastic layer of 50, two of 200 tanh units a side."""
+"""The network of Burda et al. (2016, arXiv 1509.00519): 50 latents, two layers of 200 tanh units in encoder and decoder."""
 _STOPPED_EARLY: Mapping[str, object] = {"schedule": None, "validate_every": 1000, "patience": 5}
-"""What is drawn once and for all is overfitted sooner."""
+"""With a fixed binarisation a model overfits sooner."""
 _LARGE = Preset(LARGE, _TRAINED_LONG)
 _MLP_PRESETS = (
     Preset(SMALL_BINARY, {"steps": 4000}),
@@ -124,7 +124,7 @@ RECIPES: dict[str, Recipe] = {
     "vae": replace(_VAE, presets=_MLP_PRESETS),
     "iwae": replace(
         _VAE,
-        summary="the program of vae, fitted by several weighted draws",
+        summary="the VAE, fitted by the importance-weighted bound",
         objective=partial(ImportanceWeighted, particles=5),
         steps=1500,
         presets=_MLP_PRESETS,
@@ -132,7 +132,7 @@ RECIPES: dict[str, Recipe] = {
     "conv-vae": replace(
         _VAE,
         program=conv_vae,
-        summary="convolutional networks",
+        summary="convolutional encoder and decoder",
         presets=(
             Preset(LARGE, {**_TRAINED_LONG, "latent": 32}),
             Preset(LARGE_COLOUR, {"latent": 128, "features": (32, 64, 128)}),

@@ -3,24 +3,24 @@
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
 from ppmodels.nn.causal.gated import GatedLayers
 from ppmodels.nn.causal.image_lstm import DiagonalBiLSTMLayer, RowLSTMLayer
-from ppmodels.nn.causal.layer import Causal, Chain, Incremental, Rectify, Residual, Start
+from ppmodels.nn.causal.layer import Causal, Incremental, ReLU, Residual, SamplingInputs, Sequential
 from ppmodels.nn.causal.model import AutoregressiveModel, read_out
 from ppmodels.nn.causal.raster import RasterLSTM, WrappedConv
 
 __all__ = [
     "AutoregressiveModel",
     "Causal",
-    "Chain",
     "DiagonalBiLSTMLayer",
     "GatedLayers",
     "Incremental",
     "Mask",
     "MaskedConv",
     "RasterLSTM",
-    "Rectify",
+    "ReLU",
     "Residual",
     "RowLSTMLayer",
-    "Start",
+    "SamplingInputs",
+    "Sequential",
     "WrappedConv",
     "read_out",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad
 
-from ppmodels.nn.causal.layer import Causal, Incremental, Start
+from ppmodels.nn.causal.layer import Causal, Incremental, SamplingInputs
 
 
 class Mask(Enum):
@@ -88,16 +88,16 @@ class MaskedConv(Causal):
         y = linear(window, self.masked[:, :, 0].transpose(1, 2).flatten(1), self.bias)
         return y if self.context is None else y + self.context(context).permute(2, 3, 0, 1)
 
-    def incremental(self, start: Start) -> "IncrementalConv":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalConv":
         """At the first pixel."""
-        return IncrementalConv(self, start)
+        return IncrementalConv(self, sampling)
 
 
 class IncrementalConv(Incremental):
     """A masked convolution, incrementally: what the rows above contribute is computed for a whole row at once."""
 
-    def __init__(self, conv: MaskedConv, start: Start) -> None:
-        self.conv, self.n, self.width, self.context = conv, start.n, start.width, start.context
+    def __init__(self, conv: MaskedConv, sampling: SamplingInputs) -> None:
+        self.conv, self.n, self.width, self.context = conv, sampling.n, sampling.width, sampling.context
         weight = conv.masked
         outputs, self.inputs, _, _ = weight.shape
         self.above = weight[:, :, :-1]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
-from ppmodels.nn.causal.layer import Causal, Incremental, Start
+from ppmodels.nn.causal.layer import Causal, Incremental, SamplingInputs
 
 
 def gate(x: Tensor) -> Tensor:
@@ -75,22 +75,22 @@ class GatedLayers(Causal):
             v, h = layer(v, h, context)
         return h
 
-    def incremental(self, start: Start) -> "IncrementalGated":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalGated":
         """At the first pixel."""
-        return IncrementalGated(self, start)
+        return IncrementalGated(self, sampling)
 
 
 class IncrementalGated(Incremental):
     """Both stacks, incrementally: the vertical one row by row, with a cache of as many rows as a kernel sees."""
 
-    def __init__(self, layers: GatedLayers, start: Start) -> None:
+    def __init__(self, layers: GatedLayers, sampling: SamplingInputs) -> None:
         self.layers = layers.layers
-        self.context, self.done = start.context, 0
-        self.horizontal = [layer.horizontal.incremental(start) for layer in self.layers]
-        self.out = [layer.out.incremental(start) for layer in self.layers]
+        self.context, self.done = sampling.context, 0
+        self.horizontal = [layer.horizontal.incremental(sampling) for layer in self.layers]
+        self.out = [layer.out.incremental(sampling) for layer in self.layers]
         self.rows = [
             layer.horizontal.weight.new_zeros(
-                start.n, layer.horizontal.weight.shape[1], layer.vertical.rows, start.width
+                sampling.n, layer.horizontal.weight.shape[1], layer.vertical.rows, sampling.width
             )
             for layer in self.layers
         ]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
-from ppmodels.nn.causal.layer import Causal, Incremental, Start
-from ppmodels.nn.causal.sweep import Path, cell, sweep
+from ppmodels.nn.causal.layer import Causal, Incremental, SamplingInputs
+from ppmodels.nn.causal.lstm_scan import ScanOrder, cell, lstm_scan
 from ppmodels.nn.parameters import full_precision, without_autocast
 
 
@@ -27,22 +27,22 @@ class RowLSTMLayer(Causal):
         """The outputs `(n, hidden, height, width)`."""
         n, _, height, width = x.shape
         inputs = full_precision(self.input_to_state.packed(x, context))
-        path = Path(width, ((0, width),) * height, (-1, 0, 1))
+        order = ScanOrder(width, ((0, width),) * height, (-1, 0, 1))
         with without_autocast(x):
-            found = sweep(inputs.view(1, height * width * n, -1), self.state_to_state, path, n)
+            found = lstm_scan(inputs.view(1, height * width * n, -1), self.state_to_state, order, n)
         return found.view(height, width, n, -1).permute(2, 3, 0, 1)
 
-    def incremental(self, start: Start) -> "IncrementalRowLSTM":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalRowLSTM":
         """At the first pixel."""
-        return IncrementalRowLSTM(self, start)
+        return IncrementalRowLSTM(self, sampling)
 
 
 class IncrementalRowLSTM(Incremental):
     """A Row LSTM, incrementally: carries one row of outputs and states; the state-to-state part of a row is one product."""
 
-    def __init__(self, layer: RowLSTMLayer, start: Start) -> None:
-        self.conv, self.weight = layer.input_to_state.incremental(start), layer.state_to_state[0]
-        self.outputs = list(self.weight.new_zeros(start.width, start.n, self.weight.shape[1] // 4).unbind(0))
+    def __init__(self, layer: RowLSTMLayer, sampling: SamplingInputs) -> None:
+        self.conv, self.weight = layer.input_to_state.incremental(sampling), layer.state_to_state[0]
+        self.outputs = list(self.weight.new_zeros(sampling.width, sampling.n, self.weight.shape[1] // 4).unbind(0))
         self.states = list(self.outputs)
 
     def row(self) -> None:
@@ -75,7 +75,7 @@ class DiagonalBiLSTMLayer(Causal):
         super().__init__()
         self.input_to_state = MaskedConv(inputs, 8 * hidden, 1, Mask.B, channels, 8, context)
         self.state_to_state = state_to_state(2, 2, hidden)
-        self.path, order = diagonals(*size)
+        self.scan_order, order = diagonals(*size)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("places", order.argsort(), persistent=False)
 
@@ -86,27 +86,27 @@ class DiagonalBiLSTMLayer(Causal):
         inputs = full_precision(self.input_to_state.packed(x, context)).unflatten(3, (2, -1)).permute(3, 0, 1, 2, 4)
         packed = inputs.reshape(2 * cells, -1).index_select(0, self.order).view(2, cells * n, -1)
         with without_autocast(x):
-            found = sweep(packed, self.state_to_state, self.path, n)
+            found = lstm_scan(packed, self.state_to_state, self.scan_order, n)
         left, right = found.view(2 * cells, -1).index_select(0, self.places).view(2, height, width, n, -1)
         return (left + pad(right[:-1], (0, 0) * 3 + (1, 0))).permute(2, 3, 0, 1)
 
-    def incremental(self, start: Start) -> "IncrementalDiagonalBiLSTM":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalDiagonalBiLSTM":
         """At the first pixel."""
-        return IncrementalDiagonalBiLSTM(self, start)
+        return IncrementalDiagonalBiLSTM(self, sampling)
 
 
 class IncrementalDiagonalBiLSTM(Incremental):
     """A Diagonal BiLSTM, incrementally: carries a row of both directions, that from the right run when a row is done."""
 
-    def __init__(self, layer: DiagonalBiLSTMLayer, start: Start) -> None:
-        self.conv = layer.input_to_state.incremental(start)
+    def __init__(self, layer: DiagonalBiLSTMLayer, sampling: SamplingInputs) -> None:
+        self.conv = layer.input_to_state.incremental(sampling)
         self.hidden = layer.state_to_state.shape[2] // 4
         (self.up, self.beside), (self.up_right, self.beside_right) = layer.state_to_state.unflatten(1, (2, -1))
-        self.nothing = layer.state_to_state.new_zeros(start.n, self.hidden)
-        self.outputs = [self.nothing] * start.width
+        self.nothing = layer.state_to_state.new_zeros(sampling.n, self.hidden)
+        self.outputs = [self.nothing] * sampling.width
         self.outputs_right = list(self.outputs)
         self.states = list(self.outputs)
-        self.inputs_right = [self.nothing.repeat(1, 4)] * start.width
+        self.inputs_right = [self.nothing.repeat(1, 4)] * sampling.width
 
     def row(self) -> None:
         """Runs the finished row from the right, then computes what it contributes to the next."""
@@ -128,17 +128,17 @@ class IncrementalDiagonalBiLSTM(Incremental):
         return self.outputs[column] + self.outputs_right[column]
 
 
-def diagonals(height: int, width: int) -> tuple[Path, Tensor]:
-    """The path along the diagonals, a line with a position for each row, and the cells in its order.
+def diagonals(height: int, width: int) -> tuple[ScanOrder, Tensor]:
+    """A scan along the diagonals, of a line with a position for each row; and the cells in the order of the scan.
 
-    The order `(2 * height * width,)` is of both directions: cells (row, column) by diagonal row + column, then the same with
-    columns from the right, as indices into `(2, height, width)`.
+    The cells `(2 * height * width,)` are those of both directions: (row, column) by diagonal row + column, then the same
+    with columns from the right, as indices into `(2, height, width)`.
     """
     steps = [(max(0, each - width + 1), min(each, height - 1) + 1) for each in range(height + width - 1)]
     cells = [(row, each - row) for each, (first, last) in enumerate(steps) for row in range(first, last)]
     left = [row * width + column for row, column in cells]
     right = [height * width + row * width + width - 1 - column for row, column in cells]
-    return Path(height, tuple(steps), (-1, 0)), torch.tensor(left + right)
+    return ScanOrder(height, tuple(steps), (-1, 0)), torch.tensor(left + right)
 
 
 def state_to_state(lines: int, neighbours: int, hidden: int) -> nn.Parameter:

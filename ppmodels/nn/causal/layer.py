@@ -1,8 +1,8 @@
 """A causal layer in its two forms, one pass and incremental, and how layers are put together.
 
 In one pass a layer maps `(n, inputs, height, width)` to `(n, outputs, height, width)`. Incrementally it maps the inputs
-`(n, inputs)` of one pixel after the other, in raster order, to that pixel's outputs, and carries along what it needs of
-the pixels before (Ramachandran et al., 2017, arXiv 1704.06001). Both give the same numbers.
+`(n, inputs)` of one pixel after the other, in raster order, to that pixel's outputs, and caches what it needs of the
+pixels before (Ramachandran et al., 2017, arXiv 1704.06001). Both give the same numbers.
 """
 
 from abc import ABC, abstractmethod
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 
-class Start(NamedTuple):
-    """Where incremental sampling begins: how many images there are, their width, and their context maps."""
+class SamplingInputs(NamedTuple):
+    """What incremental sampling starts from: the number of images, their width, and their context maps."""
 
     n: int
     width: int
@@ -53,11 +53,11 @@ class Causal(nn.Module, ABC):
         """All pixels' outputs in one pass."""
 
     @abstractmethod
-    def incremental(self, start: Start) -> Incremental:
+    def incremental(self, sampling: SamplingInputs) -> Incremental:
         """The layer at the first pixel, with its parameters as they are now."""
 
 
-class Chain(Causal):
+class Sequential(Causal):
     """Layers one after another."""
 
     def __init__(self, *layers: Causal) -> None:
@@ -70,12 +70,12 @@ class Chain(Causal):
             x = layer(x, context)
         return x
 
-    def incremental(self, start: Start) -> "IncrementalChain":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalSequential":
         """Every layer at the first pixel."""
-        return IncrementalChain([layer.incremental(start) for layer in self.layers])
+        return IncrementalSequential([layer.incremental(sampling) for layer in self.layers])
 
 
-class IncrementalChain(Incremental):
+class IncrementalSequential(Incremental):
     """Incremental layers one after another."""
 
     def __init__(self, layers: list[Incremental]) -> None:
@@ -93,44 +93,44 @@ class IncrementalChain(Incremental):
         return x
 
     def known(self, column: int, x: Tensor) -> None:
-        """Passes them to the first layer."""
+        """Passes the inputs to the first layer."""
         self.layers[0].known(column, x)
 
 
-class Residual(Chain):
+class Residual(Sequential):
     """Layers whose outputs are added to their inputs."""
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """x plus what the layers make of it."""
+        """x plus the layers' outputs."""
         return x + super().forward(x, context)
 
-    def incremental(self, start: Start) -> "IncrementalResidual":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalResidual":
         """Every layer at the first pixel."""
-        return IncrementalResidual([layer.incremental(start) for layer in self.layers])
+        return IncrementalResidual([layer.incremental(sampling) for layer in self.layers])
 
 
-class IncrementalResidual(IncrementalChain):
+class IncrementalResidual(IncrementalSequential):
     """Incremental layers whose outputs are added to their inputs."""
 
     def pixel(self, column: int, x: Tensor) -> Tensor:
-        """x plus what the layers make of it."""
+        """x plus the layers' outputs."""
         return x + super().pixel(column, x)
 
 
-class Rectify(Causal):
+class ReLU(Causal):
     """Rectified linear units."""
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """max(x, 0)."""
         return x.relu()
 
-    def incremental(self, start: Start) -> "IncrementalRectify":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalReLU":
         """At the first pixel."""
-        return IncrementalRectify()
+        return IncrementalReLU()
 
 
-class IncrementalRectify(Incremental):
-    """Rectified linear units, which carry nothing along."""
+class IncrementalReLU(Incremental):
+    """Rectified linear units, which have nothing to cache."""
 
     def row(self) -> None:
         """Does nothing."""

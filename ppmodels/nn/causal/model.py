@@ -9,9 +9,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppmodels.distributions.autoregressive import Autoregressive, Position
+from ppmodels.distributions.autoregressive import Autoregressive, PixelIndex
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
-from ppmodels.nn.causal.layer import Causal, Rectify, Start
+from ppmodels.nn.causal.layer import Causal, ReLU, SamplingInputs
 from ppmodels.nn.encoders import Standardise, image_shape
 from ppmodels.nn.heads import Head, make_head
 
@@ -104,14 +104,14 @@ class AutoregressiveModel(nn.Module):
         found: TorchDistributionMixin = self.head(self.network(self.standardise(x), self._maps(context)))
         return found
 
-    def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
-        """Incremental sampling: each place with its conditional's parameters, in the order in which x is filled."""
+    def incremental(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[PixelIndex, Tensor]]:
+        """Incremental sampling: each pixel's index and its conditional's parameters, in the order in which x is filled."""
         if not isinstance(self.network, Causal):
             yield from self.passes(x, context)
             return
         channels, height, width = self.shape
         size = channels // self.ordered
-        layers = self.network.incremental(Start(len(x), width, self._maps(context)))
+        layers = self.network.incremental(SamplingInputs(len(x), width, self._maps(context)))
         hidden = x.new_zeros(len(x), channels)
         for row in range(height):
             layers.row()
@@ -123,8 +123,8 @@ class AutoregressiveModel(nn.Module):
                     pixel = self.standardise(x[:, :, row, column])
                 layers.known(column, pixel)
 
-    def passes(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[Position, Tensor]]:
-        """What `incremental` yields, by a full pass for each value: slow, and right whatever the network is."""
+    def passes(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[PixelIndex, Tensor]]:
+        """What `incremental` yields, by a full pass for each value: slow, but right for any network."""
         channels, height, width = self.shape
         size = channels // self.ordered
         for row, column, channel in product(range(height), range(width), range(0, channels, size)):
@@ -162,9 +162,9 @@ class AutoregressiveModel(nn.Module):
 def read_out(features: int, outputs: int, channels: int) -> list[Causal]:
     """The last layers: two 1×1 convolutions, each after a rectifier."""
     return [
-        Rectify(),
+        ReLU(),
         MaskedConv(features, features, 1, Mask.B, channels),
-        Rectify(),
+        ReLU(),
         MaskedConv(features, outputs, 1, Mask.B, channels, outputs // channels),
     ]
 

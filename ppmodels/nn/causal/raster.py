@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ppmodels.nn.causal.convolution import Mask, MaskedConv
-from ppmodels.nn.causal.layer import Causal, Incremental, Start
+from ppmodels.nn.causal.layer import Causal, Incremental, SamplingInputs
 from ppmodels.nn.parameters import full_precision, without_autocast
 
 
@@ -31,17 +31,17 @@ class WrappedConv(Causal):
         found: Tensor = self.conv(x, context) + self.before(pixel_before(x))
         return found
 
-    def incremental(self, start: Start) -> "IncrementalWrapped":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalWrapped":
         """At the first pixel."""
-        return IncrementalWrapped(self, start)
+        return IncrementalWrapped(self, sampling)
 
 
 class IncrementalWrapped(Incremental):
     """The convolution, incrementally, and the pixel before."""
 
-    def __init__(self, layer: WrappedConv, start: Start) -> None:
-        self.conv, self.weight = layer.conv.incremental(start), layer.before.weight[:, :, 0, 0].T
-        self.latest = self.weight.new_zeros(start.n, len(self.weight))
+    def __init__(self, layer: WrappedConv, sampling: SamplingInputs) -> None:
+        self.conv, self.weight = layer.conv.incremental(sampling), layer.before.weight[:, :, 0, 0].T
+        self.latest = self.weight.new_zeros(sampling.n, len(self.weight))
 
     def row(self) -> None:
         """The convolution's row begins; the pixel before stays."""
@@ -76,17 +76,17 @@ class RasterLSTM(Causal):
         found, _ = _run(self.lstm, before.flatten(2).permute(2, 0, 1), None)
         return found.permute(1, 2, 0).unflatten(2, x.shape[2:]) + self.own(x, context)
 
-    def incremental(self, start: Start) -> "IncrementalRasterLSTM":
+    def incremental(self, sampling: SamplingInputs) -> "IncrementalRasterLSTM":
         """At the first pixel."""
-        return IncrementalRasterLSTM(self, start)
+        return IncrementalRasterLSTM(self, sampling)
 
 
 class IncrementalRasterLSTM(Incremental):
     """An LSTM, incrementally: carries its state, and the pixel before."""
 
-    def __init__(self, layer: RasterLSTM, start: Start) -> None:
-        self.lstm, self.own, self.context = layer.lstm, layer.own.incremental(start), start.context
-        self.latest = layer.own.weight.new_zeros(start.n, layer.own.weight.shape[1])
+    def __init__(self, layer: RasterLSTM, sampling: SamplingInputs) -> None:
+        self.lstm, self.own, self.context = layer.lstm, layer.own.incremental(sampling), sampling.context
+        self.latest = layer.own.weight.new_zeros(sampling.n, layer.own.weight.shape[1])
         self.state: tuple[Tensor, Tensor] | None = None
         self.at, self.done = -1, -1
 

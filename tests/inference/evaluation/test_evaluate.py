@@ -260,7 +260,7 @@ def test_memory_is_flat_in_particles() -> None:
     seen: list[int] = []
     encoded: list[int] = []
 
-    class Watched(LinearGaussian):
+    class CountingRuns(LinearGaussian):
         def model(self, x: Tensor) -> Tensor:
             seen.append(len(x))
             return super().model(x)
@@ -269,7 +269,7 @@ def test_memory_is_flat_in_particles() -> None:
             encoded.append(len(x))
             super().guide(x)
 
-    evaluate(Watched(), X, {"iwae": importance(5000)})
+    evaluate(CountingRuns(), X, {"iwae": importance(5000)})
     assert max(seen) <= 2000
     assert sum(seen[1:]) == 5000 * len(X)
     assert set(encoded) == {len(X)}  # the guide's networks see an example once a chunk, not once a particle
@@ -302,7 +302,7 @@ def test_a_point_estimate_is_called_one() -> None:
     assert found.kind["iwae"] == "log joint at a point estimate, no bound"
 
 
-def test_data_without_a_description_are_told_apart() -> None:
+def test_data_without_a_description_are_known_by_their_values() -> None:
     program, estimators = LinearGaussian(), {"iwae": importance(2)}
     first, same = evaluate(program, X, estimators), evaluate(program, list(X.split(4)), estimators)
     assert first.difference(same, "iwae")[0] == pytest.approx(0.0, abs=1e-9)

@@ -132,7 +132,7 @@ def _a_density_beside(x: Tensor) -> None:
 @pytest.mark.parametrize(
     ("model", "likelihood"), [(_two_sites, "discrete"), (_a_density_beside, "density and discrete")]
 )
-def test_bits_per_dim_of_several_sites_are_not_told(model: Callable[[Tensor], None], likelihood: str) -> None:
+def test_bits_per_dim_of_several_sites_are_not_given(model: Callable[[Tensor], None], likelihood: str) -> None:
     found = evaluate(Pair(model), torch.ones(3, 2, dtype=torch.float64), {"exact": exact()})
     assert found.measured_on["likelihood"] == likelihood
     with pytest.raises(ProgramError):
@@ -140,7 +140,7 @@ def test_bits_per_dim_of_several_sites_are_not_told(model: Callable[[Tensor], No
     assert found.summary()["estimates"]["exact"]["bits_per_dim"] is None
 
 
-def test_bits_per_dim_of_a_dataset_with_shared_sites_are_not_told() -> None:
+def test_bits_per_dim_of_a_dataset_with_shared_sites_are_not_given() -> None:
     def model(x: Tensor) -> None:
         logit = pyro.sample("logit", dist.Normal(x.new_zeros(()), 1.0))
         with pyro.plate("data", len(x)):
@@ -187,7 +187,7 @@ def test_the_settings_tell_estimators_apart_and_a_negative_order_is_no_bound(alp
 
 
 def test_an_exact_number_and_a_bound_compare_on_the_same_data_alone() -> None:
-    """And a bound with a bound by the same settings, on either side."""
+    """And a bound with a bound by the same settings, in either place."""
 
     def scored(data: str, kind: str, particles: int = 3) -> Evaluation:
         values = torch.tensor([-1.0, -2.0], dtype=torch.float64)

@@ -104,7 +104,7 @@ def _shared(x: Tensor) -> None:
 
 
 def _shared_observation(x: Tensor) -> None:
-    pyro.sample("told", dist.Normal(x.new_zeros(()), 1.0), obs=x.new_ones(()))
+    pyro.sample("y", dist.Normal(x.new_zeros(()), 1.0), obs=x.new_ones(()))
     with pyro.plate("data", len(x)):
         k = pyro.sample("k", dist.Categorical(START))
         pyro.sample("x", dist.Normal(LOC[k], 0.5), obs=x[:, 0])
@@ -121,7 +121,7 @@ def _scaled(x: Tensor) -> None:
     ("model", "message"),
     [
         (_shared, r"site 'k'.*shared by all examples"),
-        (_shared_observation, r"site 'told'.*shared by all examples"),
+        (_shared_observation, r"site 'y'.*shared by all examples"),
         (_scaled, "site 'x' is scaled by 0.5"),
     ],
 )

@@ -63,7 +63,7 @@ class OfCode(nn.Module):
         return self.network(z).squeeze(1)
 
 
-class Toy(nn.Module):
+class LatentModel(nn.Module):
     """z ~ Normal(0, 1), x from it, and a guide; either with a density or without."""
 
     def __init__(self, implicit_x: bool = False, implicit_q: bool = False, guided: bool = True) -> None:
@@ -96,12 +96,12 @@ class Toy(nn.Module):
 
 X = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
 
-CASES: dict[str, tuple[Toy, nn.Module, dict[str, object], set[str], set[str]]] = {
-    "GAN": (Toy(implicit_x=True, guided=False), Critic(), {}, {"x"}, set()),
-    "ALI": (Toy(implicit_x=True), Joint(), {}, {"x", "z"}, set()),
-    "ALI, implicit guide": (Toy(implicit_x=True, implicit_q=True), Joint(), {}, {"x", "z"}, set()),
-    "AVB": (Toy(implicit_q=True), Joint(), {"divergence": plug_in_kl}, {"z"}, {"x"}),
-    "adversarial autoencoder": (Toy(), OfCode(), {"divergence": plug_in_kl, "compare": ("z",)}, {"z"}, {"x"}),
+CASES: dict[str, tuple[LatentModel, nn.Module, dict[str, object], set[str], set[str]]] = {
+    "GAN": (LatentModel(implicit_x=True, guided=False), Critic(), {}, {"x"}, set()),
+    "ALI": (LatentModel(implicit_x=True), Joint(), {}, {"x", "z"}, set()),
+    "ALI, implicit guide": (LatentModel(implicit_x=True, implicit_q=True), Joint(), {}, {"x", "z"}, set()),
+    "AVB": (LatentModel(implicit_q=True), Joint(), {"divergence": plug_in_kl}, {"z"}, {"x"}),
+    "adversarial autoencoder": (LatentModel(), OfCode(), {"divergence": plug_in_kl, "compare": ("z",)}, {"z"}, {"x"}),
 }
 
 
@@ -129,7 +129,7 @@ def test_a_turn_moves_its_players_parameters_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_game_runs_where_there_are_no_values(name: str) -> None:
+def test_the_objective_runs_where_there_are_no_values(name: str) -> None:
     program, critic, options, _, _ = CASES[name]
     objective = Adversarial(program, critic, **options, penalty=both(r1(1.0), r2(1.0)))
     objective.prepare(X)
@@ -142,7 +142,7 @@ def test_the_game_runs_where_there_are_no_values(name: str) -> None:
             assert all(parameter.grad is not None for parameter in player.parameters)
 
 
-def test_observing_an_implicit_site_draws_nothing_and_the_p_side_stops_at_what_it_needs() -> None:
+def test_observing_an_implicit_site_draws_nothing_and_samples_of_p_stop_at_what_they_need() -> None:
     program = CASES["AVB"][0]
     found = comparison(program, (X,), None)
     guide, q = q_samples(program, (X,), found)
@@ -154,14 +154,14 @@ def test_observing_an_implicit_site_draws_nothing_and_the_p_side_stops_at_what_i
     assert not torch.equal(p["z"], q["z"])
 
 
-def test_a_simulator_is_not_run_for_a_loss_of_the_q_side_alone() -> None:
-    program = Toy(implicit_x=True)
+def test_a_simulator_is_not_run_for_a_loss_of_samples_of_q_alone() -> None:
+    program = LatentModel(implicit_x=True)
     for divergence, runs in ((plug_in_kl, 0), (kl, 1)):
         objective = Adversarial(program, Joint(), divergence)
         objective.prepare(X)
         program.generated = 0
         objective.program_loss(X)
-        assert (divergence.one_sided, program.generated) == (not runs, runs)
+        assert (divergence.q_alone, program.generated) == (not runs, runs)
         objective.critic_loss(X)
         assert program.generated == runs + 1
 
@@ -177,7 +177,7 @@ def test_the_loss_of_the_program_is_exact_terms_and_divergence() -> None:
         def forward(self, z: Tensor) -> Tensor:
             return 0.3 + self.weight * z.squeeze(1)
 
-    program = Toy()
+    program = LatentModel()
     objective = Adversarial(program, Says(), plug_in_kl, compare=("z",), weight=2.0)
     objective.prepare(X)
     torch.manual_seed(3)
@@ -224,15 +224,24 @@ def test_shared_sites_are_exact_and_divided_by_the_dataset() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Adversarial(Toy(), Joint()), "every site has a density"),
-        (lambda: Adversarial(Toy(implicit_x=True), Critic()), r"it lacks \['z'\]"),
-        (lambda: Adversarial(Toy(implicit_x=True, guided=False), Joint()), r"\['z'\] is unknown"),
-        (lambda: Adversarial(Toy(), OfCode(), plug_in_kl, compare=("zz",)), r"compare: expected names among.*'zz'"),
-        (lambda: Adversarial(Toy(), OfCode(), plug_in_kl, compare="z"), "as a tuple"),
-        (lambda: Adversarial(Toy(implicit_q=True), Joint(), hinge), "not in nats.*weight="),
-        (lambda: Adversarial(Toy(implicit_x=True, guided=False), Critic(), plug_in_kl), "gives no gradient to what"),
-        (lambda: Adversarial(Toy(implicit_x=True, implicit_q=True), OfCode(), compare=("z",)), "nothing tells how"),
-        (lambda: Adversarial(Toy(implicit_x=True, guided=False), lambda x: x), "expected an nn.Module"),
+        (lambda: Adversarial(LatentModel(), Joint()), "every site has a density"),
+        (lambda: Adversarial(LatentModel(implicit_x=True), Critic()), r"it lacks \['z'\]"),
+        (lambda: Adversarial(LatentModel(implicit_x=True, guided=False), Joint()), r"\['z'\] is unknown"),
+        (
+            lambda: Adversarial(LatentModel(), OfCode(), plug_in_kl, compare=("zz",)),
+            r"compare: expected names among.*'zz'",
+        ),
+        (lambda: Adversarial(LatentModel(), OfCode(), plug_in_kl, compare="z"), "as a tuple"),
+        (lambda: Adversarial(LatentModel(implicit_q=True), Joint(), hinge), "not in nats.*weight="),
+        (
+            lambda: Adversarial(LatentModel(implicit_x=True, guided=False), Critic(), plug_in_kl),
+            "gives no gradient to what",
+        ),
+        (
+            lambda: Adversarial(LatentModel(implicit_x=True, implicit_q=True), OfCode(), compare=("z",)),
+            "nothing fits them",
+        ),
+        (lambda: Adversarial(LatentModel(implicit_x=True, guided=False), lambda x: x), "expected an nn.Module"),
     ],
 )
 def test_what_does_not_go_together_is_refused(make: Callable[[], Adversarial], message: str) -> None:
@@ -241,7 +250,7 @@ def test_what_does_not_go_together_is_refused(make: Callable[[], Adversarial], m
 
 
 def test_a_shared_site_without_a_density_is_refused() -> None:
-    class Shared(Toy):
+    class Shared(LatentModel):
         def guide(self, x: Tensor) -> None:
             pyro.sample("mean", Implicit(lambda: self.encoder(x).mean(), (), ()))
 
@@ -260,7 +269,7 @@ def test_a_critic_gives_one_number_an_example() -> None:
             return self.network(x)
 
     with pytest.raises(ProgramError, match=r"shape \(64,\), got \(64, 1\)"):
-        Step(Adversarial(Toy(implicit_x=True, guided=False), Flat())).prepare(X)
+        Step(Adversarial(LatentModel(implicit_x=True, guided=False), Flat())).prepare(X)
 
 
 def test_penalties_are_those_computed_by_hand() -> None:
@@ -294,16 +303,16 @@ def test_a_gradient_penalty_of_a_flat_critic_has_a_gradient() -> None:
     assert torch.autograd.grad(penalty, a)[0].isfinite().all()
 
 
-def test_watching_a_guide_looks_at_what_it_draws() -> None:
-    """An encoder whose codes are all alike: their spread is told over that of the prior, and a collapse after a while."""
-    program = Toy()
+def test_metrics_of_a_guide_are_of_what_it_draws() -> None:
+    """Codes that are all alike: the metric is their spread over the prior's; the collapse is warned of after a while."""
+    program = LatentModel()
     torch.nn.init.zeros_(program.encoder.weight)
     program.guide = lambda x: _codes(x, 0.01)
     objective = Adversarial(program, OfCode(), plug_in_kl, compare=("z",))
     objective.prepare(X)
-    told = objective.monitor(X)
-    assert float(told["program/diversity"]) == pytest.approx(0.01, rel=0.5)
-    assert float(told["program/precision"]) > 0.8
+    metrics = objective.monitor(X)
+    assert float(metrics["program/diversity"]) == pytest.approx(0.01, rel=0.5)
+    assert float(metrics["program/precision"]) > 0.8
     for _ in range(PATIENCE - 2):
         objective.monitor(X)
     with pytest.warns(UserWarning, match="mode collapse"):
@@ -315,7 +324,7 @@ def _codes(x: Tensor, scale: float) -> None:
         pyro.sample("z", dist.Normal(torch.zeros_like(x), scale).to_event(1))
 
 
-def test_a_penalty_is_over_what_differs_between_the_sides() -> None:
+def test_a_penalty_is_over_what_differs_between_q_and_p() -> None:
     given = torch.randn(5, 1)
     q, p = {"x": torch.randn(5, 1), "y": given}, {"x": torch.randn(5, 1), "y": given}
     found = r1(2.0)(lambda values: (3 * values["x"] + 100 * values["y"]).squeeze(1), q, p)

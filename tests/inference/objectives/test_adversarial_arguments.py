@@ -74,8 +74,8 @@ ON_DRAWS = 0.6**2
     ],
     ids=["r1", "r2", "both", "r1 by default", "r2 by default"],
 )
-def test_a_penalty_is_added_to_the_critics_loss_on_its_own_side(penalty: Penalty, expected: float) -> None:
-    """The q side is data, the p side draws; the program's loss knows of none."""
+def test_a_penalty_is_added_to_the_critics_loss_on_its_own_samples(penalty: Penalty, expected: float) -> None:
+    """Samples of q are data, those of p draws; the program's loss knows of none."""
     plain, penalised = _prepared(), _prepared(penalty=penalty)
     losses = [objective.critic_loss(X) for objective in (plain, penalised)]
     gradients = [
@@ -105,7 +105,7 @@ def test_a_step_takes_the_penalty_of_its_own_count() -> None:
     assert losses == pytest.approx([plain + 10 * k * ON_DATA for k in (1, 2, 3)])
 
 
-def test_a_gradient_penalty_pulls_the_norm_to_what_it_was_told() -> None:
+def test_a_gradient_penalty_pulls_the_norm_to_its_target() -> None:
     """On data that are the draws, every place between them is 3 w, where the norm is 0.6."""
     x = torch.full_like(X, 3.0)
     for options, expected in (({}, 10 * 0.4**2), ({"weight": 2.0, "norm": 0.0}, 2 * 0.6**2), ({"norm": 2.0}, 19.6)):
@@ -133,7 +133,7 @@ def test_the_programs_loss_is_the_weighed_divergence(divergence: Divergence | No
         assert objective.program_loss(X).item() == pytest.approx(factor * expected)
 
 
-def test_each_player_moves_as_often_as_it_was_told() -> None:
+def test_each_player_moves_as_often_as_it_has_turns() -> None:
     objective = Adversarial(Fixed(), Square(), wasserstein, turns=3)
     rate = lambda parameters: torch.optim.SGD(parameters, lr=0.01)  # noqa: E731
     step = Step(objective, rate)
@@ -184,7 +184,7 @@ def test_shared_sites_are_divided_by_the_size_given_or_by_that_of_the_plate(size
     torch.testing.assert_close(loss.detach(), expected / divided)
 
 
-def test_the_critic_is_given_the_same_shared_value_on_both_sides() -> None:
+def test_the_critic_is_given_the_same_shared_value_for_q_and_p() -> None:
     """And the simulator's draws are made at that value: here they are the value itself."""
 
     class Listens(Indifferent):
@@ -251,19 +251,19 @@ def test_what_is_not_compared_keeps_log_p_and_log_q() -> None:
     torch.testing.assert_close(loss.detach(), 0.3 - exact.mean())
 
 
-def test_what_is_watched_is_seen_in_evaluation_mode_and_on_the_right_side() -> None:
-    """T = 0.3 on both sides is a tie, and an e^0.3 too much in every ratio; x drawn 3 w is one point."""
+def test_metrics_are_computed_in_evaluation_mode_and_on_the_right_samples() -> None:
+    """T = 0.3 on q and p is a tie, and an e^0.3 too much in every ratio; x drawn 3 w is one point."""
     objective = Adversarial(Coded(), OfZ(), compare=("z",))
     objective.prepare(X)
-    told = objective.monitor(X)
-    assert float(told["critic/accuracy"]) == 0.5
-    assert float(told["critic/calibration"]) == pytest.approx(0.3)
+    metrics = objective.monitor(X)
+    assert float(metrics["critic/accuracy"]) == 0.5
+    assert float(metrics["critic/calibration"]) == pytest.approx(0.3)
     draws = _prepared()
-    told = draws.monitor(X)
-    assert float(told["program/diversity"]) == 0.0  # of the draws over the data's, and not the other way round
+    metrics = draws.monitor(X)
+    assert float(metrics["program/diversity"]) == 0.0  # of the draws over the data's, and not the other way round
     # T = 0.1 x² is 0.9 on the draws, and above it on none of the data.
-    assert float(told["critic/accuracy"]) == 0.0
-    assert float(told["critic/calibration"]) == pytest.approx(0.9)
+    assert float(metrics["critic/accuracy"]) == 0.0
+    assert float(metrics["critic/calibration"]) == pytest.approx(0.9)
 
 
 class Joined(Fixed):
@@ -286,7 +286,7 @@ class OfBoth(Square):
         return super().forward(x) + 0 * z.squeeze(1)
 
 
-def test_of_a_joint_comparison_the_data_are_watched_and_penalties_are_on_all_of_it() -> None:
+def test_metrics_of_a_joint_comparison_are_of_the_data_and_penalties_of_all_of_it() -> None:
     objective = Adversarial(Joined(), OfBoth(), penalty=r1(2.0))
     plain = Adversarial(Joined(), OfBoth())
     for each in (objective, plain):
@@ -295,7 +295,7 @@ def test_of_a_joint_comparison_the_data_are_watched_and_penalties_are_on_all_of_
     assert (objective.critic_loss(X) - plain.critic_loss(X)).item() == pytest.approx(ON_DATA)
 
 
-def test_a_ratio_of_the_wrong_kind_is_not_told() -> None:
+def test_a_critic_that_estimates_no_ratio_gives_none() -> None:
     assert float(_prepared(divergence=non_saturating).log_ratio(X)[2]) == pytest.approx(0.4)
     with pytest.raises(ProgramError, match="no log ratio"):
         _prepared(divergence=wasserstein).log_ratio(X)

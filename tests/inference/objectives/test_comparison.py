@@ -24,7 +24,7 @@ class Of(nn.Module):
         super().__init__()
         self.network = nn.Linear(inputs, 1)
 
-    def told(self, *values: Tensor) -> Tensor:
+    def value_of(self, *values: Tensor) -> Tensor:
         rows = max(len(value) for value in values if value.dim())
         flat = [value.float().expand(rows, *value.shape[1:]).reshape(rows, -1) for value in values]
         return self.network(torch.cat(flat, 1)).squeeze(1)
@@ -32,22 +32,22 @@ class Of(nn.Module):
 
 class OfX(Of):
     def forward(self, x: Tensor) -> Tensor:
-        return self.told(x)
+        return self.value_of(x)
 
 
 class OfXMean(Of):
     def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-        return self.told(x, mean.reshape(1, 1))
+        return self.value_of(x, mean.reshape(1, 1))
 
 
 class OfZ(Of):
     def forward(self, z: Tensor) -> Tensor:
-        return self.told(z)
+        return self.value_of(z)
 
 
 class OfXY(Of):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.told(x, y)
+        return self.value_of(x, y)
 
 
 def _simulator(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def test_the_entropy_of_an_autoguide_counts() -> None:
 
 
 class Forgets(nn.Module):
-    """A simulator whose guide draws what it is told to."""
+    """A simulator whose guide draws the given value."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def test_a_forgotten_shared_latent_is_named(names: tuple[str, ...], message: str
             Step(Adversarial(Forgets(*names), critic, kl)).prepare(X)
 
 
-class Toy(nn.Module):
+class Latent(nn.Module):
     """z local, x from z; what is implicit, masked, scaled, or discrete is set by functions."""
 
     def __init__(
@@ -140,13 +140,13 @@ class Toy(nn.Module):
 
 class OfXZ(Of):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.told(x, z)
+        return self.value_of(x, z)
 
 
 class Shares(nn.Module):
     """A critic that is partly the program's own."""
 
-    def __init__(self, program: Toy) -> None:
+    def __init__(self, program: Latent) -> None:
         super().__init__()
         self.weight = program.weight
 
@@ -154,34 +154,42 @@ class Shares(nn.Module):
         return self.weight * x.squeeze(1)
 
 
-_OWN = Toy(guided=False)
+_OWN = Latent(guided=False)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (
-            lambda: Adversarial(Toy(guided=False, second=True), OfX(), kl),
+            lambda: Adversarial(Latent(guided=False, second=True), OfX(), kl),
             r"observed sites \['w'\] have a density given",
         ),
-        (lambda: Adversarial(Toy(discrete=True), OfXZ(2)), r"sites \['z'\] have no reparameterised draws"),
+        (lambda: Adversarial(Latent(discrete=True), OfXZ(2)), r"sites \['z'\] have no reparameterised draws"),
         (
-            lambda: Adversarial(Toy(guided=False, around=lambda: pyro.poutine.mask(mask=torch.zeros(32) > 0)), OfX()),
+            lambda: Adversarial(
+                Latent(guided=False, around=lambda: pyro.poutine.mask(mask=torch.zeros(32) > 0)), OfX()
+            ),
             "'x' is masked and compared",
         ),
-        (lambda: Adversarial(Toy(guided=False, around=lambda: pyro.poutine.scale(scale=0.1)), OfX()), "scaled by 0.1"),
-        (lambda: Adversarial(Toy(guided=False, take=8), OfX()), r"takes 8 of the batch's 32 examples by itself"),
+        (
+            lambda: Adversarial(Latent(guided=False, around=lambda: pyro.poutine.scale(scale=0.1)), OfX()),
+            "scaled by 0.1",
+        ),
+        (
+            lambda: Adversarial(Latent(guided=False, take=8), OfX()),
+            r"takes 8 of the batch's 32 examples by itself",
+        ),
         (lambda: Adversarial(_OWN, Shares(_OWN)), "critic and program share parameters"),
     ],
     ids=["a latent before a density", "discrete", "mask", "scale", "own subsample", "shared parameters"],
 )
-def test_what_a_game_can_not_fit_is_refused(make: Callable[[], Adversarial], message: str) -> None:
+def test_what_adversarial_training_can_not_fit_is_refused(make: Callable[[], Adversarial], message: str) -> None:
     with pytest.raises(ProgramError, match=message):
         Step(make()).prepare(X)
 
 
 def test_observations_with_a_density_can_be_compared_without_a_guide() -> None:
-    class Explicit(Toy):
+    class Explicit(Latent):
         def model(self, x: Tensor) -> Tensor:
             with pyro.plate("data", len(x)):
                 z = pyro.sample("z", self._prior(len(x)))
@@ -210,7 +218,7 @@ def test_a_penalty_by_whole_numbers_is_refused(penalty: object) -> None:
     whole = torch.arange(32).unsqueeze(1)
     with pytest.raises(ProgramError, match=r"penalty: the gradient.*int64"):
         Step(Adversarial(Counts(), OfX(), penalty=penalty)).prepare(whole)
-    Step(Adversarial(Counts(), OfX()))(whole)  # without one it is played
+    Step(Adversarial(Counts(), OfX()))(whole)  # without one it is trained
 
 
 def test_a_pair_gives_its_models_arguments() -> None:
@@ -227,7 +235,7 @@ def test_a_pair_gives_its_models_arguments() -> None:
 
 
 def test_labels_may_come_first() -> None:
-    class Labelled(Toy):
+    class Labelled(Latent):
         def model(self, y: Tensor, x: Tensor) -> Tensor:
             return super().model(x)
 
@@ -270,7 +278,7 @@ def test_examples_are_in_front_wherever_their_plate_is() -> None:
 
 
 def test_faults_of_exact_sites_are_found_on_the_first_batch() -> None:
-    class Grey(Toy):
+    class Grey(Latent):
         def model(self, x: Tensor) -> Tensor:
             with pyro.plate("data", len(x)):
                 z = pyro.sample("z", self._prior(len(x)))
@@ -284,17 +292,17 @@ def test_faults_of_exact_sites_are_found_on_the_first_batch() -> None:
         Step(Adversarial(Grey(), OfZ())).prepare(torch.rand(32, 1))
 
 
-def test_only_a_divergence_of_one_side_is_blamed_for_a_missing_gradient() -> None:
-    program = Toy(guided=False)  # its encoder has no part in anything
-    with pytest.raises(ProgramError, match="encoder") as told:
+def test_only_a_divergence_of_samples_of_q_alone_is_blamed_for_a_missing_gradient() -> None:
+    program = Latent(guided=False)  # its encoder has no part in anything
+    with pytest.raises(ProgramError, match="encoder") as refused:
         Step(Adversarial(program, OfX(), kl)).prepare(X)
-    assert "divergence" not in str(told.value)
+    assert "divergence" not in str(refused.value)
     with pytest.raises(ProgramError, match="Or it is the divergence"):
         Step(Adversarial(program, OfX(), plug_in_kl)).prepare(X)
 
 
 def test_under_autocast_the_loss_is_in_full_precision() -> None:
-    program = Toy(guided=False)
+    program = Latent(guided=False)
     objective = Adversarial(program, OfX())
     objective.prepare(X)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -302,7 +310,7 @@ def test_under_autocast_the_loss_is_in_full_precision() -> None:
 
 
 def test_a_compiled_critic_is_asked_by_its_own_names() -> None:
-    program = Toy(guided=False)
+    program = Latent(guided=False)
     objective = Adversarial(program, torch.compile(OfX(), backend="eager"))
     objective.prepare(X)
     assert objective.critic_loss(X).isfinite()

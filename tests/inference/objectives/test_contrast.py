@@ -128,7 +128,7 @@ def test_the_critic_sees_z_as_r_does(objective: Adversarial) -> None:
 
 
 def test_r_is_fitted_to_the_guide_by_the_critics_player_alone(objective: Adversarial) -> None:
-    """And by its likelihood alone: the critic's loss would have it whiten z so that the sides differ."""
+    """And by its likelihood alone: the critic's loss would have it whiten z so that q and r differ."""
     torch.nn.init.constant_(objective.critic.weight, 0.7)
     z = _guided()
     expected = torch.autograd.grad(-objective.contrast(X).log_prob(z).mean(), list(objective.contrast.parameters()))

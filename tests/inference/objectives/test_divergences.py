@@ -25,7 +25,7 @@ Values = Sequence[float]
 Formula = Callable[[Values, Values], float]
 
 Q, P = (0.3, -2.0, 7.0, 0.9), (0.5, 4.0, -6.0, -0.8)
-"""On both sides of 0 and of a margin of 1, and farther out than a critic's first values are."""
+"""Below and above 0 and a margin of 1, and farther out than a critic's first values are."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -101,8 +101,8 @@ def test_both_players_losses_are_those_of_the_paper(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_the_critic_parts_the_sides_and_the_program_brings_them_together(name: str) -> None:
-    """At a critic that is undecided, its loss falls where T rises on the q side, and the program's where it falls."""
+def test_the_critic_separates_q_and_p_and_the_program_brings_them_together(name: str) -> None:
+    """At a critic that is undecided, its loss falls where T rises on samples of q, and the program's where it falls."""
     divergence = FORMULAS[name][0]
     undecided = {"least_squares": 0.5, "pearson": 1.0}.get(name, 0.0)
     for loss, sign in ((divergence.critic, -1), (divergence.program, 1)):
@@ -123,8 +123,8 @@ def test_exponents_are_exact_up_to_twenty_and_then_go_on_as_a_line(name: str) ->
 
     def loss(exponent: float) -> tuple[torch.Tensor, torch.Tensor]:
         value = torch.tensor([flip * factor * exponent], dtype=torch.float64, requires_grad=True)
-        sides = (value, zero) if name == "reverse_kl" else (zero, value)
-        return value, divergence.critic(*sides)
+        q, p = (value, zero) if name == "reverse_kl" else (zero, value)
+        return value, divergence.critic(q, p)
 
     values = {exponent: float(loss(exponent)[1].detach()) for exponent in (19.0, 20.0, 30.0, 1000.0)}
     at_zero = critic((0.0,), (0.0,)) - 1  # without the exponential's own 1
@@ -139,15 +139,15 @@ def test_exponents_are_exact_up_to_twenty_and_then_go_on_as_a_line(name: str) ->
 
 
 def test_a_logistic_critic_has_a_gradient_however_sure_it_is() -> None:
-    """The non-saturating game's point: the program learns where the critic is sure, and the minimax game's does not."""
+    """The point of the non-saturating loss: the program learns where the critic is sure. By the minimax loss it does not."""
     for divergence, learns in ((non_saturating, True), (jensen_shannon, False), (relativistic, True)):
         p = torch.full((2,), -40.0, dtype=torch.float64, requires_grad=True)
         (gradient,) = torch.autograd.grad(divergence.program(torch.full_like(p, 40.0), p), p)
         assert bool((gradient < -0.4).all()) == learns
 
 
-def test_only_the_plug_in_loss_is_of_one_side() -> None:
-    assert [name for name, (divergence, _, _) in FORMULAS.items() if divergence.one_sided] == ["plug_in_kl"]
+def test_only_the_plug_in_loss_is_of_samples_of_q_alone() -> None:
+    assert [name for name, (divergence, _, _) in FORMULAS.items() if divergence.q_alone] == ["plug_in_kl"]
     with torch.no_grad():
-        assert plug_in_kl.one_sided
-        assert not kl.one_sided
+        assert plug_in_kl.q_alone
+        assert not kl.q_alone

@@ -1,4 +1,4 @@
-"""What is looked at while a game is played: numbers by hand, and the warning of a mode collapse."""
+"""Metrics of adversarial training, against numbers computed by hand, and the warning of a mode collapse."""
 
 import math
 import warnings
@@ -63,7 +63,7 @@ def test_images_are_compared_as_vectors_and_few_examples_by_what_neighbours_ther
     assert math.isfinite(float(diversity(x, x)))
 
 
-def _told(collapse: Collapse, *record: float) -> list[str]:
+def _warned(collapse: Collapse, *record: float) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         collapse.monitor(*(torch.tensor(value) for value in record))
@@ -71,12 +71,12 @@ def _told(collapse: Collapse, *record: float) -> list[str]:
 
 
 @pytest.mark.parametrize("record", [(0.1, 0.9, 0.9), (1.0, 0.3, 0.9)], ids=["alike", "a part left out"])
-def test_a_lasting_collapse_is_told_once(record: tuple[float, float, float]) -> None:
+def test_a_lasting_collapse_is_warned_of_once(record: tuple[float, float, float]) -> None:
     collapse = Collapse()
-    told = [message for _ in range(3 * PATIENCE) for message in _told(collapse, *record)]
-    assert len(told) == 1
-    assert "mode collapse?" in told[0]
-    assert f"precision {record[2]:.2f}, coverage {record[1]:.2f}" in told[0]
+    messages = [message for _ in range(3 * PATIENCE) for message in _warned(collapse, *record)]
+    assert len(messages) == 1
+    assert "mode collapse?" in messages[0]
+    assert f"precision {record[2]:.2f}, coverage {record[1]:.2f}" in messages[0]
 
 
 @pytest.mark.parametrize("good", [(1.0, 0.9, 0.9), (1.0, 0.1, 0.2)], ids=["covering", "not yet like the data"])
@@ -84,10 +84,10 @@ def test_a_passing_one_is_not(good: tuple[float, float, float]) -> None:
     collapse = Collapse()
     for _ in range(5):
         for _ in range(PATIENCE - 1):
-            assert not _told(collapse, 0.1, 0.3, 0.9)
-        assert not _told(collapse, *good)
+            assert not _warned(collapse, 0.1, 0.3, 0.9)
+        assert not _warned(collapse, *good)
     for _ in range(3 * PATIENCE):
-        assert not _told(collapse, *good)
+        assert not _warned(collapse, *good)
 
 
 def test_repeated_examples_count_once() -> None:
@@ -97,7 +97,7 @@ def test_repeated_examples_count_once() -> None:
 
 
 class _Normed(nn.Module):
-    """A critic with a BatchNorm, which tells data at 3 from draws at -3 by each batch's own statistics."""
+    """A critic with a BatchNorm, which separates data at 3 from draws at -3 by each batch's own statistics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,8 +126,8 @@ def test_a_critic_is_judged_in_the_mode_that_it_is_trained_in_and_nothing_moves(
     objective.prepare(x)
     before, noise = {name: value.clone() for name, value in objective.state_dict().items()}, torch.get_rng_state()
     found = Step(objective).monitor(x)
-    # Each side is normalised to mean 0 by itself, so that the critic as it is trained can tell nothing; by running
-    # statistics it tells everything.
+    # Samples of q and of p are each normalised to mean 0, so that the critic as it is trained separates nothing; by
+    # running statistics it separates all.
     assert float(found["critic/accuracy"]) == pytest.approx(0.5, abs=0.15)
     assert all(value.equal(before[name]) for name, value in objective.state_dict().items())
     assert torch.equal(torch.get_rng_state(), noise)
@@ -135,7 +135,7 @@ def test_a_critic_is_judged_in_the_mode_that_it_is_trained_in_and_nothing_moves(
     assert float(Step(objective).monitor(x)["critic/accuracy"]) == 1.0
 
 
-def test_examples_that_are_single_numbers_are_looked_at_too() -> None:
+def test_examples_that_are_single_numbers_have_metrics_too() -> None:
     x = torch.randn(30)
     torch.testing.assert_close(diversity(x, 2 * x), torch.tensor(2.0))
     assert [float(share) for share in coverage_and_precision(x, x)] == [1.0, 1.0]

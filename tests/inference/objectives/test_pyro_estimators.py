@@ -122,8 +122,8 @@ def test_names_agree_under_a_pyro_estimator_too_but_for_an_autoguides_own() -> N
         pyro.sample("mean", dist.Normal(pyro.param("loc", x.new_zeros(())), 1.0))
         pyro.sample("other", dist.Normal(x.new_zeros(()), 1.0))
 
-    for pair, told in ((Pair(model, AutoNormal), None), (Pair(model, guide), r"unknown to the model: \['other'\]")):
+    for pair, message in ((Pair(model, AutoNormal), None), (Pair(model, guide), r"unknown to the model: \['other'\]")):
         objective = SVI(pair, Trace_ELBO())
         objective.prepare(X)
-        with pytest.raises(ProgramError, match=told) if told else nullcontext():
+        with pytest.raises(ProgramError, match=message) if message else nullcontext():
             objective.check(X)

@@ -67,20 +67,20 @@ def test_reconstructions_come_from_the_guides_draws() -> None:
     torch.testing.assert_close(prior, torch.ones_like(prior), atol=1e-4, rtol=0)
 
 
-def _told_once(x: Tensor) -> None:
+def _observed_once(x: Tensor) -> None:
     """A shared latent with an observation of its own, and examples around it."""
     t = pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))
-    pyro.sample("told", dist.Normal(t, 1.0), obs=x.new_ones(()))
+    pyro.sample("y", dist.Normal(t, 1.0), obs=x.new_ones(()))
     with pyro.plate("data", len(x)):
         pyro.sample("x", dist.Normal(t, 1.0).expand([len(x)]), obs=x[:, 0])
 
 
 def test_a_posterior_has_the_models_latents_and_not_an_autoguides_own() -> None:
-    assert posterior(Pair(_told_once, AutoNormal), X, 3).keys() == {"t"}
+    assert posterior(Pair(_observed_once, AutoNormal), X, 3).keys() == {"t"}
 
 
 def test_what_is_decoded_is_of_the_examples() -> None:
     t = torch.tensor([0.5, -1.0], dtype=torch.float64)
-    found = decode(Pair(_told_once, AutoNormal), X, {"t": t})
+    found = decode(Pair(_observed_once, AutoNormal), X, {"t": t})
     assert found.keys() == {"x"}
     torch.testing.assert_close(found["x"], t.unsqueeze(1).expand(2, 3))

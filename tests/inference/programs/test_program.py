@@ -139,7 +139,7 @@ def test_pyro_modules_with_params_and_samples() -> None:
     assert abs(pair.modules_used[0].noise.item() - 0.3) < 0.1
 
 
-def test_a_plain_program_with_param_statements_is_told_to_use_a_pair() -> None:
+def test_a_plain_program_with_param_statements_is_referred_to_a_pair() -> None:
     class Plain(nn.Module):
         model = staticmethod(_model)
         guide = staticmethod(_guide)

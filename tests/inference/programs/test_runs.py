@@ -161,7 +161,7 @@ def test_memory_that_runs_out_halves_the_particles() -> None:
     assert [run.particles for run in found] == [4, 4, 4, 4]
 
 
-def test_memory_that_runs_out_in_training_is_told() -> None:
+def test_memory_that_runs_out_in_training_is_an_error() -> None:
     program = Guarded(torch.OutOfMemoryError("CUDA out of memory"), rows=20)
     with pytest.raises(torch.OutOfMemoryError):
         runs(program, torch.zeros(5), 16)

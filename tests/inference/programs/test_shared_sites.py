@@ -118,7 +118,7 @@ def test_beta_weighs_shared_sites_as_it_does_local_ones() -> None:
 def test_an_observation_that_all_examples_share_counts_once() -> None:
     def model(x: Tensor) -> None:
         t = pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))
-        pyro.sample("told", dist.Normal(t, 0.5).expand([2]).to_event(1), obs=x.new_tensor([0.7, 0.1]))
+        pyro.sample("y", dist.Normal(t, 0.5).expand([2]).to_event(1), obs=x.new_tensor([0.7, 0.1]))
         with pyro.plate("data", 6, subsample_size=len(x)):
             pyro.sample("x", dist.Normal(t, 1.0), obs=x)
 
@@ -126,8 +126,8 @@ def test_an_observation_that_all_examples_share_counts_once() -> None:
         pyro.sample("t", dist.Normal(x.new_zeros(()), 0.8))
 
     t = torch.tensor([-0.4, 0.9], dtype=torch.float64)
-    told = dist.Normal(t.unsqueeze(1), 0.5).log_prob(X.new_tensor([0.7, 0.1])).sum(1)
-    expected = 2 * dist.Normal(t.unsqueeze(1), 1.0).log_prob(X[:3]).sum(1) + told + dist.Normal(0.0, 1.0).log_prob(t)
+    log_y = dist.Normal(t.unsqueeze(1), 0.5).log_prob(X.new_tensor([0.7, 0.1])).sum(1)
+    expected = 2 * dist.Normal(t.unsqueeze(1), 1.0).log_prob(X[:3]).sum(1) + log_y + dist.Normal(0.0, 1.0).log_prob(t)
     log_q = dist.Normal(0.0, 0.8).log_prob(t)
     found = terms(Pair(model, guide), X[:3], latents={"t": t})
     torch.testing.assert_close(found.log_weights, (expected - log_q).unsqueeze(1))
@@ -219,14 +219,14 @@ def test_a_shared_plate_that_takes_a_part_at_random_is_refused() -> None:
         terms(Pair(model, guide), X)
 
 
-class Told(dist.Bernoulli):
-    """Draws what it is told to, so that an expectation can be summed draw by draw."""
+class GivenBernoulli(dist.Bernoulli):
+    """Draws the given value, so that an expectation can be summed draw by draw."""
 
     def __init__(self, logits: Tensor, value: Tensor) -> None:
         super().__init__(logits=logits)
         self.value = value
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Told":
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "GivenBernoulli":
         assert tuple(batch_shape) == self.batch_shape
         return self
 
@@ -235,14 +235,14 @@ class Told(dist.Bernoulli):
 
 
 class Switches(nn.Module):
-    """s ~ Bernoulli for all, k_n ~ Bernoulli for each, x_n ~ N(s + 2 k_n, 1); the guide draws what `told` says."""
+    """s ~ Bernoulli for all, k_n ~ Bernoulli for each, x_n ~ N(s + 2 k_n, 1); the guide draws `values`."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
         self.shared = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
         self.local = nn.Parameter(torch.tensor([-0.4, 0.9], dtype=torch.float64))
-        self.told: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
 
     def model(self, x: Tensor) -> Tensor:
         s = pyro.sample("s", dist.Bernoulli(x.new_tensor(0.4)))
@@ -251,9 +251,9 @@ class Switches(nn.Module):
             return pyro.sample("x", dist.Normal(s + 2 * k, 1.0), obs=x)
 
     def guide(self, x: Tensor) -> None:
-        pyro.sample("s", Told(self.shared, self.told["s"]))
+        pyro.sample("s", GivenBernoulli(self.shared, self.values["s"]))
         with pyro.plate("data", self.size, subsample_size=len(x)):
-            pyro.sample("k", Told(self.local, self.told["k"]))
+            pyro.sample("k", GivenBernoulli(self.local, self.values["k"]))
 
 
 @pytest.mark.parametrize(
@@ -269,12 +269,14 @@ def test_the_score_gradient_of_shared_and_local_draws_is_that_of_the_expectation
     found = [torch.zeros_like(parameter) for parameter in program.parameters()]
     expectation = torch.zeros((), dtype=torch.float64)
     for s, *k in itertools.product((0.0, 1.0), repeat=3):
-        program.told = {"s": x.new_tensor(s), "k": x.new_tensor(k)}
-        log_q = dist.Bernoulli(logits=program.local).log_prob(program.told["k"])
-        log_q_s = dist.Bernoulli(logits=program.shared).log_prob(program.told["s"])
-        log_p = dist.Bernoulli(x.new_tensor(0.7)).log_prob(program.told["k"])
-        log_p = log_p + dist.Normal(s + 2 * program.told["k"], 1.0).log_prob(x)
-        weight = 8 / 2 * (log_p - log_q).sum() + dist.Bernoulli(x.new_tensor(0.4)).log_prob(program.told["s"]) - log_q_s
+        program.values = {"s": x.new_tensor(s), "k": x.new_tensor(k)}
+        log_q = dist.Bernoulli(logits=program.local).log_prob(program.values["k"])
+        log_q_s = dist.Bernoulli(logits=program.shared).log_prob(program.values["s"])
+        log_p = dist.Bernoulli(x.new_tensor(0.7)).log_prob(program.values["k"])
+        log_p = log_p + dist.Normal(s + 2 * program.values["k"], 1.0).log_prob(x)
+        weight = (
+            8 / 2 * (log_p - log_q).sum() + dist.Bernoulli(x.new_tensor(0.4)).log_prob(program.values["s"]) - log_q_s
+        )
         probability = (log_q.sum() + log_q_s).exp()
         expectation = expectation - probability * weight / 8
         gradients = torch.autograd.grad(objective(program).loss(x), list(program.parameters()))

@@ -27,7 +27,7 @@ from inference.programs.dataset import scope
 
 X = torch.randn(24, generator=torch.Generator().manual_seed(0))
 INDICES = torch.arange(24)
-SHARED, BY_PLACE = "shared by all examples", "values for places in a batch"
+SHARED, BY_PLACE = "shared by all examples", "values for positions in a batch"
 
 
 def shared(x: Tensor) -> None:

@@ -397,7 +397,7 @@ def test_a_program_that_looks_at_values_is_not_traced() -> None:
         def model(self, x: Tensor) -> Tensor:
             return super().model(x if x.sum() > -1e9 else -x)
 
-    with pytest.raises(ProgramError, match=r"cannot be traced.*looks at values"):
+    with pytest.raises(ProgramError, match=r"cannot be traced.*reads values"):
         Step(SVI(Looks()), differentiate=Traced())(X)
 
 

@@ -276,7 +276,7 @@ def test_schedules_that_give_no_factor_are_stopped_before_weights_move(value: ob
     def late(count: int) -> object:
         return value if count == 2 else 1.0
 
-    class Toy(nn.Module):
+    class NormalMean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.mean = nn.Parameter(torch.zeros(()))
@@ -300,9 +300,9 @@ def test_schedules_that_give_no_factor_are_stopped_before_weights_move(value: ob
 
     x = torch.randn(8)
     steps = {
-        "learning_rate": Step(SVI(Toy()), _sgd(), learning_rate=late),  # type: ignore[arg-type]
-        "beta": Step(ImportanceWeighted(Toy(), beta=late), _sgd()),  # type: ignore[arg-type]
-        "anneal": Step(Adversarial(Toy(), critic(), non_saturating, compare=("x",), anneal=late), _sgd()),  # type: ignore[arg-type]
+        "learning_rate": Step(SVI(NormalMean()), _sgd(), learning_rate=late),  # type: ignore[arg-type]
+        "beta": Step(ImportanceWeighted(NormalMean(), beta=late), _sgd()),  # type: ignore[arg-type]
+        "anneal": Step(Adversarial(NormalMean(), critic(), non_saturating, compare=("x",), anneal=late), _sgd()),  # type: ignore[arg-type]
     }
     for name, step in steps.items():
         step(x)

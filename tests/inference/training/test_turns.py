@@ -1,4 +1,4 @@
-"""A step's noise, schedule, average and optimizers, in games so small that every number is known."""
+"""A step's noise, schedule, average and optimizers, in objectives so small that every number is known."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Counted(LinearGaussian):
         self.count = nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
 
 
-class Game(Objective):
+class Counting(Objective):
     """Players that each draw one number in a turn, and pull the count down by one."""
 
     def __init__(self, *turns: int) -> None:
@@ -51,11 +51,11 @@ class Game(Objective):
 
 
 def _drawn(seed: int = 0) -> list[float]:
-    game = Game(2, 1)
-    step = Step(game, _sgd, seed)
+    objective = Counting(2, 1)
+    step = Step(objective, _sgd, seed)
     for _ in range(3):
         step(X)
-    return [number for name in game.drawn for number in game.drawn[name]]
+    return [number for name in objective.drawn for number in objective.drawn[name]]
 
 
 def test_no_two_turns_share_their_noise() -> None:
@@ -77,7 +77,7 @@ def test_processes_that_train_together_have_noise_of_their_own(monkeypatch: pyte
 
 def test_the_average_takes_in_every_step() -> None:
     """The weight is -1, -2, … after each step; the decay is the one asked for once it is the smaller."""
-    step = Step(Game(1), _sgd, average=0.4)
+    step = Step(Counting(1), _sgd, average=0.4)
     expected = 0.0
     for count in range(8):
         step(X)
@@ -91,19 +91,19 @@ def test_the_average_takes_in_every_step() -> None:
 @pytest.mark.parametrize("decay", [1.0, -0.1, 1.5])
 def test_a_decay_that_averages_nothing_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=r"lies in \[0, 1\)"):
-        Step(Game(1), _sgd, average=decay)(X)
+        Step(Counting(1), _sgd, average=decay)(X)
 
 
 def test_every_turn_has_a_gradient_of_its_own() -> None:
     """A gradient that was not cleared would add up: -1, -2, -3 in place of -1 three times."""
-    step = Step(Game(3), _sgd)
+    step = Step(Counting(3), _sgd)
     assert step(X)["player 0/gradient"].item() == 1.0
     assert step.objective.program.count.item() == -3.0
 
 
 @pytest.mark.parametrize("constant", [math.inf, -math.inf, math.nan])
 def test_a_loss_that_is_not_finite_moves_nothing_though_its_gradient_is(constant: float) -> None:
-    class Shifted(Game):
+    class Shifted(Counting):
         def players(self) -> dict[str, Player]:
             return {"loss": Player([self.program.count], lambda batch: self.program.count + constant)}
 

@@ -1,7 +1,7 @@
-"""An LSTM that sweeps along a line of positions: what the Row LSTM and the Diagonal BiLSTM both are.
+"""An LSTM that scans a line of positions: the recurrence of the Row LSTM and of the Diagonal BiLSTM.
 
 A step updates a range of neighbouring positions at once. Each cell sees the outputs of the step before at its own position
-plus each of the path's offsets, and the cell state of its own position; beyond the range of that step they are 0. Cells are
+plus each of the offsets, and the cell state of its own position; beyond the range of that step they are 0. Cells are
 packed in the order of the steps, so that a step is a slice.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-class Path(NamedTuple):
-    """The steps of a sweep over a line of `positions`: the first position of each step, and the one after its last."""
+class ScanOrder(NamedTuple):
+    """Which of a line's `positions` each step of a scan updates, as (first, last + 1), and the offsets that a cell sees."""
 
     positions: int
     steps: tuple[tuple[int, int], ...]
@@ -21,7 +21,7 @@ class Path(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What an LSTM cell computes: its three gates together, its candidate, the state that it makes, and the tanh of that."""
+    """What an LSTM cell computes: its three gates together, its candidate, its new state, and the tanh of that."""
 
     gates: Tensor
     candidate: Tensor
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
     @property
     def output(self) -> Tensor:
-        """`(..., h)`: what the output gate lets through."""
+        """`(..., h)`: the cell's output."""
         return self.gates[..., 2 * self.state.shape[-1] :] * self.squashed
 
 
@@ -46,31 +46,31 @@ def cell(inputs: Tensor, before: Tensor) -> Cell:
     return Cell(gates, candidate, state, state.tanh())
 
 
-def sweep(inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
-    """The outputs `(lines, cells * n, h)` of LSTMs that sweep along `lines` lines at once, each with weights of its own.
+def lstm_scan(inputs: Tensor, weight: Tensor, order: ScanOrder, n: int) -> Tensor:
+    """The outputs `(lines, cells * n, h)` of LSTMs that scan `lines` lines at once, each with weights of its own.
 
     `inputs` `(lines, cells * n, 4 h)` is the input-to-state part of the cells, packed by step, then position, then example;
     `weight` `(lines, offsets * h, 4 h)` the state-to-state part. Differentiable once.
     """
-    found: Tensor = _Sweep.apply(inputs, weight, path, n)
+    found: Tensor = _Scan.apply(inputs, weight, order, n)
     return found
 
 
-class _Sweep(Function):
+class _Scan(Function):
     """The backward pass is written by hand: the weights' gradient is one product, and steps leave no graph behind."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, path: Path, n: int) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, order: ScanOrder, n: int) -> Tensor:
         lines, _, h = inputs.shape[0], inputs.shape[1], inputs.shape[2] // 4
-        margin = max(map(abs, path.offsets))
-        outputs = inputs.new_zeros(lines, (path.positions + 2 * margin) * n, h)
-        states = inputs.new_zeros(lines, path.positions * n, h)
+        margin = max(map(abs, order.offsets))
+        outputs = inputs.new_zeros(lines, (order.positions + 2 * margin) * n, h)
+        states = inputs.new_zeros(lines, order.positions * n, h)
         kept: list[Tensor] = []
         made: list[Tensor] = []
         done = 0
-        for first, last in path.steps:
+        for first, last in order.steps:
             size = (last - first) * n
-            window = torch.cat(_windows(outputs, first + margin, last + margin, path.offsets, n), -1)
+            window = torch.cat(_windows(outputs, first + margin, last + margin, order.offsets, n), -1)
             before = states[:, first * n : last * n].clone()
             each = cell(torch.baddbmm(inputs[:, done : done + size], window, weight), before)
             output = each.output
@@ -80,7 +80,7 @@ class _Sweep(Function):
             kept += [window, before, *each]
             done += size
         ctx.save_for_backward(weight, *kept)
-        ctx.path, ctx.n = path, n
+        ctx.order, ctx.n = order, n
         return torch.cat(made, 1)
 
     @staticmethod
@@ -90,25 +90,25 @@ class _Sweep(Function):
                 "the Row LSTM and the Diagonal BiLSTM are differentiable once: take no create_graph"
             )
         weight, *kept = ctx.saved_tensors
-        path, n = ctx.path, ctx.n
+        order, n = ctx.order, ctx.n
         lines, h = grad.shape[0], grad.shape[2]
-        margin = max(map(abs, path.offsets))
-        of_outputs = grad.new_zeros(lines, (path.positions + 2 * margin) * n, h)
-        of_states = grad.new_zeros(lines, path.positions * n, h)
+        margin = max(map(abs, order.offsets))
+        of_outputs = grad.new_zeros(lines, (order.positions + 2 * margin) * n, h)
+        of_states = grad.new_zeros(lines, order.positions * n, h)
         transposed = weight.transpose(1, 2)
         of_inputs, of_weight = grad.new_empty(lines, grad.shape[1], 4 * h), torch.zeros_like(weight)
         done = grad.shape[1]
-        for step in reversed(range(len(path.steps))):
-            first, last = path.steps[step]
+        for step in reversed(range(len(order.steps))):
+            first, last = order.steps[step]
             size, here = (last - first) * n, slice(first * n, last * n)
             seen, before, *parts = kept[6 * step : 6 * step + 6]
             output = grad[:, done - size : done] + of_outputs[:, (first + margin) * n : (last + margin) * n]
             gradient = of_inputs[:, done - size : done]
             of_states[:, here] = _cell_backward(output, of_states[:, here], before, Cell(*parts), gradient)
-            of_window = torch.bmm(gradient, transposed).chunk(len(path.offsets), -1)
+            of_window = torch.bmm(gradient, transposed).chunk(len(order.offsets), -1)
             of_weight.baddbmm_(seen.transpose(1, 2), gradient)
             of_outputs.zero_()
-            windows = _windows(of_outputs, first + margin, last + margin, path.offsets, n)
+            windows = _windows(of_outputs, first + margin, last + margin, order.offsets, n)
             for window, part in zip(windows, of_window, strict=True):
                 window += part
             done -= size
