@@ -122,14 +122,9 @@ class _Mean:
         new = len(log_weights)
         total = self.count + new
         mean = log_weights.mean(0)
-        if self.count == 0:
-            self.mean, self.squares = mean, (log_weights - mean).square().sum(0)
-        else:
-            shift = torch.where(mean == self.mean, 0.0, mean - self.mean)  # -inf less itself is no number
-            self.mean = self.mean + shift * (new / total)
-            self.squares = (
-                self.squares + (log_weights - mean).square().sum(0) + shift.square() * (self.count * new / total)
-            )
+        shift = mean - self.mean
+        self.squares = self.squares + (log_weights - mean).square().sum(0) + shift.square() * (self.count * new / total)
+        self.mean = self.mean * (self.count / total) + mean * (new / total)  # a sum, as -inf less -inf is no number
         self.count = total
 
     def estimate(self) -> Estimate:
@@ -158,4 +153,5 @@ class _PowerMean:
             return Estimate(log_mean / self.power, torch.full_like(log_mean, math.nan))
         # The relative variance of the mean weight, carried through the logarithm to first order.
         relative = torch.expm1(self.second - math.log(self.count) - 2 * log_mean).clamp_min(0.0) / (self.count - 1)
-        return Estimate(log_mean / self.power, relative.sqrt() / abs(self.power))
+        error = relative.sqrt() / abs(self.power)
+        return Estimate(log_mean / self.power, torch.where(log_mean.isinf(), torch.inf, error))

@@ -95,7 +95,7 @@ def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
     points = [
         name
         for name, site in model.items()
-        if name in guide and is_point(guide[name]) and not getattr(site["fn"].support, "is_discrete", False)
+        if name in guide and is_point(guide[name]) and not is_point(site) and not _is_discrete(site)
     ]
     if not points:
         return False
@@ -105,8 +105,9 @@ def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
         random = all(_follows(drawn[name]["value"], following.draws) for name in points)
     if not random:
         return True
-    # With fewer random numbers than latents, some latents are functions of the others.
-    return sum(_unconstrained_size(model[name]) for name in points) > sum(map(Tensor.numel, following.draws))
+    # With fewer random numbers than latents, some latents are functions of the others; with more, log q is not theirs.
+    sizes = [_unconstrained_size(model[name]) for name in points]
+    return None not in sizes and sum(filter(None, sizes)) != sum(map(Tensor.numel, following.draws))
 
 
 class _Following(Messenger):
@@ -125,13 +126,14 @@ class _Following(Messenger):
 def _follows(value: Tensor, draws: list[Tensor]) -> bool:
     if not draws or not value.requires_grad:
         return False
-    found = torch.autograd.grad(value.sum(), draws, allow_unused=True)
+    found = torch.autograd.grad(value.sum(), draws, allow_unused=True, retain_graph=True)
     return any(gradient is not None for gradient in found)
 
 
-def _unconstrained_size(site: Site) -> int:
+def _unconstrained_size(site: Site) -> int | None:
+    """How many coordinates a value has; None where its support has no known ones."""
     shape = tuple(site["value"].shape)
     try:
         return math.prod(biject_to(site["fn"].support).inverse_shape(shape))
     except NotImplementedError:
-        return 0  # no known unconstrained coordinates to count
+        return None

@@ -25,18 +25,23 @@ def auxiliary_values(guide: AutoGuide, given: Values) -> dict[str, Tensor]:
         parts: list[Any] = list(guide)
         found = [auxiliary_values(part, given) for part in parts]
         return {name: value for each in found for name, value in each.items()}
-    sites: dict[str, Any] = dict(guide.prototype_trace.iter_stochastic_nodes())
     if isinstance(guide, AutoDelta):
-        return {name: given(name, site) for name, site in sites.items()}
+        return {name: given(name, site) for name, site in _sites(guide).items()}
     if isinstance(guide, AutoContinuous):
-        flat = [_unconstrained(site, given(name, site)).reshape(-1) for name, site in sites.items()]
+        flat = [_unconstrained(site, given(name, site)).reshape(-1) for name, site in _sites(guide).items()]
         return {f"_{guide._pyro_name}_latent": torch.cat(flat)}
     if type(guide) is AutoNormal:
-        return {f"{name}_unconstrained": _unconstrained(site, given(name, site)) for name, site in sites.items()}
+        return {
+            f"{name}_unconstrained": _unconstrained(site, given(name, site)) for name, site in _sites(guide).items()
+        }
     raise ProgramError(
         f"the guide is a {type(guide).__name__}, whose draws can not be computed from given latents, so that their "
         "log q is not available. For log p(x, z) alone use log_joint(program, batch, latents)."
     )
+
+
+def _sites(guide: AutoGuide) -> dict[str, Site]:
+    return dict(guide.prototype_trace.iter_stochastic_nodes())
 
 
 def _unconstrained(site: Site, value: Tensor) -> Tensor:

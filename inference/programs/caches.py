@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Transform
 from torch.distributions.transforms import _InverseTransform
 
-from inference.programs.sites import layers
+from inference.programs.sites import has_rsample, layers
 
 
 class FreshTransforms(Messenger):
@@ -24,6 +24,10 @@ class FreshTransforms(Messenger):
     def _pyro_sample(self, message: Any) -> None:
         for transform in _transforms(message["fn"]):
             self._empty(transform)
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if not has_rsample(message["fn"]):  # its score is by the weights on the way back from the value
+            empty_caches(message["fn"])
 
     def _empty(self, transform: Transform) -> None:
         if id(transform) not in self.emptied:

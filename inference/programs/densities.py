@@ -1,6 +1,8 @@
 """The log density of a site's value, and its sum per example."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from inference.programs.caches import empty_caches
 from inference.programs.program import ProgramError
-from inference.programs.sites import Frame, Site, has_rsample, plates
+from inference.programs.sites import Frame, Site, has_rsample, layers, plates
 from inference.programs.values import check_support, in_support, refuse_broadcast, rounding_is_harmless
 
 
@@ -53,8 +55,27 @@ def _log_prob(name: str, site: Site) -> Tensor:
     except (RuntimeError, IndexError):  # a label that is no index, among others
         check_support(name, site)
         raise
+    except ValueError as error:
+        if "within the support" not in str(error) or not value.isfinite().all():
+            raise
+        check_support(name, site)  # what a mask hides may lie anywhere
+        with _unvalidated(fn):
+            log_prob = fn.log_prob(value, *site["args"], **site["kwargs"])
     inside = None if site["is_observed"] or not rounding_is_harmless(fn) else in_support(fn, value)
     return log_prob if inside is None else torch.where(inside, log_prob, -torch.inf)
+
+
+@contextmanager
+def _unvalidated(distribution: object) -> Iterator[None]:
+    """A block in which a distribution does not look at values."""
+    validated = [(layer, layer._validate_args) for layer in layers(distribution)]
+    try:
+        for layer, _ in validated:
+            layer._validate_args = False
+        yield
+    finally:
+        for layer, before in validated:
+            layer._validate_args = before
 
 
 def refuse_scale(name: str, site: Site) -> None:

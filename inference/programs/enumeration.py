@@ -16,7 +16,7 @@ from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from inference.programs.densities import refuse_inner_subsample, refuse_scale
+from inference.programs.densities import log_density
 from inference.programs.execution import Latents, Run, executed, executing
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Frame, Site, plates, random_sites
@@ -132,8 +132,6 @@ def _in_parallel(site: Site, given: Latents = MappingProxyType({})) -> InferDict
 
 def _refuse_unsummable(run: Run) -> None:
     for name, site in random_sites(run.model).items():
-        refuse_scale(name, site)
-        refuse_inner_subsample(name, site, run.plate)
         if not run.is_local(site):
             raise ProgramError(
                 f"site {name!r} lies outside the plate {run.plate.name!r} and is shared by all examples, so log p(x) is no "
@@ -151,3 +149,5 @@ def _refuse_unsummable(run: Run) -> None:
                 f"site {name!r} is drawn {site['infer']['num_samples']} times (num_samples) and not summed over its "
                 "support, so log p(x) is not exact. Remove num_samples from its infer."
             )
+    for name, site in random_sites(run.model).items():
+        log_density(name, site, run.plate)  # refuses what would be scored wrongly, such as a value that is broadcast

@@ -53,7 +53,9 @@ class Pair(nn.Module):
             with without_store():
                 self._functions["guide"] = self._functions["guide"](self.model)
         owners = chain.from_iterable(map(_owners, self._functions.values()))
-        self.modules_used = nn.ModuleList(_distinct([*modules, *owners]))
+        named = list(chain.from_iterable(map(_named, self._functions.values())))
+        self.modules_used = nn.ModuleList(_distinct([*modules, *owners, *named]))
+        self._copies = not named and not (modules and any(map(_is_plain_function, self._functions.values())))
         localise(self.modules_used)
         self.adopted = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
@@ -104,7 +106,7 @@ class Pair(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied or unpickled pair can not run plain functions: they would compute with the original's networks."""
         super().__setstate__(state)
-        if len(self.modules_used) and any(map(_is_plain_function, self._functions.values())):
+        if not self._copies:
             self._functions = {"model": _refuse_to_run_a_copy, "guide": _refuse_to_run_a_copy}
 
     def _adopt(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
@@ -187,14 +189,22 @@ def _draws_nothing(*batch: Tensor) -> None:
 
 
 def _owners(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is, is a method of, is bound to or refers to, also through Pyro's handlers."""
+    """The modules that a function is, is a method of or is bound to, also through Pyro's handlers."""
     inner = inspect.unwrap(function)
-    bound = inner.args if isinstance(inner, partial) else ()
+    bound = (*inner.args, *inner.keywords.values()) if isinstance(inner, partial) else ()
+    inner = inner.func if isinstance(inner, partial) else inner
     candidates = [inner, getattr(inner, "__self__", None), *bound]
-    if inspect.isfunction(inner):
-        seen = inspect.getclosurevars(inner)
-        candidates += [*seen.nonlocals.values(), *seen.globals.values()]
     return [candidate for candidate in candidates if isinstance(candidate, nn.Module)]
+
+
+def _named(function: Callable[..., Any]) -> list[nn.Module]:
+    """The modules that a plain function refers to by name, which no copy of it would replace."""
+    inner = inspect.unwrap(function)
+    inner = inspect.unwrap(inner.func) if isinstance(inner, partial) else inner
+    if not inspect.isfunction(inner):
+        return []
+    seen = inspect.getclosurevars(inner)
+    return [each for each in (*seen.nonlocals.values(), *seen.globals.values()) if isinstance(each, nn.Module)]
 
 
 def _distinct(modules: Iterable[nn.Module]) -> list[nn.Module]:

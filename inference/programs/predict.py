@@ -10,7 +10,7 @@ from torch import Tensor
 from inference.programs.enumeration import assignment_runs, is_finite
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
-from inference.programs.sites import Site, deterministic_sites, random_sites
+from inference.programs.sites import Site, deterministic_sites, plates, random_sites
 from inference.programs.traces import guide_runs, joint_runs, model_runs, runs
 
 
@@ -156,14 +156,27 @@ def _deterministic(run: Run) -> dict[str, Site]:
 
 
 def _following(run: Run, examples: int) -> dict[str, Tensor]:
-    """The values of `pyro.deterministic` sites, whose batch axis is the first that is as long as the run's plate."""
+    """The values of `pyro.deterministic` sites, particles and examples in front where they have a row for each."""
     found = {}
     for name, site in _deterministic(run).items():
-        value, rows = site["value"], run.particles * examples
-        axes = [axis for axis in range(value.dim()) if value.shape[axis] == rows]
-        local = run.is_local(site) and axes
-        found[name] = value.movedim(axes[0], 0).unflatten(0, (run.particles, examples)) if local else value.unsqueeze(0)
+        value = site["value"]
+        axis = _batch_axis(run, site) if run.is_local(site) else None
+        found[name] = (
+            value.unsqueeze(0) if axis is None else value.movedim(axis, 0).unflatten(0, (run.particles, examples))
+        )
     return found
+
+
+def _batch_axis(run: Run, site: Site) -> int | None:
+    """The axis of the examples in a deterministic value, whose event axes `pyro.deterministic` need not count."""
+    shape, frames = site["value"].shape, plates(site).values()
+    said = site["fn"].event_dim
+    events = [said] if said < len(shape) else range(len(shape) - 1, -1, -1)
+    for event_dim in events:
+        axes = [(frame.dim - event_dim, frame.size) for frame in frames]
+        if all(-axis <= len(shape) and shape[axis] == size for axis, size in axes):
+            return int(run.plate.dim) - event_dim
+    return None
 
 
 def _together(pieces: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:

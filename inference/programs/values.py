@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
+from pyro.distributions.hmm import HiddenMarkovModel
 from pyro.distributions.torch import Independent
 from torch import Tensor
 from torch.distributions import constraints
@@ -21,7 +22,9 @@ def refuse_broadcast(name: str, site: Site) -> None:
         return
     event = tuple(fn.event_shape)
     came = tuple(value.shape[max(0, value.dim() - len(event)) :])
-    if came != event:
+    # A hidden Markov model that is the same at all times has no length of its own: an event of one step.
+    any_length = isinstance(fn, HiddenMarkovModel) and event[:1] == (1,) and len(came) == len(event)
+    if came[any_length:] != event[any_length:]:
         raise ProgramError(
             f"site {name!r} ({type(fn).__name__}) is a distribution over events of shape {event}, and its value of shape "
             f"{tuple(value.shape)} has {came} there: it would be broadcast inside the event. Give both the same shape."
