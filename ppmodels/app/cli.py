@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    help="Deep generative models as probabilistic programs: train a recipe, score it, look at it.",
+    help="Deep generative models as probabilistic programs: train a recipe, evaluate it, sample it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

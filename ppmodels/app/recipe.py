@@ -86,7 +86,7 @@ class Recipe:
     schedule: Callable[[float], float] | None = None
     """A factor on the learning rate, as a function of the fraction of steps taken, in [0, 1)."""
     traced: Callable[[], Traced] | None = None
-    """`inference.Traced`: the program is run once and its arithmetic replayed, which is quicker; or `Compiled`."""
+    """`inference.Traced`: the step is traced once and replayed, which is faster; or `Compiled`."""
     labelled: bool = False
     """Whether the program is called with `(x, y)`, y the labels, or with `(x,)`."""
     validate_every: int | None = 500

@@ -89,7 +89,7 @@ class Autoregressive(TorchDistribution):
         """p(xᵢ | x_<i) at every pixel, given the values of x: what `log_prob` sums, as one distribution over images.
 
         Its batch is that of x in one dimension. Of Bernoulli and categorical pixels, `conditionals(x).base_dist` has
-        one for each value, and `conditionals(x).base_dist.log_prob(x)` is where the nats of x go.
+        one for each value, and `conditionals(x).base_dist.log_prob(x)` has the nats of each value of x.
         """
         shape = self._shape_of(x)
         return self.factors.conditionals(self._rows(x, shape), self._contexts(shape))
@@ -107,7 +107,7 @@ class Autoregressive(TorchDistribution):
     def complete(self, x: Tensor, mask: Tensor) -> Tensor:
         """x `(..., channel, height, width)` with draws where `mask` is False: it broadcasts to x, True where x is known.
 
-        The draws are exact ones of the unknown values given the known where all known values come first, in raster
+        Draws are exact, of the unknown values given the known, where all known values come first, in raster
         order with channels innermost. A later one is kept, but the draws before it can not know it, and a UserWarning
         says so; likewise where a pixel is known in part and its channels are drawn at once, as of a mixture of logistics.
         """

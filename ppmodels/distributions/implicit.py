@@ -12,17 +12,17 @@ from ppmodels.distributions.levels import Shape
 
 
 class Implicit(TorchDistribution):
-    """What `draw()` returns, tensors of `batch_shape + event_shape`, as a distribution without a density.
+    """A distribution without a density: `draw()` returns its draws, tensors of `batch_shape + event_shape`.
 
-    A generator's `forward(z)` returns one: `Implicit(lambda: network(z), (len(z),), shape)`. Nothing is drawn before it is
-    asked for, so observing one costs nothing. Draws carry gradients to what `draw` depends on. Raises ValueError for a
+    A generator's `forward(z)` returns one: `Implicit(lambda: network(z), (len(z),), shape)`. `draw` is called for samples
+    alone, so observing one costs nothing. Draws carry gradients to what `draw` depends on. Raises ValueError for a
     draw of another shape.
     """
 
     arg_constraints: ClassVar = {}
     has_rsample = True
     has_log_prob = False
-    """What `inference` recognises."""
+    """By this `inference` recognises an implicit distribution."""
 
     def __init__(self, draw: Callable[[], Tensor], batch_shape: Shape, event_shape: Shape) -> None:
         self.draw = draw
@@ -42,7 +42,7 @@ class Implicit(TorchDistribution):
         return torch.stack(drawn).unflatten(0, shape)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
-        """Itself, for its own batch shape; no other can be had, as `draw` gives what it gives."""
+        """Itself, for its own batch shape; ValueError for any other, as `draw` has a fixed shape."""
         if torch.Size(batch_shape) != self.batch_shape:
             raise ValueError(
                 f"an Implicit draws a batch of {tuple(self.batch_shape)}, and its plates ask for {tuple(batch_shape)}; "

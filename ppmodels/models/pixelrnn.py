@@ -21,7 +21,7 @@ from ppmodels.nn.heads import Head
 class CharRNN(AutoregressiveModel):
     """The image as one sequence of pixels through an LSTM, as a text is one of characters; see AutoregressiveModel.
 
-    The one-dimensional baseline: what is above a pixel is a whole row of steps away.
+    The one-dimensional baseline: the pixel above is a whole row of steps away.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DiagonalBiLSTM(AutoregressiveModel):
     """Diagonal BiLSTMs with residual connections (van den Oord et al., 2016, arXiv 1601.06759); see AutoregressiveModel.
 
     A 7×7 convolution that hides the pixel itself, then `layers` layers of `hidden` units a direction between maps of
-    twice as many. One layer sees every pixel before: the last pixel of the row above, which in the paper's own account
+    twice as many. One layer sees every pixel before: the last pixel of the row above, which in the paper's form
     only pixels near it see, is given to the first of the next row.
     """
 

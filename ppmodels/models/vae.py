@@ -77,8 +77,8 @@ class AVB(VAE):
 
 
 class AdversarialAutoencoder(VAE):
-    """A VAE whose codes are fitted to the prior as a whole, and not one by one (Makhzani et al., 2015, arXiv 1511.05644).
+    """A VAE whose aggregate posterior is fitted to the prior by a critic (Makhzani et al., 2015, arXiv 1511.05644).
 
-    `Adversarial(…, compare=("z",))` fits it, with a critic of z alone: E q(z | x) over the data then is p(z), while the
-    reconstruction is free. Its encoder can have a density or none.
+    `Adversarial(…, compare=("z",))` fits it, with a critic of z alone. The aggregate posterior is the mean of q(z | x) over
+    the data; a single q(z | x) is not compared with the prior. Its encoder can have a density or none.
     """

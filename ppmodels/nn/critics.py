@@ -78,7 +78,7 @@ class ConvFeatures(nn.Module):
 
 
 class Critic(nn.Module):
-    """T(x): linear in the features of x."""
+    """A critic T(x), linear in the features of x: `(batch,)`."""
 
     def __init__(self, features: MLPFeatures | ConvFeatures) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Critic(nn.Module):
 
 
 class ProjectionCritic(Critic):
-    """T(x, y) = T(x) + ⟨V y, features(x)⟩, y a class (Miyato & Koyama, 2018, arXiv 1802.05637)."""
+    """A critic T(x, y) = T(x) + ⟨V y, features(x)⟩, y a class: `(batch,)` (Miyato & Koyama, 2018, arXiv 1802.05637)."""
 
     def __init__(self, features: MLPFeatures | ConvFeatures, classes: int) -> None:
         super().__init__(features)
@@ -109,7 +109,7 @@ class ProjectionCritic(Critic):
 
 
 class JointCritic(nn.Module):
-    """T(x, z): a multilayer perceptron of z and of the features of x."""
+    """A critic T(x, z), a multilayer perceptron of z and of the features of x: `(batch,)`."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class JointCritic(nn.Module):
 
 
 class CodeCritic(nn.Module):
-    """T(z), of an adversarial autoencoder (Makhzani et al., 2015, arXiv 1511.05644)."""
+    """A critic T(z) for an adversarial autoencoder: `(batch,)` (Makhzani et al., 2015, arXiv 1511.05644)."""
 
     def __init__(
         self, latent: int, hidden: Sequence[int] = (256, 256), activation: Callable[[], nn.Module] = leaky

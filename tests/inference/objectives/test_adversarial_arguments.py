@@ -187,18 +187,18 @@ def test_shared_sites_are_divided_by_the_size_given_or_by_that_of_the_plate(size
 def test_the_critic_is_given_the_same_shared_value_for_q_and_p() -> None:
     """And the simulator's draws are made at that value: here they are the value itself."""
 
-    class Listens(Indifferent):
+    class Recording(Indifferent):
         def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-            heard.append((x.detach(), mean.detach()))
+            given.append((x.detach(), mean.detach()))
             return super().forward(x, mean)
 
-    heard: list[tuple[Tensor, Tensor]] = []
-    objective = Adversarial(Simulator(), Listens(), kl)
+    given: list[tuple[Tensor, Tensor]] = []
+    objective = Adversarial(Simulator(), Recording(), kl)
     objective.prepare(X)
     for loss in (objective.critic_loss, objective.program_loss):
-        heard.clear()
+        given.clear()
         loss(X)
-        (q, of_q), (p, of_p) = heard
+        (q, of_q), (p, of_p) = given
         assert torch.equal(of_q, of_p)
         assert torch.equal(q, X)
         assert torch.equal(p, of_p.expand(4, 1))
