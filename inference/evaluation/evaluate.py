@@ -10,6 +10,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
@@ -18,6 +19,7 @@ from inference.programs.bounds import LOWER_BOUND
 from inference.programs.check import check_batch, check_finite, check_values
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
+from inference.programs.sites import hides_values
 from inference.programs.traces import runs
 from inference.programs.units import log_jacobian_of, refuse_partial_observation
 
@@ -163,12 +165,17 @@ def evaluate(
             if not description:
                 _add(whole, batch)
             shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in batch))
+            masked = _Masks()
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
-                estimate = _estimated(estimator, program, batch)
+                with masked:
+                    estimate = _estimated(estimator, program, batch)
                 log_prob = estimate.log_prob.double().cpu()
                 examples = len(batch[0]) // len(log_prob)  # a number of the whole dataset counts all its examples
                 found[name].append((log_prob + examples * log_jacobian, estimate.error.double().cpu()))
+            if masked.sites and likelihood.dimensions is not None:
+                hidden = f"a mask hides values of the sites {sorted(masked.sites)} in some batch, which do not count"
+                likelihood = likelihood._replace(dimensions=None, without_bits=hidden)
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
@@ -188,6 +195,18 @@ def evaluate(
         without_bits=likelihood.without_bits,
         per_example=likelihood.per_example,
     )
+
+
+class _Masks(Messenger):
+    """Hears of the observed sites of which a mask hides values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: set[str] = set()
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if message["is_observed"] and not message["infer"].get("_deterministic") and hides_values(message):
+            self.sites.add(message["name"])
 
 
 def _estimated(estimator: Estimator, program: Program, batch: tuple[Tensor, ...]) -> Estimate:

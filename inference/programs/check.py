@@ -57,6 +57,8 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
     with torch.no_grad():
         run = runs(program, examples)[0]
     refuse_writes(run.written)
+    pairs = enumerate(zip(run.batch, examples, strict=True))
+    refuse_writes(tuple(place for place, (given, data) in pairs if not torch.equal(given, data)))  # by x.data or numpy
     check_values(run)
     if own_densities:
         terms(program, examples)
@@ -75,6 +77,18 @@ def check_data(program: Program, batches: Iterable[Batch]) -> None:
             refuse_outside(run)
             if not any(_is_bounded(site) for site in random_sites(run.model).values() if site["is_observed"]):
                 return  # real numbers, or no density: any value will do, in every batch
+
+
+def outside_support(program: Program, batch: tuple[Tensor, ...]) -> ProgramError | None:
+    """What `check_data` says of a batch on which a program has failed; None where it finds nothing."""
+    try:
+        with pyro.validation_enabled(False):
+            check_data(program, [batch])
+    except ProgramError as error:
+        return error
+    except Exception:  # it fails here too, and for another reason
+        return None
+    return None
 
 
 def _is_bounded(site: Site) -> bool:

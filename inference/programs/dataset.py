@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from inference.programs.execution import Run
 from inference.programs.noise import own_noise
+from inference.programs.pair import Pair
 from inference.programs.program import Program, buffers_kept
 from inference.programs.sites import Site, is_implicit, random_sites
-from inference.programs.traces import guide_runs, runs
+from inference.programs.traces import runs
 
 _ROWS = 4
 """Examples whose parameters are compared: enough that no network of a few units passes for a table by chance."""
@@ -23,7 +24,7 @@ class Scope(NamedTuple):
     size: int
     """The number of examples in the dataset, as the batch plate says."""
     by_place: tuple[str, ...]
-    """Parameters or joint draws of the guide that belong to positions in the batch, whatever example stands there."""
+    """Parameters or joint draws that belong to positions in the batch, whatever example stands there."""
 
 
 def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
@@ -37,17 +38,26 @@ def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
 
 
 def _by_place(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
-    """The tensors of the guide in which each row has entries of its own, the same ones after the rows have moved.
+    """The tensors of guide and model in which each row has entries of its own, the same ones after the rows have moved.
 
     A network's weights serve all rows, and a table that is indexed by the data is read elsewhere after the move.
     """
     if len(batch[0]) < 2:
-        return ()
+        return _of_autoguide(program, batch)
     before = {name: entries for name, entries in _entries(program, batch).items() if _disjoint(entries)}
     if not before:
         return ()
     after = _entries(program, tuple(tensor.roll(1, 0) for tensor in batch))
     return tuple(name for name, entries in before.items() if name in after and entries.equal(after[name]))
+
+
+@torch.no_grad()
+def _of_autoguide(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """The local latents of an AutoGuide, which has values for each; one row alone can not be moved."""
+    if not isinstance(program, Pair) or program.autoguide is None:
+        return ()
+    run = runs(program, batch)[0]
+    return tuple(name for name, site in random_sites(run.guide).items() if run.is_local(site))
 
 
 def _disjoint(entries: Tensor) -> bool:
@@ -58,9 +68,10 @@ def _disjoint(entries: Tensor) -> bool:
 def _entries(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """For each parameter or shared draw of the guide, its entries that each of the first rows needs: `(rows, entries)`."""
     with own_noise(0):
-        run = guide_runs(program, batch)[0]
+        run = runs(program, batch)[0]
     sites = random_sites(run.guide)
-    rows = [_by_row(run, site) for site in sites.values() if run.is_local(site)]
+    everything = [*sites.values(), *random_sites(run.model).values()]
+    rows = [_by_row(run, site) for site in everything if run.is_local(site)]
     totals = torch.stack(rows).sum(0) if rows else torch.zeros(())
     if not totals.requires_grad:
         return {}
@@ -82,6 +93,8 @@ def _by_row(run: Run, site: Site) -> Tensor:
     parts = [(value, distribution.event_dim)] if value.is_floating_point() else []
     if not is_implicit(distribution):
         parts.append((distribution.log_prob(value).broadcast_to(distribution.batch_shape), 0))
+    if not parts:
+        return value.new_zeros(run.examples, dtype=torch.float64)
     return torch.stack(
         [run.in_front(part, dims)[0].reshape(run.examples, -1).sum(1).double() for part, dims in parts]
     ).sum(0)

@@ -59,7 +59,7 @@ class Batches:
     def _refuse_several(self) -> None:
         if self._by_place:
             raise ProgramError(
-                f"the guide has values for positions in a batch ({self._by_place}), and this batch has other examples "
+                f"the program has values for positions in a batch ({self._by_place}), and this batch has other examples "
                 f"there. {_WAYS_OUT} (an AutoGuide by its create_plates); or amortise the guide: a network of x."
             )
         lengths = {shape[0][0] for shape in self._scopes}

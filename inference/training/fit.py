@@ -15,11 +15,14 @@ from typing import SupportsIndex
 
 import numpy as np
 import torch
+from pyro.distributions.util import is_validation_enabled
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from inference.evaluation.estimators import Estimator, Importance
 from inference.evaluation.evaluate import batches_of, evaluate
 from inference.programs.bounds import elbo
+from inference.programs.check import check_data
 from inference.programs.program import Batch, ProgramError, as_batch
 from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.average import State, snapshot
@@ -42,6 +45,10 @@ class Validation:
     estimator: Estimator = field(default_factory=lambda: Importance(1, elbo))
 
     def __post_init__(self) -> None:
+        if callable(self.batches) and not isinstance(self.batches, Tensor):
+            raise ProgramError(
+                "the batches of a validation are the same at every score, and a function of the step is not."
+            )
         if isinstance(self.batches, Iterator):
             raise ProgramError(
                 "the batches of a validation are scored again and again, and an iterator ends after the first time. Give a "
@@ -105,6 +112,7 @@ def fit(
     scored: list[str] = []
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = _Best(step, validation)
+    observed = _Observed(step, known=hasattr(batches, "description"))
     began = time.perf_counter()
     with shown(steps, progress) as display, _log(metrics) as record, _interruptible() as interrupted:
         for done in range(1, steps + 1):
@@ -118,6 +126,7 @@ def fit(
                 if log_jacobian and scored:
                     refuse_partial_observation(step.objective.program, batch)
                 keeper.rehearse()
+            observed.look_at(as_batch(batch))
             values = in_units(step(as_batch(batch)), scored if log_jacobian else (), log_jacobian)
             fitted.steps = done
             last = done == steps
@@ -139,6 +148,25 @@ def fit(
         fitted.best = keeper.keep()
     fitted.seconds = time.perf_counter() - began
     return fitted
+
+
+class _Observed:
+    """The batches whose values have been looked at, where Pyro's validation, switched off, does not.
+
+    Batches of a data set with a description are known: their levels are checked when they are read.
+    """
+
+    def __init__(self, step: Step, known: bool) -> None:
+        self.step, self.known = step, known
+        self.versions: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def look_at(self, batch: tuple[Tensor, ...]) -> None:
+        """Raises a ProgramError where a batch that is new has values outside their support."""
+        if self.known or is_validation_enabled() or all(self.versions.get(each) == each._version for each in batch):
+            return
+        check_data(self.step.objective.program, [batch])
+        for each in batch:
+            self.versions[each] = each._version
 
 
 class _Best:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inference.objectives.objective import Objective, Player
-from inference.programs.check import first_non_finite
+from inference.programs.check import first_non_finite, outside_support
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, ProgramError, as_batch
 from inference.training.average import Average, State, restore, snapshot
@@ -202,11 +202,15 @@ class Step:
         try:
             with self._autocast(examples):
                 loss = self.differentiate(player, examples)
-        except ValueError as error:  # Pyro's own validation meets NaN before the loss does
-            found = "to satisfy the constraint" in str(error) or "to be within the support" in str(error)
-            if isinstance(error, ProgramError) or not found:
+        except (RuntimeError, IndexError, ValueError) as error:  # Pyro's own validation meets NaN before the loss does
+            if isinstance(error, ProgramError):
                 raise
             torch.default_generator.set_state(noise)
+            outside = outside_support(self.objective.program, examples)
+            if outside is not None:
+                raise outside from error
+            if "to satisfy the constraint" not in str(error) and "to be within the support" not in str(error):
+                raise
             site = first_non_finite(self.objective.program, examples)
             if site is None:
                 raise
