@@ -14,7 +14,20 @@ from pyro import poutine
 from pyro.infer import autoguide
 from torch import Tensor
 
-from inference import SVI, Pair, ProgramError, Step, adam, evaluate, exact, fit, importance, posterior, reconstruct
+from inference import (
+    SVI,
+    Pair,
+    ProgramError,
+    Step,
+    adam,
+    evaluate,
+    exact,
+    fit,
+    importance,
+    posterior,
+    reconstruct,
+    terms,
+)
 from inference.programs.predict import NoMean, decode
 from tests.problems import SharedMean
 
@@ -84,6 +97,28 @@ def test_a_laplace_approximation_bounds_the_evidence() -> None:
         Pair(_normal, autoguide.AutoNormal).laplace_approximation(Y)
 
 
+def test_a_latent_that_the_model_makes_of_another_is_no_point_estimate() -> None:
+    def twice(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(y.new_zeros(()), 1.0))
+            pyro.sample("d", dist.Delta(2 * z))
+
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(y.new_zeros(()), 1.0))
+            d = pyro.sample("d", dist.Delta(2 * z))
+            pyro.sample("y", dist.Normal(d, 1.0), obs=y)
+
+    assert evaluate(Pair(model, twice), Y, {"iwae": importance(3)}).kind["iwae"] == "lower bound in expectation"
+
+
+def test_an_autoguide_of_conditionals_is_scored_and_refused_by_name() -> None:
+    program = Pair(_normal, autoguide.AutoStructured)
+    assert evaluate(program, Y, {"iwae": importance(3)}).kind["iwae"] == "lower bound in expectation"
+    with pytest.raises(ProgramError, match=r"AutoStructured.*log_joint"):
+        terms(program, Y, latents={"mean": torch.zeros(1), "scale": torch.ones(1)})
+
+
 # ---- bits ----
 
 
@@ -134,6 +169,18 @@ def test_bits_are_refused_with_the_true_cause(program: Pair, x: Tensor, cause: s
     assert found.summary()["estimates"]["e"]["bits_per_dim"] is None
 
 
+def test_a_mask_that_comes_later_leaves_no_bits() -> None:
+    def model(x: Tensor, seen: Tensor) -> None:
+        distribution = dist.Bernoulli(torch.full(x.shape, 0.5))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", (distribution if seen.all() else distribution.mask(seen)).to_event(1), obs=x)
+
+    seen = torch.ones_like(BINARY).bool()
+    found = evaluate(Pair(model), [(BINARY, seen), (BINARY, ~seen)], {"exact": exact()})
+    with pytest.raises(ProgramError, match="mask hides"):
+        found.bits_per_dim("exact")
+
+
 def test_examples_of_several_lengths_have_no_bits() -> None:
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -179,6 +226,23 @@ def test_deterministic_sites_stand_in_the_batchs_order() -> None:
     torch.testing.assert_close(found["total"], found["z"].sum((1, 2)))
 
 
+def test_deterministic_sites_between_plates_of_one_length_stay_as_they_are() -> None:
+    def model(x: Tensor) -> None:
+        examples = pyro.plate("data", len(x), dim=-1)
+        with pyro.plate("time", 3, dim=-2), examples:
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.deterministic("tripled", 3 * z)
+        with examples:
+            pyro.sample("x", dist.Normal(z.sum(0), 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("time", 3, dim=-2), pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+
+    found = posterior(Pair(model, guide), torch.zeros(3), 2)
+    torch.testing.assert_close(found["tripled"], 3 * found["z"])
+
+
 @pytest.mark.parametrize("distribution", [dist.Categorical(torch.ones(3)), dist.Cauchy(0.0, 1.0), dist.HalfCauchy(1.0)])
 def test_a_distribution_without_a_mean_has_none(distribution: Any) -> None:
     program = _observed(lambda n: distribution.expand([n]))
@@ -202,6 +266,17 @@ def test_a_copy_of_a_pair_of_functions_does_not_run() -> None:
     with pytest.raises(ProgramError, match=r"copy of a Pair.*load_state_dict"):
         evaluate(twin, Y, {"exact": exact()})
     evaluate(program, Y, {"exact": exact()})
+    twin = copy.deepcopy(Pair(partial(_scaled, 1.0)))
+    with pytest.raises(ProgramError, match="copy of a Pair"):
+        evaluate(twin, Y, {"exact": exact()})
+
+
+NETWORK = torch.nn.Linear(1, 1)
+
+
+def _scaled(scale: float, x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(NETWORK(x.unsqueeze(1)).squeeze(1), scale), obs=x)
 
 
 def test_a_copy_that_computes_with_its_own_weights_runs() -> None:

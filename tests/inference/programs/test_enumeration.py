@@ -232,3 +232,27 @@ def test_reconstruct_refuses_latents_that_would_be_drawn_whatever_x_is() -> None
 
     with pytest.raises(ProgramError, match=r"does not draw the latent sites \['z'\]"):
         reconstruct(Pair(model), X)
+
+
+# ---- what would be scored wrongly beside an enumerated site ----
+
+
+def test_values_that_are_broadcast_beside_an_enumerated_site_are_refused() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 5):
+            k = pyro.sample("k", dist.Bernoulli(torch.tensor(0.5)), infer={"enumerate": "parallel"})
+            odds = (k - 0.5).unsqueeze(-1).expand(*k.shape, 3)
+            pyro.sample("x", dist.Bernoulli(logits=odds).to_event(1), obs=x)
+
+    with pytest.raises(ProgramError, match="broadcast inside the event"):
+        evaluate(Pair(model), torch.ones(5, 1), {"exact": exact()})
+
+
+def test_a_forgotten_to_event_beside_an_enumerated_site_is_named() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(WEIGHTS), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(MEANS[k].unsqueeze(-1).expand(*k.shape, 3), 1.0), obs=x)
+
+    with pytest.raises((ProgramError, ValueError), match=r"x"):
+        evaluate(Pair(model), torch.zeros(5, 3, dtype=torch.float64), {"exact": exact()})

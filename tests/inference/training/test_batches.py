@@ -290,3 +290,38 @@ def test_once_settled_a_program_is_not_run_again_beside_its_steps() -> None:
     for _ in range(5):
         step(next(batches))
     assert runs == before + 5
+
+
+def test_an_autoguide_of_local_latents_is_told_from_one_example() -> None:
+    def local(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    for batches in (list(X.split(1)), [X[:1], X[1:5]]):
+        with pytest.raises(ProgramError, match=BY_PLACE):
+            fit(Step(SVI(Pair(local, AutoNormal))), batches, 3, progress=False)
+
+
+def test_a_table_of_rows_in_the_model_is_of_one_batch() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param("z", lambda: torch.zeros(len(x))), 1.0), obs=x)
+
+    fit(Step(SVI(Pair(model))), X, 3, progress=False)
+    with pytest.raises(ProgramError, match=BY_PLACE):
+        fit(Step(SVI(Pair(model))), list(X.split(6)), 3, progress=False)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("estimator", [None, Trace_ELBO()])
+def test_values_outside_a_support_stop_training_at_their_batch(validated: bool, estimator: Trace_ELBO | None) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            rate = pyro.param("rate", torch.tensor(0.0)).exp()
+            pyro.sample("x", dist.Exponential(rate.expand(len(x))), obs=x)
+
+    step = Step(SVI(Pair(model), estimator))
+    with pyro.validation_enabled(validated), pytest.raises(ProgramError, match=r"'x'.*outside its support"):
+        fit(step, [torch.ones(3), torch.ones(3), -torch.ones(3)], 5, progress=False)
+    assert step.count == 2
