@@ -400,6 +400,7 @@ def _record(
             "binarisation": recipe.binarisation,
             "standardisation": None if data.standardisation is None else dataclasses.asdict(data.standardisation),
             "shape": list(data.shape),
+            "columns": list(data.columns),
             "levels": data.levels,
             "classes": data.classes,
             "fingerprint": data.train.fingerprint,

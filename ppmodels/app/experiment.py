@@ -104,7 +104,13 @@ def _read(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Da
 def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
     recipe, device = recipe.for_data(data), data.train.values.device
     with own_noise(mix(seed, 0)):
-        program = recipe.make_program(data)
+        try:
+            program = recipe.make_program(data)
+        except RuntimeError as error:  # a layer of a negative size, among others
+            raise ValueError(
+                f"the program can not be made of these settings: {str(error).splitlines()[0]}. `ppmodels recipes NAME` "
+                "shows what they are."
+            ) from error
         if not isinstance(program, nn.Module):
             raise ValueError(
                 f"the recipe's program gave a {type(program).__name__}; expected an nn.Module with model and guide, or "
@@ -141,9 +147,14 @@ def _recorded(run: Run) -> Recipe:
 
 def _refuse_another_kind(recipe: Recipe, source: Mapping[str, Any], data: Dataset) -> None:
     """Refuses data of another shape, number of levels or number of classes than the run was trained on."""
-    compared = {"shape": (tuple(source["shape"]), data.shape), "levels": (source["levels"], data.levels)}
+    compared: dict[str, tuple[Any, Any]] = {
+        "shape": (tuple(source["shape"]), data.shape),
+        "levels": (source["levels"], data.levels),
+    }
     if recipe.labelled:
         compared["classes"] = (source["classes"], data.classes)
+    if source.get("columns") and data.columns:
+        compared["columns"] = (tuple(source["columns"]), data.columns)
     for what, (trained, came) in compared.items():
         if trained != came:
             raise ValueError(
@@ -153,6 +164,8 @@ def _refuse_another_kind(recipe: Recipe, source: Mapping[str, Any], data: Datase
 
 
 def _in_words(what: str, value: object) -> str:
+    if what == "columns" and isinstance(value, tuple):
+        return f"the columns {', '.join(value)}, in this order"
     if what == "shape":
         return f"shape {value}"
     return "real numbers" if value is None else f"{value} {what}"

@@ -90,6 +90,19 @@ def test_a_run_reads_other_data_in_its_own_units(tmp_path: Path) -> None:
     assert near.mean("iwae") == pytest.approx(evaluate(run, particles=8, progress=False).mean("iwae"), abs=3)
 
 
+def test_columns_in_another_order_are_other_data(tmp_path: Path) -> None:
+    table = write_incomes(tmp_path / "incomes.csv")
+    run, _ = train(
+        find(write_recipe(tmp_path, table, INCOME.replace("steps=150", "steps=2"))), tmp_path / "run", progress=False
+    )
+    with table.open(newline="") as file:
+        rows = [row[::-1] for row in csv.reader(file)]
+    with (tmp_path / "turned.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with pytest.raises(ValueError, match=r"columns: the run was trained on .* in this order"):
+        evaluate(run, data=str(tmp_path / "turned.csv"), progress=False)
+
+
 def test_a_recipe_can_keep_the_units(tmp_path: Path) -> None:
     source = INCOME.replace("steps=150", "steps=2, standardise=False")
     recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), source)

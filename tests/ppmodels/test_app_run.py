@@ -65,6 +65,7 @@ def test_a_run_holds_what_it_promises(run: Run) -> None:
         "binarisation": "none",
         "standardisation": None,
         "shape": [1, 8, 8],
+        "columns": [],
         "levels": 17,
         "classes": 10,
         "fingerprint": load("digits").train.fingerprint,
