@@ -1,6 +1,6 @@
 """The caches of transforms, which go stale when weights change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
@@ -14,10 +14,10 @@ from inference.programs.sites import has_rsample, layers
 class FreshTransforms(Messenger):
     """Empties the cache of every transform once per run, when the run first meets it; draws of this run stay cached."""
 
-    def __init__(self, program: object) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         super().__init__()
         self.emptied: set[int] = set()
-        for module in program.modules() if isinstance(program, nn.Module) else ():
+        for module in modules:
             if isinstance(module, Transform):
                 self._empty(module)
 

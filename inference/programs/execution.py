@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.programs.caches import FreshTransforms
 from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
@@ -71,7 +71,9 @@ Once = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Latents | None], tuple[
 @contextmanager
 def executing(program: object) -> Iterator[None]:
     """A block that runs a program with fresh transforms, rows indexed by its own subsample, and without Pyro's store."""
-    with without_store(), FreshTransforms(program), GivenSubsamples():
+    modules = list(program.modules()) if isinstance(program, nn.Module) else []
+    localise(modules)
+    with without_store(), FreshTransforms(modules), GivenSubsamples():
         yield
 
 
@@ -80,7 +82,6 @@ def executed(
 ) -> list[Run]:
     """Runs of a program by `once`: one for all particles where it can be, or one run each."""
     examples = as_batch(batch)
-    localise(program)
     if latents:
         particles = _common_particles(latents)
     if particles < 1:

@@ -56,7 +56,7 @@ class Pair(nn.Module):
         named = list(chain.from_iterable(map(_named, self._functions.values())))
         self.modules_used = nn.ModuleList(_distinct([*modules, *owners, *named]))
         self._copies = not named and not (modules and any(map(_is_plain_function, self._functions.values())))
-        localise(self.modules_used)
+        localise(self.modules_used.modules())
         self.adopted = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
 

@@ -1,6 +1,6 @@
 """What a program is: a model and the guide that inverts it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -86,9 +86,9 @@ def without_store(adopt: Callable[[str, Any, constraints.Constraint], Tensor] = 
         yield
 
 
-def localise(program: object) -> None:
+def localise(modules: Iterable[nn.Module]) -> None:
     """Lets PyroModules that were built under Pyro's default setting run with parameters of their own."""
-    for module in program.modules() if isinstance(program, nn.Module) else ():
+    for module in modules:
         if isinstance(module, PyroModule) and not hasattr(module._pyro_context, "param_state"):
             module._pyro_context.param_state = {"params": {}, "constraints": {}}
 
