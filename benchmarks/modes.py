@@ -8,6 +8,7 @@ and KL(samples ‖ training set) over the modes. Of single images: classes and c
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,9 +91,9 @@ def main() -> None:
         parser.error("expected recipes whose programs are not called with labels")
     score: Callable[[Experiment], str]
     if arguments.data == "ring-8":
-        score = lambda experiment: of_mixture(experiment, ring_modes(), RING_SD)  # noqa: E731
+        score = partial(of_mixture, modes=ring_modes(), sd=RING_SD)
     elif arguments.data == "grid-25":
-        score = lambda experiment: of_mixture(experiment, grid_modes(), GRID_SD)  # noqa: E731
+        score = partial(of_mixture, modes=grid_modes(), sd=GRID_SD)
     else:
         stacked = arguments.data == "stacked-digits"
         score = of_stacks(arguments.folder) if stacked else of_images(arguments.data, arguments.folder)

@@ -10,7 +10,7 @@ from torch import Tensor
 from inference.programs.bounds import Bound, iwae
 from inference.programs.enumeration import summed_out
 from inference.programs.program import Batch, Program, as_batch
-from inference.programs.sites import random_sites
+from inference.programs.sites import latents_in
 from inference.programs.terms import terms
 from inference.programs.traces import runs
 
@@ -58,8 +58,7 @@ class Exact:
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         run = runs(program, batch)[0]
-        latent = [site for site in random_sites(run.model).values() if not site["is_observed"]]
-        log_prob = summed_out(program, batch) if latent else terms(program, batch).log_weights.squeeze(0)
+        log_prob = summed_out(program, batch) if latents_in(run.model) else terms(program, batch).log_weights.squeeze(0)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
 

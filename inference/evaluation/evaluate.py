@@ -147,6 +147,7 @@ def evaluate(
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
+    masked = _Masks()
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in estimators}
     with torch.no_grad(), evaluating(program), own_noise(seed):
         stream = batches_of(batches)
@@ -165,7 +166,6 @@ def evaluate(
             if not description:
                 _add(whole, batch)
             shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in batch))
-            masked = _Masks()
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
                 with masked:
@@ -173,15 +173,10 @@ def evaluate(
                 log_prob = estimate.log_prob.double().cpu()
                 examples = len(batch[0]) // len(log_prob)  # a number of the whole dataset counts all its examples
                 found[name].append((log_prob + examples * log_jacobian, estimate.error.double().cpu()))
-            if masked.sites and likelihood.dimensions is not None:
-                hidden = f"a mask hides values of the sites {sorted(masked.sites)} in some batch, which do not count"
-                likelihood = likelihood._replace(dimensions=None, without_bits=hidden)
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
-    if likelihood.dimensions is not None and len(shapes) > 1:  # such as sequences of several lengths
-        without_bits = f"examples have different shapes, {sorted(shapes)}"
-        likelihood = likelihood._replace(dimensions=None, without_bits=without_bits)
+    likelihood = _seen_in_all(likelihood, masked.sites, shapes)
     return Evaluation(
         log_prob={name: torch.cat([value for value, _ in pieces]) for name, pieces in found.items()},
         error={name: torch.cat([error for _, error in pieces]) for name, pieces in found.items()},
@@ -197,8 +192,21 @@ def evaluate(
     )
 
 
+def _seen_in_all(likelihood: Likelihood, masked: set[str], shapes: set[tuple[tuple[int, ...], ...]]) -> Likelihood:
+    """What the first batch said of the likelihood, less the bits where a later one counts other values."""
+    if likelihood.dimensions is None:
+        return likelihood
+    if masked:
+        without_bits = f"a mask hides values of the sites {sorted(masked)} in some batch, which do not count"
+    elif len(shapes) > 1:  # such as sequences of several lengths
+        without_bits = f"examples have different shapes, {sorted(shapes)}"
+    else:
+        return likelihood
+    return likelihood._replace(dimensions=None, without_bits=without_bits)
+
+
 class _Masks(Messenger):
-    """Hears of the observed sites of which a mask hides values."""
+    """Collects the observed sites of which a mask hides values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch.distributions import biject_to, constraints
 
 from inference.programs.execution import Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import Site, hides_values, is_implicit, is_point, layers, random_sites
+from inference.programs.sites import Site, hides_values, is_discrete, is_implicit, is_point, layers, random_sites
 from inference.programs.traces import guide_runs, runs
 
 
@@ -44,7 +44,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
         )
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     densities = {name: site for name, site in observed.items() if not is_implicit(site["fn"])}
-    kinds = {"discrete" if _is_discrete(site) else "density" for site in densities.values()}
+    kinds = {"discrete" if is_discrete(site) else "density" for site in densities.values()}
     per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
     without_bits = _without_bits(observed, per_example)
     return Likelihood(
@@ -66,17 +66,13 @@ def _without_bits(observed: dict[str, Site], per_example: bool) -> str:
     ((name, site),) = observed.items()
     if is_implicit(site["fn"]):
         return f"site {name!r} has no density"
-    if not _is_discrete(site):
+    if not is_discrete(site):
         return f"the likelihood of site {name!r} is a density"
     if hides_values(site):
         return f"a mask hides values of site {name!r}, which do not count"
     if not _variables(site):
         return f"the values of site {name!r} ({type(layers(site['fn'])[-1]).__name__}) are no variables of their own"
     return ""
-
-
-def _is_discrete(site: Site) -> bool:
-    return bool(getattr(site["fn"].support, "is_discrete", False))
 
 
 def _variables(site: Site) -> int:
@@ -95,7 +91,7 @@ def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
     points = [
         name
         for name, site in model.items()
-        if name in guide and is_point(guide[name]) and not is_point(site) and not _is_discrete(site)
+        if name in guide and is_point(guide[name]) and not is_point(site) and not is_discrete(site)
     ]
     if not points:
         return False

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from inference.programs.bounds import elbo, surrogate
 from inference.programs.execution import Run, refuse_writes
 from inference.programs.noise import own_noise
-from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters, without_store
-from inference.programs.sites import Site, is_implicit, random_sites
+from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
+from inference.programs.sites import Site, is_implicit, latents_in, random_sites
 from inference.programs.terms import refuse_outside, terms
 from inference.programs.traces import runs
 from inference.programs.values import check_support, in_support, refuse_broadcast
@@ -147,7 +147,7 @@ def check_gradients(loss: Tensor, held: list[nn.Parameter], program: object) -> 
 
 def first_non_finite(program: Program, batch: Batch) -> str | None:
     """The first site that is not finite on this batch, described in words; None where every site is finite."""
-    with torch.no_grad(), pyro.validation_enabled(False), without_store():
+    with torch.no_grad(), pyro.validation_enabled(False):
         try:
             run = runs(program, batch)[0]
         except ProgramError as error:
@@ -183,8 +183,8 @@ def _is_enumerated(program: Program, batch: tuple[Tensor, ...]) -> bool:
     check_batch(program, batch)
     with torch.no_grad():
         run = runs(program, batch)[0]
-    model, guide = random_sites(run.model), random_sites(run.guide)
-    left_out = [site for name, site in model.items() if not site["is_observed"] and name not in guide]
+    guide = random_sites(run.guide)
+    left_out = [site for name, site in latents_in(run.model).items() if name not in guide]
     return any(site["infer"].get("enumerate") for site in left_out)
 
 
@@ -218,7 +218,7 @@ def check_finite(batch: tuple[Tensor, ...]) -> None:
 
 
 def _check_names(run: Run) -> None:
-    model = {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
+    model = latents_in(run.model)
     drawn = {name for name, site in random_sites(run.guide).items() if not site["infer"].get("is_auxiliary")}
     summed = {name for name, site in model.items() if site["infer"].get("enumerate")}
     missing = sorted(model.keys() - drawn - summed)

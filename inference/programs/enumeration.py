@@ -139,7 +139,7 @@ def _refuse_unsummable(run: Run) -> None:
             )
         if site["is_observed"]:
             continue
-        if not getattr(site["fn"], "has_enumerate_support", False):
+        if not is_finite(site):
             raise ProgramError(
                 f"site {name!r} ({type(site['fn']).__name__}) has no finite support to sum over, so log p(x) is not exact. "
                 "Use importance(particles)."

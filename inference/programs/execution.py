@@ -106,9 +106,7 @@ def _in_halves(
     half = particles // 2
     bounds = ((0, half), (half, particles))
     return [
-        run
-        for start, end in bounds
-        for run in executed(program, batch, end - start, once, _part(latents, start, end), tiles=True)
+        run for start, end in bounds for run in executed(program, batch, end - start, once, _part(latents, start, end))
     ]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from inference.programs.enumeration import assignment_runs, is_finite
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
-from inference.programs.sites import Site, deterministic_sites, plates, random_sites
+from inference.programs.sites import Site, deterministic_sites, latents_in, plates, random_sites
 from inference.programs.traces import guide_runs, joint_runs, model_runs, runs
 
 
@@ -63,7 +63,13 @@ def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor
         NoMean: a distribution has no mean in closed form.
     """
     with torch.no_grad(), evaluating(program):
-        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1))
+        left_out, observes = _left_out(program, batch, latents)
+        if not observes:
+            finite = [name for name, site in left_out.items() if is_finite(site)]
+            if finite:
+                warnings.warn(f"the batch observes nothing, so that {finite} are drawn from the prior", stacklevel=2)
+            left_out = {}
+        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out))
         return _together(
             [
                 {
@@ -86,33 +92,39 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
     """
     with torch.no_grad(), evaluating(program):
         latents = draw(program, batch, draws)
-        _refuse_left_out(program, batch, latents)
-        given = _with_assignments(program, batch, latents, draws)
+        left_out, _ = _left_out(program, batch, latents)
+        _refuse_infinite(left_out)
+        given = _with_assignments(program, batch, latents, draws, left_out)
         found = model_runs(program, batch, draws, given)
         assigned = {name: value for name, value in given.items() if name not in latents}
         return _together([run.values(_lifted(run)) for run in found]) | assigned
 
 
-def _with_assignments(program: Program, batch: Batch, latents: Latents, draws: int) -> dict[str, Tensor]:
+def _left_out(program: Program, batch: Batch, latents: Latents) -> tuple[dict[str, Site], bool]:
+    """The model's latent sites that are not given, and whether the batch observes anything."""
+    first = {name: value[:1] for name, value in latents.items()}
+    model = joint_runs(program, batch, first)[0].model
+    left_out = {name: site for name, site in latents_in(model).items() if name not in latents}
+    return left_out, any(site["is_observed"] for site in random_sites(model).values())
+
+
+def _with_assignments(
+    program: Program, batch: Batch, latents: Latents, draws: int, left_out: Mapping[str, Site]
+) -> dict[str, Tensor]:
     """The latents, and draws of the sites of finite support that they leave out, given x and them."""
-    run = joint_runs(program, batch, _first(latents))[0]
-    left_out = [name for name, site in _latent(run).items() if name not in latents]
-    finite = [name for name in left_out if is_finite(_latent(run)[name])]
+    finite = [name for name, site in left_out.items() if is_finite(site)]
     if not finite:
         return dict(latents)
-    if not any(site["is_observed"] for site in random_sites(run.model).values()):
-        warnings.warn(f"the batch observes nothing, so that {finite} are drawn from the prior", stacklevel=3)
-        return dict(latents)
     if len(finite) < len(left_out):
-        prior = _together([each.values(_latent(each)) for each in model_runs(program, batch, draws, latents)])
+        prior = _together([run.values(latents_in(run.model)) for run in model_runs(program, batch, draws, latents)])
         latents = {**{name: prior[name] for name in left_out if name not in finite}, **latents}
     found = assignment_runs(program, batch, draws, latents)
-    return {**latents, **_together([each.values({name: _latent(each)[name] for name in finite}) for each in found])}
+    sites = [(run, latents_in(run.model)) for run in found]
+    return {**latents, **_together([run.values({name: each[name] for name in finite}) for run, each in sites])}
 
 
-def _refuse_left_out(program: Program, batch: Batch, latents: Latents) -> None:
-    run = joint_runs(program, batch, _first(latents))[0]
-    strange = sorted(name for name, site in _latent(run).items() if name not in latents and not is_finite(site))
+def _refuse_infinite(left_out: Mapping[str, Site]) -> None:
+    strange = sorted(name for name, site in left_out.items() if not is_finite(site))
     if strange:
         raise ProgramError(
             f"the guide does not draw the latent sites {strange}, so they would be drawn from the prior, whatever x is. "
@@ -120,27 +132,18 @@ def _refuse_left_out(program: Program, batch: Batch, latents: Latents) -> None:
         )
 
 
-def _first(latents: Latents) -> dict[str, Tensor]:
-    return {name: value[:1] for name, value in latents.items()}
-
-
 def _mean(name: str, site: Site) -> Tensor:
     try:
         mean: Tensor | None = site["fn"].mean
     except NotImplementedError:
         mean = None
-    if mean is None or not bool(
-        mean.isfinite().all()
-    ):  # torch gives NaN where there is no mean, as for Categorical and Cauchy
+    # torch gives NaN where there is no mean, as for Categorical and Cauchy.
+    if mean is None or not bool(mean.isfinite().all()):
         raise NoMean(
             f"the distribution of site {name!r} ({type(site['fn']).__name__}) has no mean in closed form. Average draws: "
             "`reconstruct`, or `sample`."
         )
     return mean
-
-
-def _latent(run: Run) -> dict[str, Site]:
-    return {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
 
 
 def _drawn(run: Run) -> dict[str, Site]:

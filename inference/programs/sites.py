@@ -28,6 +28,16 @@ def hides_values(site: Site) -> bool:
     return site["mask"] is not None or any(isinstance(layer, MaskedDistribution) for layer in layers(site["fn"]))
 
 
+def latents_in(trace: Trace) -> dict[str, Site]:
+    """The latent sites of a model's trace."""
+    return {name: site for name, site in random_sites(trace).items() if not site["is_observed"]}
+
+
+def is_discrete(site: Site) -> bool:
+    """Whether the values of a site's distribution can be counted."""
+    return bool(getattr(site["fn"].support, "is_discrete", False))
+
+
 def deterministic_sites(trace: Trace) -> dict[str, Site]:
     """The sites of `pyro.deterministic`: functions of what was drawn."""
     nodes: Iterable[tuple[str, Site]] = trace.nodes.items()

@@ -17,6 +17,7 @@ from inference.programs.sites import (
     hides_values,
     is_implicit,
     is_point,
+    latents_in,
     random_sites,
 )
 from inference.programs.traces import joint_runs, runs
@@ -128,7 +129,7 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     pieces = []
     for run in joint_runs(program, batch, latents):
         refuse_outside(run)
-        model = latents_of(run)
+        model = latents_in(run.model)
         given = latents.keys() - deterministic_sites(run.model)
         if model.keys() != given:
             raise ProgramError(
@@ -138,18 +139,13 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     return (pieces[0] if len(pieces) == 1 else _stacked(pieces)).log_weights
 
 
-def latents_of(run: Run) -> dict[str, Site]:
-    """The latent sites of the model."""
-    return {name: site for name, site in random_sites(run.model).items() if not site["is_observed"]}
-
-
 def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     """The latent sites of the model and all sites of the guide, once they are known to agree.
 
     Raises:
         ProgramError: a site is enumerated, missing from the guide, unknown to the model, or auxiliary without need.
     """
-    model, guide = latents_of(run), random_sites(run.guide)
+    model, guide = latents_in(run.model), random_sites(run.guide)
     auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
     drawn = guide.keys() - set(auxiliary)
     generated = [

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 
-from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import Site, is_implicit, random_sites
+from inference.programs.sites import Site, hides_values, is_discrete, is_implicit, random_sites
 from inference.programs.traces import runs
 
 
@@ -42,13 +41,4 @@ def in_units(values: dict[str, Tensor], names: Iterable[str], log_jacobian: floa
 
 
 def _is_whole_density(site: Site) -> bool:
-    discrete = getattr(site["fn"].support, "is_discrete", False)
-    return not (discrete or site["mask"] is not None or is_implicit(site["fn"]) or _is_masked(site["fn"]))
-
-
-def _is_masked(distribution: object | None) -> bool:
-    while distribution is not None:
-        if isinstance(distribution, MaskedDistribution):
-            return True
-        distribution = getattr(distribution, "base_dist", None)
-    return False
+    return not (is_discrete(site) or hides_values(site) or is_implicit(site["fn"]))

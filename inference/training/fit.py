@@ -109,7 +109,7 @@ def fit(
     _refuse_below("steps", steps, 0)
     _refuse_below("record_every", record_every, 1)
     feed, log_jacobian = _feed(batches), log_jacobian_of(batches)
-    scored: list[str] = []
+    in_nats: list[str] = []
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = _Best(step, validation)
     observed = _Observed(step, known=hasattr(batches, "description"))
@@ -122,12 +122,10 @@ def fit(
                 break
             if done == 1:
                 step.prepare(as_batch(batch))
-                scored = [name for name, player in step.objective.players().items() if player.log_density]
-                if log_jacobian and scored:
-                    refuse_partial_observation(step.objective.program, batch)
+                in_nats = _log_densities(step, batch) if log_jacobian else []
                 keeper.rehearse()
             observed.look_at(as_batch(batch))
-            values = in_units(step(as_batch(batch)), scored if log_jacobian else (), log_jacobian)
+            values = in_units(step(as_batch(batch)), in_nats, log_jacobian)
             fitted.steps = done
             last = done == steps
             row = {"step": float(step.count)}
@@ -150,10 +148,19 @@ def fit(
     return fitted
 
 
+def _log_densities(step: Step, batch: Batch) -> list[str]:
+    """The players whose losses are minus log-densities of rescaled data, once it is known that all of these are observed."""
+    names = [name for name, player in step.objective.players().items() if player.log_density]
+    if names:
+        refuse_partial_observation(step.objective.program, batch)
+    return names
+
+
 class _Observed:
     """The batches whose values have been looked at, where Pyro's validation, switched off, does not.
 
-    Batches of a data set with a description are known: their levels are checked when they are read.
+    Batches of a data set with a description are known: levels are checked when they are read, and real numbers by
+    `check_data`, which the app calls before it trains.
     """
 
     def __init__(self, step: Step, known: bool) -> None:

@@ -73,6 +73,7 @@ def test_a_conditional_vae_runs_on_the_meta_device() -> None:
         batch = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64)
         likelihood, prior, posterior = log_densities(vae, *batch)
         (likelihood + prior - posterior).mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.is_meta for parameter in vae.parameters())
 
 
 def test_float64_throughout() -> None:
