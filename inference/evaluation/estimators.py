@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from inference.programs.bounds import Bound, iwae
-from inference.programs.enumeration import summed_out
 from inference.programs.program import Batch, Program, as_batch
-from inference.programs.sites import latents_in
-from inference.programs.terms import terms
-from inference.programs.traces import runs
+from inference.programs.terms import log_marginal, terms
 
 
 class Estimate(NamedTuple):
@@ -57,8 +54,7 @@ class Exact:
         return {}
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
-        run = runs(program, batch)[0]
-        log_prob = summed_out(program, batch) if latents_in(run.model) else terms(program, batch).log_weights.squeeze(0)
+        log_prob = log_marginal(program, batch)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
 

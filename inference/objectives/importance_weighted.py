@@ -83,7 +83,7 @@ class ImportanceWeighted(Objective):
         """Minus the bound per example, in nats, with the gradient asked for."""
         examples = as_batch(batch)
         if self.gradient is Gradient.PATH:
-            drawn = self._tempered(terms_of(runs(self.program, examples, self.particles)))
+            drawn = self._tempered(terms_of(self.program, runs(self.program, examples, self.particles)))
         else:
             drawn = self._through_the_draws(examples)
         return -bound_per_example(self.bound, drawn)
@@ -144,7 +144,8 @@ class ImportanceWeighted(Objective):
         weights: list[Tensor] = []
         if self.gradient is Gradient.DOUBLY_REPARAMETERISED:
             latents = {name: _scaled_gradient(value, weights) for name, value in latents.items()}
-        drawn = self._tempered(terms_of(runs(_Detached(self.program), examples, latents=latents)))
+        detached = _Detached(self.program)
+        drawn = self._tempered(terms_of(detached, runs(detached, examples, latents=latents)))
         weights.append(torch.softmax(drawn.log_weights.detach(), 0))
         return drawn
 

@@ -58,7 +58,7 @@ class SVI(Objective):
             with executing(self.program), _Plates() as plates:
                 loss = self.estimator.differentiable_loss(self.program.model, self.program.guide, *examples)
             return loss / plates.dataset_size(len(examples[0]))
-        return -bound_per_example(elbo, terms_of(runs(self.program, examples, self.particles)))
+        return -bound_per_example(elbo, terms_of(self.program, runs(self.program, examples, self.particles)))
 
     def check(self, batch: Batch) -> None:
         check_sites(self.program, batch, own_densities=self.estimator is None)

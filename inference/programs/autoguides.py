@@ -1,9 +1,11 @@
-"""The auxiliary draws of an AutoGuide, in unconstrained coordinates, that give its latent sites given values."""
+"""What an AutoGuide is given: a model without some sites, a model with parameters of its own, values of its latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoGuideList, AutoNormal
 from torch import Tensor
 from torch.distributions import biject_to
@@ -13,6 +15,69 @@ from inference.programs.sites import Site
 
 Values = Callable[[str, Site], Tensor]
 """The given value of a latent site, by its name, laid out as the site's plates are."""
+
+
+class HiddenSites:
+    """The sites of a model that an AutoGuide leaves out.
+
+    Args:
+        names: of the sites.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        if isinstance(names, str):
+            raise ProgramError(f"hide={names!r}: expected a list of names, got one string; write hide=[{names!r}].")
+        self.names = frozenset(names)
+        self._met: set[str] = set()
+
+    def blocked(self, model: Callable[..., Any]) -> Callable[..., Any]:
+        """The model, of which nobody outside sees these sites."""
+        return poutine.block(model, hide_fn=self._hides) if self.names else model
+
+    def _hides(self, message: Any) -> bool:
+        hidden = message["name"] in self.names
+        if hidden:
+            self._met.add(message["name"])
+        return hidden
+
+    @contextmanager
+    def checked(self, guide: AutoGuide | None) -> Iterator[None]:
+        """A block that runs the guide, which traces its model at its first run.
+
+        Raises:
+            ProgramError: the model has no such sites, or the guide meets discrete ones.
+        """
+        traces = guide is not None and guide.prototype_trace is None
+        try:
+            yield
+        except ValueError as error:
+            if "discrete sample site" not in str(error):
+                raise
+            kind = type(guide).__name__
+            raise ProgramError(
+                f"{str(error).split('.')[0]} in an AutoGuide. Leave it out, Pair(model, {kind}, hide=[…]), and mark "
+                "it infer={'enumerate': 'parallel'}, so that it is summed out."
+            ) from error
+        unknown = sorted(self.names - self._met) if traces else []
+        if unknown:
+            raise ProgramError(f"hide: the model has no sites {unknown}; correct the names.")
+
+
+def take_over(guide: AutoGuide, inside: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Lets an AutoGuide that was built elsewhere, and its parts, run their models `inside` something.
+
+    Raises:
+        ProgramError: it has run, and keeps values in Pyro's global store.
+    """
+    parts = [part for part in guide.modules() if isinstance(part, AutoGuide)]
+    kind = type(guide).__name__
+    if any(part.prototype_trace is not None for part in parts):
+        raise ProgramError(
+            f"the guide ({kind}) has run outside this pair, and keeps its values in Pyro's global store. Pass a new "
+            f"one, Pair(model, {kind}(model)), or the class, Pair(model, {kind}), or functools.partial({kind}, …)."
+        )
+    for part in parts:
+        part._model = (inside(part.model),)
 
 
 def auxiliary_values(guide: AutoGuide, given: Values) -> dict[str, Tensor]:

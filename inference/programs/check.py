@@ -23,16 +23,12 @@ def check(program: Program, batch: Batch) -> None:
 
     Looks for: NaN or Inf in the data; model and guide that draw different sites; a forgotten `to_event`; an observation
     broadcast over the batch; values outside a distribution's support; a scale that changes per-example numbers;
-    parameters that no gradient reaches, and trained tensors that the program does not hold. Of a program whose discrete
-    sites are to be summed out, gradients are checked by its objective: `SVI(program, TraceEnum_ELBO()).check(batch)`.
+    parameters that no gradient reaches, and trained tensors that the program does not hold.
 
     Raises:
         ProgramError: the first fault found, with the site, what was expected, what came, and what to do.
     """
     with own_noise(0):  # a check leaves the caller's generators as they are
-        if _is_enumerated(program, as_batch(batch)):
-            check_sites(program, batch, own_densities=False)
-            return
         check_sites(program, batch)
         scored = terms(program, batch)
         if parameters(program) and not scored.implicit:
@@ -176,16 +172,6 @@ def _count(what: str, values: Tensor) -> str | None:
     return (
         f"{what} is not finite at {int(bad.sum())} of {bad.numel()} places, first at index {index} ({values[index]})."
     )
-
-
-def _is_enumerated(program: Program, batch: tuple[Tensor, ...]) -> bool:
-    """Whether the guide leaves out sites of the model that are marked to be summed out."""
-    check_batch(program, batch)
-    with torch.no_grad():
-        run = runs(program, batch)[0]
-    guide = random_sites(run.guide)
-    left_out = [site for name, site in latents_in(run.model).items() if name not in guide]
-    return any(site["infer"].get("enumerate") for site in left_out)
 
 
 def _check_interface(program: Program, batch: tuple[Tensor, ...]) -> None:

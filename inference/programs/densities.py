@@ -27,13 +27,7 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     refuse_scale(name, site)
     refuse_broadcast(name, site)
     frames = plates(site)
-    log_prob = _log_prob(name, site)
-    if log_prob.dtype in (torch.bfloat16, torch.float16):
-        raise ProgramError(
-            f"site {name!r} has a log density in {log_prob.dtype}, too coarse to add up: under autocast give the "
-            "distribution parameters in float32, such as Bernoulli(logits=logits.float())."
-        )
-    log_prob = scale_and_mask(log_prob, 1.0, site["mask"])
+    log_prob = scale_and_mask(unmasked_log_prob(name, site), 1.0, site["mask"])
     dims = {frame.dim for frame in frames.values()}
     loose = [dim for dim in range(-log_prob.dim(), 0) if log_prob.shape[dim] != 1 and dim not in dims]
     if loose:
@@ -45,8 +39,12 @@ def site_log_prob(name: str, site: Site) -> Tensor:
     return log_prob
 
 
-def _log_prob(name: str, site: Site) -> Tensor:
-    """The log density as the distribution gives it; of a latent, -inf outside its support, where many give some number."""
+def unmasked_log_prob(name: str, site: Site) -> Tensor:
+    """The log density as the distribution gives it; of a latent, -inf outside its support, where many give some number.
+
+    Raises:
+        ProgramError: an observed value has no density, or the density is in half precision.
+    """
     fn, value = site["fn"], site["value"]
     if not has_rsample(fn):
         empty_caches(fn)  # the gradient of such a density is by the weights on the way back from the value
@@ -61,6 +59,11 @@ def _log_prob(name: str, site: Site) -> Tensor:
         check_support(name, site)  # what a mask hides may lie anywhere
         with _unvalidated(fn):
             log_prob = fn.log_prob(value, *site["args"], **site["kwargs"])
+    if log_prob.dtype in (torch.bfloat16, torch.float16):
+        raise ProgramError(
+            f"site {name!r} has a log density in {log_prob.dtype}, too coarse to add up: under autocast give the "
+            "distribution parameters in float32, such as Bernoulli(logits=logits.float())."
+        )
     inside = None if site["is_observed"] or not rounding_is_harmless(fn) else in_support(fn, value)
     return log_prob if inside is None else torch.where(inside, log_prob, -torch.inf)
 

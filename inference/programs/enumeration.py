@@ -1,10 +1,12 @@
-"""The exact log-likelihood of a program whose latent sites are discrete, by summing them out."""
+"""Sites of finite support: all their values in one run of the model, their sum, and draws of them given x."""
 
+import math
 from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
+import torch
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.distributions.torch import Independent
@@ -16,28 +18,79 @@ from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from inference.programs.densities import log_density
+from inference.programs.densities import refuse_inner_subsample, refuse_scale, unmasked_log_prob
 from inference.programs.execution import Latents, Run, executed, executing
-from inference.programs.program import Batch, Program, ProgramError, as_batch
-from inference.programs.sites import Frame, Site, plates, random_sites
-from inference.programs.terms import refuse_outside
-from inference.programs.traces import given_latents, runs
+from inference.programs.program import Batch, Program, ProgramError
+from inference.programs.sites import Frame, Site, is_implicit, plates, random_sites
+from inference.programs.traces import given_latents
+from inference.programs.values import refuse_broadcast
 
 
-def summed_out(program: Program, batch: Batch) -> Tensor:
-    """log p(x) per example, every latent site of the model summed over its support: `(batch,)` nats.
+def enumerated(program: Program, run: Run, summed: Collection[str]) -> Trace:
+    """The model of a run with every value of the `summed` sites at once, each along an axis of its own.
 
-    Plates inside the example and Markov chains are contracted site by site, not by one table of all combinations
-    (Obermeyer et al. 2019, arXiv 1902.03210). A mask hides what is observed; a latent site that is hidden still sums to 1.
+    All other latent sites keep the run's values. Sites that depend on the summed ones (see `entangled`) have their log
+    densities packed: axes named by symbols, those of plates and those of enumeration.
 
     Raises:
-        ProgramError: a latent site has no enumerable support, or is shared by all examples.
+        ProgramError: a site that depends on them is scaled, subsampled inside the example, or broadcast.
     """
-    examples = as_batch(batch)
-    run = runs(program, examples)[0]
-    _refuse_unsummable(run)
-    refuse_outside(run)
-    return _contracted(_enumerated_trace(program, run, examples), run.plate)
+    nesting = _nesting(run.model)
+    kept = run.model.copy()
+    for name in summed:
+        kept.remove_node(name)
+    marked = partial(_in_parallel, given=kept.nodes)
+    model = Unmasked()(poutine.infer_config(program.model, config_fn=marked))
+    model = poutine.enum(model, first_available_dim=-1 - nesting)  # inside of replay, or it overlooks what is replayed
+    with executing(program):
+        trace = poutine.trace(poutine.replay(model, trace=kept)).get_trace(*run.batch)
+    trace = poutine.util.prune_subsample_sites(trace)
+    for name, site in random_sites(trace).items():
+        if is_summed(site) or _has_more_axes(site, nesting):
+            refuse_scale(name, site)
+            refuse_inner_subsample(name, site, run.plate)
+            if not is_summed(site):
+                refuse_broadcast(name, site)
+            site["log_prob"] = site["unscaled_log_prob"] = unmasked_log_prob(name, site)
+    trace.pack_tensors()
+    return trace
+
+
+def entangled(trace: Trace) -> dict[str, Site]:
+    """The sites of an enumerated trace that are summed or depend on one that is."""
+    return {name: site for name, site in random_sites(trace).items() if "unscaled_log_prob" in site["packed"]}
+
+
+def contracted(trace: Trace, sites: Mapping[str, Site], plate: Frame | None) -> Tensor:
+    """The log of the sum, over all values of the summed sites, of the product of some sites' densities, in nats.
+
+    Plates inside the example and Markov chains are contracted site by site, not by one table of all combinations
+    (Obermeyer et al. 2019, arXiv 1902.03210). Gives `(plate.size,)`; `()`, the product over all examples, without a plate.
+
+    Raises:
+        ProgramError: the summed sites stand in plates that cross.
+    """
+    symbols = trace.plate_to_symbol
+    factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    summed = set()
+    for site in sites.values():
+        ordinal = frozenset(symbols[name] for name, frame in plates(site).items() if frame.size > 1)
+        log_prob = packed.scale_and_mask(site["packed"]["unscaled_log_prob"], mask=site["packed"]["mask"])
+        factors.setdefault(ordinal, []).append(log_prob)
+        if is_summed(site):
+            summed.add(site["infer"]["_enumerate_symbol"])
+    # An axis of length 1 has no symbol.
+    target = frozenset({symbols[plate.name]} if plate is not None and plate.size > 1 else ())
+    try:
+        total = contract_to_tensor(factors, summed, target_ordinal=target)
+    except NotImplementedError as error:
+        names = sorted(name for name, site in sites.items() if is_summed(site))
+        raise ProgramError(
+            f"the enumerated sites {names} stand in plates that cross, so that summing them out takes "
+            "a table of all combinations. Nest one plate in the other, or draw one of the sites in the guide."
+        ) from error
+    found: Tensor = packed.unpack(total, trace.symbol_to_dim)
+    return found.reshape(() if plate is None else plate.size)
 
 
 def assignment_runs(program: Program, batch: Batch, particles: int, latents: Latents) -> list[Run]:
@@ -61,20 +114,38 @@ def is_finite(site: Site) -> bool:
     return bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
-def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) -> Trace:
-    """A trace of the model that holds every value of its finite sites, with log densities packed by symbols."""
-    model = poutine.infer_config(program.model, config_fn=_in_parallel)
-    with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):
-        trace = poutine.trace(model).get_trace(*examples)
-    trace = poutine.util.prune_subsample_sites(trace)
-    trace.compute_log_prob()
-    trace.pack_tensors()
-    return trace
+def is_summed(site: Site) -> bool:
+    """Whether a site of an enumerated trace holds all its values."""
+    return "_enumerate_dim" in site["infer"]
+
+
+def refuse_unsummable(sites: Mapping[str, Site]) -> None:
+    """Raises a ProgramError where a site can not be summed over its support."""
+    for name, site in sites.items():
+        if not is_finite(site):
+            raise ProgramError(
+                f"site {name!r} ({type(site['fn']).__name__}) has no finite support to sum over. Draw it in the guide, and "
+                "use importance(particles)."
+            )
+        if site["infer"].get("num_samples") is not None:
+            raise ProgramError(
+                f"site {name!r} is drawn {site['infer']['num_samples']} times (num_samples) and not summed over its "
+                "support, so log p(x) is not exact. Remove num_samples from its infer."
+            )
+
+
+def _has_more_axes(site: Site, nesting: int) -> bool:
+    """Whether a site's log density has axes beyond those of all plates, which are those of enumeration."""
+    fn, value = site["fn"], site["value"]
+    if is_implicit(fn):
+        return False
+    shape = torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
+    return math.prod(shape[: max(0, len(shape) - nesting)]) > 1
 
 
 def _nesting(trace: Trace) -> int:
     """How many axes the plates of a trace take, counted from the right."""
-    return max(-frame.dim for site in random_sites(trace).values() for frame in plates(site).values())
+    return max((-frame.dim for site in random_sites(trace).values() for frame in plates(site).values()), default=0)
 
 
 class Unmasked(Messenger):
@@ -98,56 +169,8 @@ def _without_mask(distribution: Any) -> Any:
     return distribution
 
 
-def _contracted(trace: Trace, plate: Frame) -> Tensor:
-    symbols = trace.plate_to_symbol
-    factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    summed = set()
-    for site in random_sites(trace).values():
-        ordinal = frozenset(symbols[name] for name, frame in plates(site).items() if frame.size > 1)
-        log_prob = packed.scale_and_mask(site["packed"]["unscaled_log_prob"], mask=site["packed"]["mask"])
-        factors.setdefault(ordinal, []).append(log_prob)
-        if site["infer"].get("_enumerate_symbol"):
-            summed.add(site["infer"]["_enumerate_symbol"])
-    target = frozenset({symbols[plate.name]} if plate.size > 1 else ())  # an axis of length 1 has no symbol
-    try:
-        total = contract_to_tensor(factors, summed, target_ordinal=target)
-    except NotImplementedError as error:
-        raise ProgramError(
-            f"the enumerated sites {sorted(_enumerated(trace))} stand in plates that cross, so that summing them out takes "
-            "a table of all combinations. Nest one plate in the other, or draw one of the sites in the guide."
-        ) from error
-    return packed.unpack(total, trace.symbol_to_dim).reshape(plate.size)
-
-
-def _enumerated(trace: Trace) -> list[str]:
-    return [name for name, site in random_sites(trace).items() if site["infer"].get("_enumerate_symbol")]
-
-
-def _in_parallel(site: Site, given: Latents = MappingProxyType({})) -> InferDict:
+def _in_parallel(site: Site, given: Collection[str] = ()) -> InferDict:
     if site["type"] != "sample" or site["is_observed"] or not is_finite(site):
         return {}
     how: Any = None if site["name"] in given else "parallel"
     return {"enumerate": how, "expand": False}
-
-
-def _refuse_unsummable(run: Run) -> None:
-    for name, site in random_sites(run.model).items():
-        if not run.is_local(site):
-            raise ProgramError(
-                f"site {name!r} lies outside the plate {run.plate.name!r} and is shared by all examples, so log p(x) is no "
-                "sum over them. Use importance(particles), which reports the dataset's evidence."
-            )
-        if site["is_observed"]:
-            continue
-        if not is_finite(site):
-            raise ProgramError(
-                f"site {name!r} ({type(site['fn']).__name__}) has no finite support to sum over, so log p(x) is not exact. "
-                "Use importance(particles)."
-            )
-        if site["infer"].get("num_samples") is not None:
-            raise ProgramError(
-                f"site {name!r} is drawn {site['infer']['num_samples']} times (num_samples) and not summed over its "
-                "support, so log p(x) is not exact. Remove num_samples from its infer."
-            )
-    for name, site in random_sites(run.model).items():
-        log_density(name, site, run.plate)  # refuses what would be scored wrongly, such as a value that is broadcast

@@ -1,7 +1,7 @@
 """Pair: a program made of any Pyro code, which keeps its parameters."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoMessen
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from inference.programs.autoguides import HiddenSites, take_over
 from inference.programs.program import Program, ProgramError, localise, without_store
 
 
@@ -23,35 +24,44 @@ class Pair(nn.Module):
 
     Args:
         model: draws and observes; called as `model(*batch)`.
-        guide: draws the model's latent sites, or an AutoGuide class (or a `functools.partial` of one), which is built
-            here on this model, or None where the model has no latent sites.
+        guide: draws the model's latent sites; or an AutoGuide class (or a `functools.partial` of one), which is built
+            here on this model; or an AutoGuide built on this model that has not run yet; or None where no latent sites
+            are drawn.
         modules: networks that the functions use and that nothing else holds.
+        hide: the sites that an AutoGuide class leaves out, as `poutine.block(model, hide=…)` does: finite ones that are
+            marked `enumerate`, which are summed out.
 
     Raises:
-        ProgramError: `guide` is an AutoGuide that was built elsewhere.
+        ProgramError: `guide` is an AutoGuide that has run elsewhere, or `hide` has nothing to be hidden from.
     """
 
     def __init__(
-        self, model: Callable[..., Any], guide: Callable[..., Any] | type[AutoGuide] | None = None, *modules: nn.Module
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any] | type[AutoGuide] | AutoGuide | None = None,
+        *modules: nn.Module,
+        hide: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if isinstance(guide, AutoGuide):
-            kind = type(guide).__name__
-            raise ProgramError(
-                f"the guide is a {kind} built outside this pair, which would keep its values in Pyro's global store. "
-                f"Pass the class: Pair(model, {kind}), or functools.partial({kind}, ...) with its options; of an "
-                "AutoGuideList, a subclass whose __init__(self, model) appends its parts."
-            )
         if isinstance(guide, AutoMessenger) or (isinstance(guide, type) and issubclass(guide, AutoMessenger)):
             raise ProgramError(
                 "AutoMessenger guides run the model inside the guide, which the terms here do not follow. Use an AutoGuide, "
                 "such as AutoNormal."
             )
         self._functions: dict[str, Callable[..., Any]] = {"model": model, "guide": guide or _draws_nothing}
-        if _is_autoguide(guide):
-            # It traces the model beyond the reach of all handlers but those of `self.model` itself.
+        self._hidden = HiddenSites(hide)
+        if hide and not _is_autoguide(guide):
+            raise ProgramError(
+                f"hide={[*hide]}: only an AutoGuide class, which is built here, hides sites of the model; got "
+                f"{getattr(guide, '__name__', type(guide).__name__)}. A guide of your own just does not draw them, and a "
+                "built AutoGuide hides them itself: AutoNormal(poutine.block(model, hide=[…]))."
+            )
+        # An AutoGuide traces its model beyond the reach of all handlers but those of the model itself.
+        if isinstance(guide, AutoGuide):
+            take_over(guide, self._without_store)
+        elif _is_autoguide(guide):
             with without_store():
-                self._functions["guide"] = self._functions["guide"](self.model)
+                self._functions["guide"] = self._functions["guide"](self._hidden.blocked(self.model))
         owners = chain.from_iterable(map(_owners, self._functions.values()))
         named = list(chain.from_iterable(map(_named, self._functions.values())))
         self.modules_used = nn.ModuleList(_distinct([*modules, *owners, *named]))
@@ -78,7 +88,7 @@ class Pair(nn.Module):
 
     def guide(self, *batch: Tensor) -> Any:
         """Runs the guide; its `pyro.param` statements read this pair's parameters."""
-        with without_store(self._adopt):
+        with without_store(self._adopt), self._hidden.checked(self.autoguide):
             return self._functions["guide"](*batch)
 
     def laplace_approximation(self, *batch: Tensor) -> "Pair":
@@ -108,6 +118,15 @@ class Pair(nn.Module):
         super().__setstate__(state)
         if not self._copies:
             self._functions = {"model": _refuse_to_run_a_copy, "guide": _refuse_to_run_a_copy}
+
+    def _without_store(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its `pyro.param` statements reading this pair's parameters."""
+
+        def inside(*batch: Tensor) -> Any:
+            with without_store(self._adopt):
+                return function(*batch)
+
+        return inside
 
     def _adopt(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
         key = _key(name)

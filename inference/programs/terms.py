@@ -1,6 +1,6 @@
 """The log densities of a program's draws, of which every bound, weight and gradient estimator is made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import dropwhile
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
+from inference.programs.enumeration import contracted, entangled, enumerated, is_finite, is_summed, refuse_unsummable
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import (
@@ -40,7 +41,7 @@ class Terms(NamedTuple):
     """Log densities of draws from a program, per particle and example: `(particles, batch)` nats."""
 
     likelihood: Tensor
-    """log p(x | z): the observed sites and factors of the model."""
+    """log p(x | z): the observed sites and factors of the model, summed over the finite sites that the guide leaves out."""
     prior: Tensor
     """log p(z)."""
     posterior: Tensor
@@ -87,7 +88,8 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
     """The log densities of `particles` draws from the guide, under model and guide, site by site.
 
     Masks are kept and plate scales are not applied; plates other than the batch's are summed into the example; several
-    observed sites and factors add up to the likelihood; `pyro.deterministic` counts for nothing.
+    observed sites and factors add up to the likelihood; `pyro.deterministic` counts for nothing. Finite latents k that the
+    guide leaves out, marked `infer={"enumerate": "parallel"}`, are summed out for each particle: log Σ_k p(x, z, k).
 
     Args:
         program: the model and its guide.
@@ -96,19 +98,18 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
         latents: score these values instead of drawing, `(particles, batch, ...)` per site.
 
     Raises:
-        ProgramError: model and guide draw different sites, a site is enumerated or scaled, a plate is missing or
-            ambiguous, a density does not have the shape that its plates give, or the data lie outside of their support.
+        ProgramError: model and guide draw different sites, a site is scaled, a plate is missing or ambiguous, a density
+            does not have the shape that its plates give, or the data lie outside of their support.
     """
     found = runs(program, batch, particles, latents)
     for run in found:
         refuse_outside(run)
-    return terms_of(found)
+    return terms_of(program, found)
 
 
-def terms_of(found: list[Run]) -> Terms:
+def terms_of(program: Program, found: list[Run]) -> Terms:
     """The log densities of given runs, without a check of what they observe: a training step's data are checked already."""
-    pieces = [_terms_of(run, *latent_sites(run)) for run in found]
-    return pieces[0] if len(pieces) == 1 else _stacked(pieces)
+    return _together([_terms_of(program, run, *latent_sites(run)) for run in found])
 
 
 def refuse_outside(run: Run) -> None:
@@ -121,7 +122,7 @@ def refuse_outside(run: Run) -> None:
 def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites.
 
-    The guide is not run.
+    Finite latents that are marked `enumerate` and not given are summed out. The guide is not run.
 
     Raises:
         ProgramError: the latents are not those of the model, and what `terms` raises of its sites.
@@ -129,21 +130,41 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     pieces = []
     for run in joint_runs(program, batch, latents):
         refuse_outside(run)
-        model = latents_in(run.model)
         given = latents.keys() - deterministic_sites(run.model)
+        model, summed = _split(latents_in(run.model), given)
         if model.keys() != given:
             raise ProgramError(
                 f"latents were given for {sorted(given)}; the model's latent sites are {sorted(model)}. Give all of them."
             )
-        pieces.append(_terms_of(run, model, {}))
-    return (pieces[0] if len(pieces) == 1 else _stacked(pieces)).log_weights
+        pieces.append(_terms_of(program, run, summed, {}))
+    return _together(pieces).log_weights
+
+
+def log_marginal(program: Program, batch: Batch) -> Tensor:
+    """log p(x) per example, every latent site of the model summed over its support, marked or not: `(batch,)` nats.
+
+    Raises:
+        ProgramError: a latent site has no finite support, or is shared by all examples.
+    """
+    run = runs(program, batch)[0]
+    for name, site in random_sites(run.model).items():
+        if not run.is_local(site):
+            raise ProgramError(
+                f"site {name!r} lies outside the plate {run.plate.name!r} and is shared by all examples, so log p(x) is no "
+                "sum over them. Use importance(particles), which reports the dataset's evidence."
+            )
+        log_density(name, site, run.plate)  # refuses what would be scored wrongly, such as a value that is broadcast
+    refuse_outside(run)
+    latents = latents_in(run.model)
+    refuse_unsummable(latents)
+    return _terms_of(program, run, latents, {}).log_weights.squeeze(0)
 
 
 def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The latent sites of the model and all sites of the guide, once they are known to agree.
+    """The latent sites of the model that are to be summed out, and all sites of the guide, once they are known to agree.
 
     Raises:
-        ProgramError: a site is enumerated, missing from the guide, unknown to the model, or auxiliary without need.
+        ProgramError: a site is missing from the guide, unknown to the model, or auxiliary without need.
     """
     model, guide = latents_in(run.model), random_sites(run.guide)
     auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
@@ -153,6 +174,7 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
     ]
     if generated and not drawn:
         raise _without_density(generated)  # a GAN, whose empty guide is no mistake
+    model, summed = _split(model, drawn)
     refuse_mismatch(model, drawn)
     random = [name for name in drawn if not is_point(guide[name])]
     if auxiliary and random:
@@ -160,7 +182,14 @@ def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
             f"the guide draws the auxiliary sites {auxiliary} beside the random sites {sorted(random)}: log q(z | x) has "
             "no closed form there and log-weights would be no bound. Train with SVI(program, Trace_ELBO())."
         )
-    return model, guide
+    return summed, guide
+
+
+def _split(model: Mapping[str, Site], drawn: Collection[str]) -> tuple[dict[str, Site], dict[str, Site]]:
+    """A model's latent sites without those that are left out to be summed, and these."""
+    summed = {name: site for name, site in model.items() if name not in drawn and site["infer"].get("enumerate")}
+    refuse_unsummable(summed)
+    return {name: site for name, site in model.items() if name not in summed}, summed
 
 
 def _without_density(names: Iterable[str]) -> ProgramError:
@@ -173,11 +202,12 @@ def _without_density(names: Iterable[str]) -> ProgramError:
 def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
     """Raises a ProgramError unless the guide draws just the latent sites of the model."""
     missing = sorted(model.keys() - drawn)
-    enumerated = [name for name in missing if model[name]["infer"].get("enumerate")]
-    if enumerated:
+    finite = [name for name in missing if is_finite(model[name])]
+    if finite:
         raise ProgramError(
-            f"the sites {enumerated} are enumerated: they are summed out by SVI(program, TraceEnum_ELBO()) in training "
-            "and by exact() in evaluation, and cannot be drawn here."
+            f"the guide does not draw the model's latent sites {missing}, of which {finite} are of finite support. "
+            "Mark these infer={'enumerate': 'parallel'} (or the whole model: pyro.infer.config_enumerate), and they are "
+            "summed out; or draw them in the guide under the same names."
         )
     if missing:
         raise ProgramError(
@@ -192,24 +222,56 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
         )
 
 
-def _terms_of(run: Run, latent: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
+def _terms_of(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
     like = run.batch[0]
-    observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
+    if summed:
+        run = run._replace(model=enumerated(program, run, summed))
+    model = random_sites(run.model)
+    entangled_sites = entangled(run.model) if summed else {}
+    free = {name: site for name, site in model.items() if name not in entangled_sites}
+    observed = {name: site for name, site in free.items() if site["is_observed"]}
+    latent = {name: site for name, site in free.items() if not site["is_observed"]}
     unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
     groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}
     local = {kind: _local(run, sites, like) for kind, sites in groups.items()}
-    implicit = [name for sites in (observed, latent, guide) for name, site in sites.items() if is_implicit(site["fn"])]
-    everything = [*observed.values(), *latent.values(), *guide.values()]
+    implicit = [name for sites in (model, guide) for name, site in sites.items() if is_implicit(site["fn"])]
     shared = None
-    if not all(map(run.is_local, everything)):
+    if not all(map(run.is_local, [*model.values(), *guide.values()])):
         shared = Shared(
             prior=_shared(run, observed, like) + _shared(run, latent, like),
             posterior=_shared(run, guide, like),
             score=_shared(run, unscored, like),
             size=run.dataset_size,
-            come_first=_come_first(run, [*random_sites(run.model).values()]) and _come_first(run, [*guide.values()]),
+            come_first=_come_first(run, [*model.values()]) and _come_first(run, [*guide.values()]),
         )
-    return Terms(**local, shared=shared, implicit=tuple(dict.fromkeys(implicit)))
+    found = Terms(**local, shared=shared, implicit=tuple(dict.fromkeys(implicit)))
+    return _with_sum(found, run, entangled_sites) if entangled_sites else found
+
+
+def _with_sum(found: Terms, run: Run, sites: Mapping[str, Site]) -> Terms:
+    """The terms and those of the sites that depend on a summed k: log p(z) = log Σ_k p(z, k), and log p(x | z)."""
+    if found.shared is not None and not all(map(run.is_local, sites.values())):
+        return found._replace(shared=_with_shared_sum(found.shared, run, sites))
+    joint = contracted(run.model, sites, run.plate)
+    latents = {name: site for name, site in sites.items() if not site["is_observed"]}
+    only_summed = all(map(is_summed, latents.values()))  # p(k) sums to 1
+    prior = torch.zeros_like(joint) if only_summed else contracted(run.model, latents, run.plate)
+    likelihood = torch.where(prior.isneginf(), 0.0, joint - prior)
+    shape = (run.particles, run.examples)
+    return found._replace(
+        likelihood=found.likelihood + likelihood.reshape(shape), prior=found.prior + prior.reshape(shape)
+    )
+
+
+def _with_shared_sum(shared: Shared, run: Run, sites: Mapping[str, Site]) -> Shared:
+    """The shared terms and log Σ_k p(x, z, k), where all examples share a summed k, and with it all that depends on it."""
+    if run.dataset_size != run.examples:
+        names = [name for name, site in sites.items() if is_summed(site) and not run.is_local(site)]
+        raise ProgramError(
+            f"the sites {names} are summed out and shared by all {run.dataset_size} examples, and the batch holds "
+            f"{run.examples}: a sum over them is no sum over parts of the data. Give the whole dataset as one batch."
+        )
+    return shared._replace(prior=shared.prior + contracted(run.model, sites, None))
 
 
 def _come_first(run: Run, sites: Sequence[Site]) -> bool:
@@ -247,7 +309,9 @@ def _zeros(like: Tensor, shape: int | tuple[int, ...]) -> Tensor:
     return like.new_zeros(shape, dtype=dtype)
 
 
-def _stacked(pieces: list[Terms]) -> Terms:
+def _together(pieces: list[Terms]) -> Terms:
+    if len(pieces) == 1:
+        return pieces[0]
     shared = None
     if pieces[0].shared is not None:
         parts = [piece.shared for piece in pieces if piece.shared is not None]

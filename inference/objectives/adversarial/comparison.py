@@ -56,7 +56,14 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
         compared = _named(compare, [*observed, *local])
     if not local and any(name in observed for name in compared):
         model = _without_noise(run, model, compared)
-    refuse_mismatch({name: site for name, site in model.items() if not site["is_observed"]}, set(drawn))
+    latents = {name: site for name, site in model.items() if not site["is_observed"]}
+    summed = [name for name, site in latents.items() if name not in drawn and site["infer"].get("enumerate")]
+    if summed:
+        raise ProgramError(
+            f"the sites {summed} are to be summed out (infer={{'enumerate': …}}), and a critic compares draws. "
+            "Draw them in the guide, or fit a program whose sites have densities with SVI or ImportanceWeighted."
+        )
+    refuse_mismatch(latents, set(drawn))
     _refuse_unfit(run, compared, model, guide)
     places = {id(tensor): index for index, tensor in enumerate(run.batch)}
     return Comparison(

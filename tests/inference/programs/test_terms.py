@@ -261,10 +261,10 @@ def _other_name(x: Tensor) -> None:
         pyro.sample("x", dist.Normal(x[:, 0], 1.0), obs=x[:, 1])
 
 
-def _enumerated(x: Tensor) -> None:
+def _forgotten(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         pyro.sample("z", NORMAL)
-        k = pyro.sample("k", dist.Bernoulli(x.new_full((), 0.5)), infer={"enumerate": "parallel"})
+        k = pyro.sample("k", dist.Bernoulli(x.new_full((), 0.5)))
         pyro.sample("x", dist.Normal(k, 1.0), obs=x[:, 1])
 
 
@@ -287,7 +287,7 @@ def _inner_subsample(x: Tensor) -> None:
         (_scaled, r"'x' is scaled by 0.1.*Remove poutine.scale"),
         (_no_event, r"'x' has a log density of shape \(5, 3\).*to_event\(2\)"),
         (_other_name, r"does not draw the model's latent sites \['code'\].*under the same names"),
-        (_enumerated, r"\['k'\] are enumerated.*TraceEnum_ELBO.*exact\(\)"),
+        (_forgotten, r"\['k'\] are of finite support. Mark these.*enumerate.*or draw them in the guide"),
         (_one_row, r"'x' has a value of shape \(1,\).*broadcast"),
         (_inner_subsample, r"plate 'pixels' takes 2 of 3 at random"),
     ],
