@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
-from pyro.distributions.torch import Independent
 from pyro.infer import infer_discrete
 from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from inference.programs.densities import refuse_inner_subsample, refuse_scale, unmasked_log_prob
 from inference.programs.execution import Latents, Run, executed, executing
+from inference.programs.masks import HiddenValues, Unmasked
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import Frame, Site, is_implicit, plates, random_sites
 from inference.programs.traces import given_latents
@@ -102,7 +100,8 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
     def once(examples: tuple[Tensor, ...], copies: tuple[Tensor, ...], given: Latents | None) -> tuple[Trace, Trace]:
         model = given_latents(program, given or {}, len(copies[0]))
         nesting = _nesting(poutine.trace(model).get_trace(*copies))
-        marked = Unmasked()(poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {})))
+        marked = poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {}))
+        marked = HiddenValues()(Unmasked()(marked))  # inside, as handlers outside are shut off
         sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
         return Trace(), poutine.trace(sampled).get_trace(*copies)
 
@@ -146,27 +145,6 @@ def _has_more_axes(site: Site, nesting: int) -> bool:
 def _nesting(trace: Trace) -> int:
     """How many axes the plates of a trace take, counted from the right."""
     return max((-frame.dim for site in random_sites(trace).values() for frame in plates(site).values()), default=0)
-
-
-class Unmasked(Messenger):
-    """Takes the masks off enumerated sites: one that is hidden sums to 1, not to the size of its support.
-
-    What depends on it keeps its own mask. Entered before the program runs, it sees a message after all of the program's
-    own handlers.
-    """
-
-    def _pyro_sample(self, message: Any) -> None:
-        if not message["is_observed"] and message["infer"].get("enumerate") == "parallel":
-            message["mask"] = None
-            message["fn"] = _without_mask(message["fn"])
-
-
-def _without_mask(distribution: Any) -> Any:
-    if isinstance(distribution, MaskedDistribution):
-        return _without_mask(distribution.base_dist)
-    if isinstance(distribution, Independent):
-        return _without_mask(distribution.base_dist).to_event(distribution.reinterpreted_batch_ndims)
-    return distribution
 
 
 def _in_parallel(site: Site, given: Collection[str] = ()) -> InferDict:

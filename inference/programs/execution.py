@@ -9,6 +9,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from inference.programs.caches import FreshTransforms
+from inference.programs.masks import HiddenValues
 from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
 from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
 from inference.programs.subsampling import GivenSubsamples
@@ -70,10 +71,10 @@ Once = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Latents | None], tuple[
 
 @contextmanager
 def executing(program: object) -> Iterator[None]:
-    """A block that runs a program with fresh transforms, rows indexed by its own subsample, and without Pyro's store."""
+    """A block that runs a program: transforms fresh, rows by its own subsample, nothing in Pyro's store or behind masks."""
     modules = list(program.modules()) if isinstance(program, nn.Module) else []
     localise(modules)
-    with without_store(), FreshTransforms(modules), GivenSubsamples():
+    with without_store(), FreshTransforms(modules), GivenSubsamples(), HiddenValues():
         yield
 
 

@@ -195,16 +195,13 @@ def _evidence_of_dirichlet_process(x: Tensor) -> float:
         for j in range(2)
     )
     of_clusters = 0.0
-    for j in range(3):  # each cluster's members are jointly normal, its mean integrated out
+    for j in range(
+        3
+    ):  # each cluster's members are jointly normal, its mean integrated out; the others count for nothing
         mask = member[:, :, j]
         covariance = mask.unsqueeze(2) * mask.unsqueeze(1) + 0.36 * torch.eye(len(x), dtype=torch.float64)
-        joint = dist.MultivariateNormal(torch.zeros(len(x), dtype=torch.float64), covariance).log_prob(
-            mask * (x - CENTRES[j])
-        )
-        outside = (1 - mask).sum(1) * dist.Normal(torch.tensor(0.0, dtype=torch.float64), 0.6).log_prob(
-            torch.zeros(()).double()
-        )
-        of_clusters = of_clusters + joint - outside
+        joint = dist.MultivariateNormal(torch.zeros_like(x), covariance).log_prob(mask * (x - CENTRES[j]))
+        of_clusters = of_clusters + joint - (1 - mask).sum(1) * dist.Normal(0.0, 0.6).log_prob(x.new_zeros(()))
     return float((of_sticks + of_clusters).logsumexp(0))
 
 

@@ -72,8 +72,12 @@ def test_the_label_that_is_given_for_an_unlabelled_row_counts_for_nothing() -> N
     program, (x, y, known) = SemiSupervised(), _data()
     latents = {"z": torch.zeros(1, len(x))}
     first = terms(program, (x, y, known), latents=latents).log_weights
-    second = terms(program, (x, torch.where(known, y, (y + 1) % CLASSES), known), latents=latents).log_weights
-    torch.testing.assert_close(first, second)
+    for given in ((y + 1) % CLASSES, -torch.ones_like(y), torch.full_like(y, 99)):
+        batch = (x, torch.where(known, y, given), known)
+        torch.testing.assert_close(terms(program, batch, latents=latents).log_weights, first)
+        assert reconstruct(program, batch)["x"].isfinite().all()
+    with pytest.raises(ProgramError, match=r"'y_observed' .* has values outside its support"):
+        terms(program, (x, torch.where(known, -1, y), known), latents=latents)
 
 
 def test_without_marks_the_unlabelled_are_named() -> None:

@@ -6,9 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import (
     AutoDelta,
+    AutoGuideList,
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
@@ -27,6 +29,7 @@ from inference import (
     evaluate,
     fit,
     importance,
+    log_joint,
     posterior,
     reconstruct,
     terms,
@@ -113,9 +116,60 @@ def test_autoguides_are_built_here_and_learn_a_global_posterior(guide) -> None:
         assert not found.per_example
 
 
-def test_an_autoguide_built_elsewhere_is_refused() -> None:
-    with pytest.raises(ProgramError, match=r"AutoNormal built outside.*Pair\(model, AutoNormal\)"):
-        Pair(_model, AutoNormal(_model))
+def _clusters(x: Tensor) -> None:
+    means = pyro.sample("means", dist.Normal(x.new_tensor([-1.0, 1.0]), 2.0).to_event(1))
+    scale = pyro.param("scale", x.new_tensor(1.0), constraint=dist.constraints.positive)
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Categorical(x.new_tensor([0.4, 0.6])), infer={"enumerate": "parallel"})
+        pyro.sample("x", dist.Normal(means[k], scale), obs=x)
+
+
+def _list_of_guides(model) -> AutoGuideList:
+    guides = AutoGuideList(model)
+    guides.append(AutoNormal(poutine.block(model, hide=["k"])))
+    return guides
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda: Pair(_clusters, AutoNormal, hide=["k"]),
+        lambda: Pair(_clusters, AutoNormal(poutine.block(_clusters, hide=["k"]))),
+        lambda: Pair(_clusters, _list_of_guides(_clusters)),
+    ],
+    ids=["hide", "built", "built list"],
+)
+def test_autoguides_of_a_part_of_the_model_keep_everything_in_the_pair(pair) -> None:
+    pyro.clear_param_store()
+    x, held = torch.tensor([-2.0, -1.5, 1.0, 1.7]), pair()
+    fit(Step(SVI(held), adam(0.05)), x, 30, progress=False)
+    assert not pyro.get_param_store().keys()
+    names = {name.rsplit(".", 1)[1] for name, _ in held.named_parameters()}
+    assert names == {"means_unconstrained", "scale"}
+    assert held.adopted["scale"].item() != 0.0  # trained, from the logarithm of 1
+    assert evaluate(held, x, {"iwae": importance(20)}).mean("iwae") > -20
+    drawn = posterior(held, x, 3)
+    assert log_joint(held, x, {"means": drawn["means"]}).shape == (3, 1)
+    assert terms(held, x, latents={"means": drawn["means"]}).log_weights.isfinite().all()
+
+
+def test_an_autoguide_that_has_run_elsewhere_is_refused() -> None:
+    guide = AutoNormal(poutine.block(_clusters, hide=["k"]))
+    guide(X)
+    with pytest.raises(ProgramError, match=r"\(AutoNormal\) has run outside.*AutoNormal\(model\)"):
+        Pair(_clusters, guide)
+    pyro.clear_param_store()
+
+
+def test_sites_to_hide_are_checked() -> None:
+    with pytest.raises(ProgramError, match=r"no sites \['kk'\]; correct the names"):
+        Pair(_clusters, AutoNormal, hide=["k", "kk"]).guide(X)
+    with pytest.raises(ProgramError, match=r"got one string; write hide=\['k'\]"):
+        Pair(_clusters, AutoNormal, hide="k")
+    with pytest.raises(ProgramError, match=r"only an AutoGuide class.*got _guide"):
+        Pair(_model, _guide, hide=["z"])
+    with pytest.raises(ProgramError, match=r"discrete sample site 'k'.*Pair\(model, AutoNormal, hide="):
+        Pair(_clusters, AutoNormal).guide(X)
 
 
 def test_pyro_modules_with_params_and_samples() -> None:
