@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from benchmarks import adversarial, autoregressive, memory, step
+from benchmarks import adversarial, autoregressive, enumeration, memory, step
 from benchmarks.timing import machine
 
 
@@ -14,13 +14,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
     parser.add_argument(
-        "--only", choices=("step", "autoregressive", "adversarial", "memory"), help="One of them; all by default."
+        "--only",
+        choices=("step", "enumeration", "autoregressive", "adversarial", "memory"),
+        help="One of them; all by default.",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(machine(arguments.device))
     reports = {
         "step": lambda: step.report(arguments.device),
+        "enumeration": lambda: enumeration.report(arguments.device),
         "autoregressive": lambda: autoregressive.report(arguments.device),
         "adversarial": lambda: adversarial.report(arguments.device),
         "memory": lambda: memory.report(arguments.examples),

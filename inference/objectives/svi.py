@@ -24,9 +24,10 @@ class SVI(Objective):
     """Variational inference by the ELBO; the loss is minus the dataset's ELBO over its size, in nats per example.
 
     By default the ELBO is made of `Terms` (draws without reparameterisation by the score function, with a leave-one-out
-    baseline where there are several particles). A Pyro estimator is taken instead for enumeration
-    (`TraceEnum_ELBO()`), analytic divergences (`TraceMeanField_ELBO()`), Rao-Blackwellised discrete latents
-    (`TraceGraph_ELBO()`), user scales and auxiliary guide sites (`Trace_ELBO()`); `num_particles` is then its own.
+    baseline where there are several particles; finite latents that the guide leaves out summed). A Pyro estimator is taken
+    instead for enumeration in the guide (`TraceEnum_ELBO()`), analytic divergences (`TraceMeanField_ELBO()`),
+    Rao-Blackwellised discrete latents (`TraceGraph_ELBO()`), user scales and auxiliary guide sites (`Trace_ELBO()`);
+    `num_particles` is then its own.
 
     Args:
         program: an `nn.Module` with `model` and `guide`.
