@@ -13,7 +13,7 @@ PIXELS, CLASSES, LATENT, HIDDEN, BATCH = 784, 10, 16, 256, 128
 
 
 class ClassVAE(nn.Module):
-    """k ~ Categorical, z ~ N(0, I), x | k, z; the guide draws z alone (Kingma et al. 2014, arXiv 1406.5298, without labels)."""
+    """k ~ Categorical, z ~ N(0, I), x | k, z; the guide draws z alone (Kingma et al. 2014, arXiv 1406.5298)."""
 
     def __init__(self) -> None:
         super().__init__()
