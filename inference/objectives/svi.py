@@ -23,6 +23,8 @@ _PARTICLES = "num_particles_vectorized"
 class SVI(Objective):
     """Variational inference by the ELBO; the loss is minus the dataset's ELBO over its size, in nats per example.
 
+    Of a program without a batch plate it is minus the dataset's ELBO: all the data are one example.
+
     By default the ELBO is made of `Terms` (draws without reparameterisation by the score function, with a leave-one-out
     baseline where there are several particles). A Pyro estimator is taken instead for enumeration
     (`TraceEnum_ELBO()`), analytic divergences (`TraceMeanField_ELBO()`), Rao-Blackwellised discrete latents
@@ -78,8 +80,7 @@ class _Plates(Messenger):
 
     def dataset_size(self, rows: int) -> int:
         plate = batch_plate(self.sites, rows)
-        assert plate is not None  # or `check` would have raised
-        size: int = plate.full_size
+        size: int = 1 if plate is None else plate.full_size  # without a plate all the data are one example
         return size
 
 

@@ -74,7 +74,7 @@ def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) 
 
 def _nesting(trace: Trace) -> int:
     """How many axes the plates of a trace take, counted from the right."""
-    return max(-frame.dim for site in random_sites(trace).values() for frame in plates(site).values())
+    return max((-frame.dim for site in random_sites(trace).values() for frame in plates(site).values()), default=0)
 
 
 class Unmasked(Messenger):
@@ -108,7 +108,9 @@ def _contracted(trace: Trace, plate: Frame) -> Tensor:
         factors.setdefault(ordinal, []).append(log_prob)
         if site["infer"].get("_enumerate_symbol"):
             summed.add(site["infer"]["_enumerate_symbol"])
-    target = frozenset({symbols[plate.name]} if plate.size > 1 else ())  # an axis of length 1 has no symbol
+    # An axis of length 1 has no symbol; without a batch plate all the data are one example.
+    size = 1 if plate is None else plate.size
+    target = frozenset({symbols[plate.name]} if size > 1 else ())
     try:
         total = contract_to_tensor(factors, summed, target_ordinal=target)
     except NotImplementedError as error:
@@ -116,7 +118,7 @@ def _contracted(trace: Trace, plate: Frame) -> Tensor:
             f"the enumerated sites {sorted(_enumerated(trace))} stand in plates that cross, so that summing them out takes "
             "a table of all combinations. Nest one plate in the other, or draw one of the sites in the guide."
         ) from error
-    return packed.unpack(total, trace.symbol_to_dim).reshape(plate.size)
+    return packed.unpack(total, trace.symbol_to_dim).reshape(size)
 
 
 def _enumerated(trace: Trace) -> list[str]:

@@ -172,6 +172,8 @@ def _following(run: Run, examples: int) -> dict[str, Tensor]:
 
 def _batch_axis(run: Run, site: Site) -> int | None:
     """The axis of the examples in a deterministic value, whose event axes `pyro.deterministic` need not count."""
+    if run.plate is None:
+        return None
     shape, frames = site["value"].shape, plates(site).values()
     said = site["fn"].event_dim
     events = [said] if said < len(shape) else range(len(shape) - 1, -1, -1)

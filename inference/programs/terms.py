@@ -224,7 +224,7 @@ def _local(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:
         for name, site in sites.items()
         if run.is_local(site) and not is_implicit(site["fn"])
     ]
-    return _added(densities, _zeros(like, run.plate.size)).reshape(run.particles, run.examples)
+    return _added(densities, _zeros(like, run.particles * run.examples)).reshape(run.particles, run.examples)
 
 
 def _shared(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:
