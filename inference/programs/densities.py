@@ -80,8 +80,8 @@ def _unvalidated(distribution: object) -> Iterator[None]:
 
 def refuse_loose_axes(site: Site, rows: int) -> None:
     """Raises a ProgramError where a site of a program without a batch plate has a density for each of several rows."""
-    fn, value = site["fn"], torch.as_tensor(site["value"])
-    refuse_broadcast(site["name"], site)
+    fn, value = site["fn"], torch.as_tensor(site["infer"].get("obs", site["value"]))  # also where it is drawn instead
+    refuse_broadcast(site["name"], {**site, "value": value})
     dims = {frame.dim for frame in plates(site).values()}
     shape = broadcast_shape(tuple(fn.batch_shape), tuple(value.shape[: value.dim() - fn.event_dim]))
     loose = [dim for dim in range(-len(shape), 0) if shape[dim] != 1 and dim not in dims]

@@ -1,6 +1,8 @@
 """The exact log-likelihood of a program whose latent sites are discrete, by summing them out."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -51,7 +53,8 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
         nesting = _nesting(poutine.trace(model).get_trace(*copies))
         marked = Unmasked()(poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {})))
         sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
-        return Trace(), poutine.trace(sampled).get_trace(*copies)
+        with within_axes():
+            return Trace(), poutine.trace(sampled).get_trace(*copies)
 
     return executed(program, batch, particles, once, latents)
 
@@ -61,10 +64,25 @@ def is_finite(site: Site) -> bool:
     return bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
+@contextmanager
+def within_axes() -> Iterator[None]:
+    """A block that enumerates sites, each along an axis of its own; a ProgramError says what to do where these run out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "tensors with up to" not in str(error):
+            raise
+        raise ProgramError(
+            "the program enumerates more sites than a tensor has axes (64): each finite site of a Python loop takes one. "
+            "Let the steps of the loop share them, `for t in pyro.markov(range(len(x))):`, where each depends on the one "
+            "before (history=0: on none); or draw independent ones inside `with pyro.plate('data', len(x)):`."
+        ) from error
+
+
 def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) -> Trace:
     """A trace of the model that holds every value of its finite sites, with log densities packed by symbols."""
     model = poutine.infer_config(program.model, config_fn=_in_parallel)
-    with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):
+    with executing(program), within_axes(), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):
         trace = poutine.trace(model).get_trace(*examples)
     trace = poutine.util.prune_subsample_sites(trace)
     trace.compute_log_prob()
