@@ -23,10 +23,10 @@ class Scope(NamedTuple):
     """The sites that all examples of the dataset share."""
     size: int
     """The number of examples in the dataset, as the batch plate says."""
-    plate: str | None
-    """The name of the batch plate; None where there is none, and every batch counts as a whole dataset."""
     by_place: tuple[str, ...]
     """Parameters or joint draws that belong to positions in the batch, whatever example stands there."""
+    plate: str | None
+    """The name of the batch plate; None where there is none, and every batch counts as a whole dataset."""
 
 
 def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
@@ -35,10 +35,10 @@ def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
         with torch.no_grad():
             run = runs(program, batch)[0]
         if run.plate is None:
-            return Scope((), run.dataset_size, None, ())
+            return Scope((), run.dataset_size, (), None)
         sites = (random_sites(run.model) | random_sites(run.guide)).items()
         shared = tuple(name for name, site in sites if not (run.is_local(site) or site["infer"].get("is_auxiliary")))
-        return Scope(shared, run.dataset_size, run.plate.name, _by_place(program, batch))
+        return Scope(shared, run.dataset_size, _by_place(program, batch), run.plate.name)
 
 
 def _by_place(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:

@@ -369,4 +369,4 @@ def test_copies_of_the_batch_stop_at_the_first_site_of_all_the_data() -> None:
 
 
 def test_no_row_has_parameters_of_its_own() -> None:
-    assert scope(Pair(coin, heads), (FLIPS,)) == ((), 1, None, ())
+    assert scope(Pair(coin, heads), (FLIPS,)) == ((), 1, (), None)
