@@ -96,7 +96,7 @@ def refuse_loose_axes(site: Site, rows: int) -> None:
 
 def refuse_scale(name: str, site: Site) -> None:
     """Raises a ProgramError where a site is scaled by more than its plates' subsampling."""
-    natural = math.prod(frame.full_size / frame.size for frame in site["cond_indep_stack"])
+    natural = math.prod(frame.full_size / frame.size for frame in plates(site).values())
     scale = site["scale"]
     if isinstance(scale, Tensor) or not math.isclose(scale, natural, rel_tol=1e-9):
         raise ProgramError(

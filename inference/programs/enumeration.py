@@ -29,6 +29,8 @@ from inference.programs.traces import given_latents, runs
 def summed_out(program: Program, batch: Batch) -> Tensor:
     """log p(x) per example, every latent site of the model summed over its support: `(batch,)` nats.
 
+    `(1,)` of all the data where no plate counts the examples.
+
     Plates inside the example and Markov chains are contracted site by site, not by one table of all combinations
     (Obermeyer et al. 2019, arXiv 1902.03210). A mask hides what is observed; a latent site that is hidden still sums to 1.
 

@@ -37,7 +37,10 @@ class Shared(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Log densities of draws from a program, per particle and example: `(particles, batch)` nats."""
+    """Log densities of draws from a program, per particle and example: `(particles, batch)` nats.
+
+    `(particles, 1)` of a program without a batch plate: all the data are one example, and every site is local to it.
+    """
 
     likelihood: Tensor
     """log p(x | z): the observed sites and factors of the model."""
@@ -119,7 +122,7 @@ def refuse_outside(run: Run) -> None:
 
 
 def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
-    """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites.
+    """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites or no batch plate.
 
     The guide is not run.
 
