@@ -42,7 +42,7 @@ class Run(NamedTuple):
         value = site["value"]
         copied = any(value is tensor or value._base is tensor for tensor in self.batch)
         if self.particles == 1 or not copied or not self.is_local(site):
-            return None  # a run of several particles has a plate
+            return None
         axis: int = self.plate.dim - site["fn"].event_dim
         return value.narrow(axis, 0, self.examples)
 
