@@ -92,8 +92,7 @@ class ImportanceWeighted(Objective):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        run = runs(self.program, as_batch(batch))[0]
-        drawn = terms_of([run])
+        drawn, run = terms(self.program, as_batch(batch)), runs(self.program, as_batch(batch))[0]
         if self.particles == 1 and drawn.log_scores.requires_grad:
             raise ProgramError(
                 "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
