@@ -15,8 +15,9 @@ from inference.programs.terms import log_marginal, terms
 class Estimate(NamedTuple):
     """An estimate of log p(x) and the standard error of its own noise: `(batch,)` nats each.
 
-    `(1,)` of the whole dataset where the program shares sites between examples. The error of an importance-weighted bound
-    is of first order in the spread of the weights: where a few weights dominate it is too small; compare more particles.
+    `(1,)` of the whole dataset where the program shares sites between examples, or has no plate that counts them. The error
+    of an importance-weighted bound is of first order in the spread of the weights: where a few weights dominate it is too
+    small; compare more particles.
     """
 
     log_prob: Tensor

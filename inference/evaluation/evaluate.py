@@ -29,7 +29,7 @@ class Evaluation:
     """A program's log p(x) on a dataset by each estimator, in nats."""
 
     log_prob: dict[str, Tensor]
-    """By estimator: `(examples,)` float64; `(1,)`, the whole dataset's, where the program shares sites."""
+    """By estimator: `(examples,)` float64; `(1,)`, the whole dataset's, where `per_example` is false."""
     error: dict[str, Tensor]
     """The standard error of each number's own Monte Carlo noise, in the shape of `log_prob`."""
     kind: dict[str, str]
@@ -40,6 +40,7 @@ class Evaluation:
     dimensions: int | None = None
     """Values per example of the only observed site, where that is discrete."""
     per_example: bool = True
+    """False where the program shares sites between examples, or has no plate that counts them."""
     without_bits: str = ""
     """Why there are no bits per dimension; empty where there are."""
 
@@ -143,7 +144,8 @@ def evaluate(
         seed: of the estimators' noise; the caller's generators are left as they were.
 
     Raises:
-        ProgramError: the program subsamples by itself, or what the estimators raise.
+        ProgramError: the program subsamples by itself, there are several batches and no plate that counts examples, or what
+            the estimators raise.
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
@@ -264,8 +266,20 @@ def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]
     return map(as_batch, [batches] if one else batches)  # type: ignore[arg-type, list-item]  # narrowed by `one`
 
 
+def _only(batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The one batch of a program without a batch plate."""
+    if len(batches) > 1:
+        raise ProgramError(
+            f"no plate counts the examples, so that each of the {len(batches)} batches would count as the whole dataset. "
+            "Give all the data as one batch; or draw the sites of each example inside `with pyro.plate('data', len(x)):`."
+        )
+    return batches[0]
+
+
 def _whole(program: Program, likelihood: Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
+    if likelihood.dataset is None:
+        return _only(batches)
     whole = tuple(torch.cat(column) for column in zip(*batches, strict=True))
     size, rows = likelihood.dataset, len(whole[0])
     if size == len(batches[0][0]) < rows:  # a plate as long as the first batch may grow with it

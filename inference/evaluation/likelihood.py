@@ -23,8 +23,8 @@ class Likelihood(NamedTuple):
     without_bits: str
     """Why there are no bits per dimension; empty where there are."""
     kind: str
-    dataset: int
-    """The dataset's size, as the batch plate has it."""
+    dataset: int | None
+    """The dataset's size, as the batch plate has it; None where there is no such plate."""
     point: bool
     """Whether the guide puts a continuous latent at one value, so that the weights bound nothing."""
 
@@ -37,7 +37,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
     """
     run = runs(program, batch)[0]
     rows = len(as_batch(batch)[0])
-    if run.plate.size != rows:
+    if run.plate is not None and run.plate.size != rows:
         raise ProgramError(
             f"plate {run.plate.name!r} draws its own subsample of {run.plate.size} from {rows} examples, so no number "
             "belongs to a given example. Pass batches to the program and use pyro.plate('data', len(x))."
@@ -45,22 +45,28 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     densities = {name: site for name, site in observed.items() if not is_implicit(site["fn"])}
     kinds = {"discrete" if is_discrete(site) else "density" for site in densities.values()}
-    per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())
-    without_bits = _without_bits(observed, per_example)
+    without_bits = _of_the_dataset(run) or _without_bits(observed)
     return Likelihood(
-        per_example=per_example,
+        per_example=not _of_the_dataset(run),
         dimensions=None if without_bits else _variables(next(iter(observed.values()))) // rows,
         without_bits=without_bits,
         kind=" and ".join(sorted(kinds)) or "implicit",
-        dataset=run.dataset_size,
+        dataset=None if run.plate is None else run.dataset_size,
         point=_is_point_estimate(program, batch, run),
     )
 
 
-def _without_bits(observed: dict[str, Site], per_example: bool) -> str:
-    """Why a program has no bits per dimension; empty where it has."""
-    if not per_example:
-        return "latents are shared by all examples, and the number is the whole dataset's"
+def _of_the_dataset(run: Run) -> str:
+    """Why a number is the whole dataset's; empty where it is an example's."""
+    if run.plate is None:
+        return "no plate counts the examples, and the number is the whole dataset's"
+    if all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values()):
+        return ""
+    return "latents are shared by all examples, and the number is the whole dataset's"
+
+
+def _without_bits(observed: dict[str, Site]) -> str:
+    """Why a program with a number for each example has no bits per dimension; empty where it has."""
     if len(observed) != 1:
         return f"the program observes {len(observed)} sites ({', '.join(observed) or 'none'}), and not one"
     ((name, site),) = observed.items()

@@ -33,6 +33,8 @@ class Gradient(Enum):
 class ImportanceWeighted(Objective):
     """Fits a program by a bound on K weighted draws per example; the loss is minus the bound, in nats per example.
 
+    Of a program without a batch plate it is minus the bound of the dataset: all the data are one example.
+
     Weights are per example and unscaled, so a subsampled plate changes nothing. Latents without reparameterised draws
     are credited leave-one-out (Mnih & Rezende 2016, arXiv 1602.06725), which needs K ≥ 2; the others follow `gradient`.
     With K draws and the default bound it is the IWAE (Burda et al. 2016, arXiv 1509.00519).
@@ -90,16 +92,16 @@ class ImportanceWeighted(Objective):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        drawn = terms(self.program, as_batch(batch))
+        drawn, run = terms(self.program, as_batch(batch)), runs(self.program, as_batch(batch))[0]
         if self.particles == 1 and drawn.log_scores.requires_grad:
             raise ProgramError(
                 "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
                 "ImportanceWeighted needs at least two particles; got 1."
             )
         rows = len(as_batch(batch)[0])
-        if drawn.likelihood.shape[1] != rows and self.particles > 1 and self.bound != elbo:
+        if run.plate is not None and run.plate.size != rows and self.particles > 1 and self.bound != elbo:
             raise ProgramError(
-                f"the program draws its own subsample of {drawn.likelihood.shape[1]} from {rows} examples, another one for "
+                f"the program draws its own subsample of {run.plate.size} from {rows} examples, another one for "
                 "each particle, so their weights belong to different examples. Pass batches to the program and use "
                 "pyro.plate('data', len(x)), or bound=elbo."
             )

@@ -19,7 +19,7 @@ class Player(NamedTuple):
 
     parameters: list[nn.Parameter]
     loss: Callable[[Batch], Tensor]
-    """The mean over the batch, as a 0-d tensor with its graph."""
+    """The mean over the batch (its one number, of a program without a batch plate), as a 0-d tensor with its graph."""
     turns: int = 1
     log_density: bool = False
     """Whether the loss contains minus a log density of the data with weight 1, and so depends on their units."""

@@ -10,6 +10,7 @@ from inference.objectives.objective import Objective, Player
 from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import elbo
 from inference.programs.check import check_sites
+from inference.programs.enumeration import within_axes
 from inference.programs.execution import executing
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.sites import Site, batch_plate
@@ -22,6 +23,8 @@ _PARTICLES = "num_particles_vectorized"
 
 class SVI(Objective):
     """Variational inference by the ELBO; the loss is minus the dataset's ELBO over its size, in nats per example.
+
+    Of a program without a batch plate it is minus the dataset's ELBO: all the data are one example.
 
     By default the ELBO is made of `Terms` (draws without reparameterisation by the score function, with a leave-one-out
     baseline where there are several particles; finite latents that the guide leaves out summed). A Pyro estimator is taken
@@ -56,7 +59,7 @@ class SVI(Objective):
         """Minus the ELBO per example, in nats."""
         examples = as_batch(batch)
         if self.estimator is not None:
-            with executing(self.program), _Plates() as plates:
+            with executing(self.program), within_axes(), _Plates() as plates:
                 loss = self.estimator.differentiable_loss(self.program.model, self.program.guide, *examples)
             return loss / plates.dataset_size(len(examples[0]))
         return -bound_per_example(elbo, terms_of(self.program, runs(self.program, examples, self.particles)))
@@ -79,8 +82,7 @@ class _Plates(Messenger):
 
     def dataset_size(self, rows: int) -> int:
         plate = batch_plate(self.sites, rows)
-        assert plate is not None  # or `check` would have raised
-        size: int = plate.full_size
+        size: int = 1 if plate is None else plate.full_size  # without a plate all the data are one example
         return size
 
 

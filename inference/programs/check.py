@@ -21,8 +21,8 @@ from inference.programs.values import check_support, in_support, refuse_broadcas
 def check(program: Program, batch: Batch) -> None:
     """Everything that can be known to be wrong with a program on one batch; silent where nothing is.
 
-    Looks for: NaN or Inf in the data; model and guide that draw different sites; a forgotten `to_event`; an observation
-    broadcast over the batch; values outside a distribution's support; a scale that changes per-example numbers;
+    Looks for: NaN or Inf in the data; model and guide that draw different sites; a forgotten plate or `to_event`; an
+    observation broadcast over the batch; values outside a distribution's support; a scale that changes per-example numbers;
     parameters that no gradient reaches, and trained tensors that the program does not hold.
 
     Raises:

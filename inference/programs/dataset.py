@@ -25,6 +25,8 @@ class Scope(NamedTuple):
     """The number of examples in the dataset, as the batch plate says."""
     by_place: tuple[str, ...]
     """Parameters or joint draws that belong to positions in the batch, whatever example stands there."""
+    plate: str | None
+    """The name of the batch plate; None where there is none, and every batch counts as a whole dataset."""
 
 
 def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
@@ -32,9 +34,11 @@ def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
     with buffers_kept(program), own_noise(0):
         with torch.no_grad():
             run = runs(program, batch)[0]
+        if run.plate is None:
+            return Scope((), run.dataset_size, (), None)
         sites = (random_sites(run.model) | random_sites(run.guide)).items()
         shared = tuple(name for name, site in sites if not (run.is_local(site) or site["infer"].get("is_auxiliary")))
-        return Scope(shared, run.dataset_size, _by_place(program, batch))
+        return Scope(shared, run.dataset_size, _by_place(program, batch), run.plate.name)
 
 
 def _by_place(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions.util import broadcast_shape, scale_and_mask
 from torch import Tensor
 
 from inference.programs.caches import empty_caches
@@ -81,6 +81,22 @@ def _unvalidated(distribution: object) -> Iterator[None]:
             layer._validate_args = before
 
 
+def refuse_loose_axes(site: Site, rows: int) -> None:
+    """Raises a ProgramError where a site of a program without a batch plate has a density for each of several rows."""
+    fn, value = site["fn"], torch.as_tensor(site["infer"].get("obs", site["value"]))  # also where it is drawn instead
+    refuse_broadcast(site["name"], {**site, "value": value})
+    dims = {frame.dim for frame in plates(site).values()}
+    shape = broadcast_shape(tuple(fn.batch_shape), tuple(value.shape[: value.dim() - fn.event_dim]))
+    loose = [dim for dim in range(-len(shape), 0) if shape[dim] != 1 and dim not in dims]
+    if loose:
+        raise ProgramError(
+            f"no plate counts the {rows} examples of the batch, and site {site['name']!r} has a log density of shape "
+            f"{shape}, of which the axes {loose} belong to no plate (its plates: {_shown(plates(site))}). Draw the sites of "
+            f"each example inside `with pyro.plate('data', len(x)):`; or make one event of it, .to_event({len(loose)}), and "
+            "all the data are one example."
+        )
+
+
 def refuse_scale(name: str, site: Site) -> None:
     """Raises a ProgramError where a site is scaled by more than its plates' subsampling."""
     natural = math.prod(frame.full_size / frame.size for frame in plates(site).values())
@@ -94,7 +110,7 @@ def refuse_scale(name: str, site: Site) -> None:
 
 
 def log_density(name: str, site: Site, plate: Frame) -> Tensor:
-    """The log density of a site inside the batch plate, per example: `(examples,)` nats.
+    """The log density of a site inside the batch plate, per example: `(examples,)` nats; `(1,)` where there is none.
 
     Plates inside the batch's, or outside it over pixels or time, are summed into the example.
 
@@ -103,6 +119,8 @@ def log_density(name: str, site: Site, plate: Frame) -> Tensor:
     """
     refuse_inner_subsample(name, site, plate)
     log_prob = site_log_prob(name, site)
+    if plate is None:
+        return log_prob.sum().reshape(1)
     if log_prob.dim() < -plate.dim or log_prob.shape[plate.dim] != plate.size:
         raise ProgramError(
             f"site {name!r} has a log density of shape {tuple(log_prob.shape)}, where plate {plate.name!r} has "
@@ -114,9 +132,9 @@ def log_density(name: str, site: Site, plate: Frame) -> Tensor:
 
 
 def refuse_inner_subsample(name: str, site: Site, plate: Frame) -> None:
-    """Raises a ProgramError where a plate other than the batch's is subsampled."""
-    for frame in plates(site).values():
-        if frame.name != plate.name and frame.full_size != frame.size:
+    """Raises a ProgramError where a plate other than the batch's, also a sequential one, is subsampled."""
+    for frame in site["cond_indep_stack"]:
+        if frame.full_size != frame.size and (plate is None or frame.name != plate.name):
             raise ProgramError(
                 f"site {name!r}: plate {frame.name!r} takes {frame.size} of {frame.full_size} at random, so its log density "
                 "is an estimate and bounds do not hold. Use the whole plate, or train with SVI(program, Trace_ELBO())."

@@ -2,7 +2,8 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,7 @@ def enumerated(program: Program, run: Run, summed: Collection[str]) -> Trace:
     marked = partial(_in_parallel, given=kept.nodes)
     model = Unmasked()(poutine.infer_config(program.model, config_fn=marked))
     model = poutine.enum(model, first_available_dim=-1 - nesting)  # inside of replay, or it overlooks what is replayed
-    with executing(program):
+    with executing(program), within_axes():
         trace = poutine.trace(poutine.replay(model, trace=kept)).get_trace(*run.batch)
     trace = poutine.util.prune_subsample_sites(trace)
     for name, site in random_sites(trace).items():
@@ -103,7 +104,8 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
         marked = poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {}))
         marked = HiddenValues()(Unmasked()(marked))  # inside, as handlers outside are shut off
         sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
-        return Trace(), poutine.trace(sampled).get_trace(*copies)
+        with within_axes():
+            return Trace(), poutine.trace(sampled).get_trace(*copies)
 
     return executed(program, batch, particles, once, latents)
 
@@ -111,6 +113,21 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
 def is_finite(site: Site) -> bool:
     """Whether a site can be summed over its support."""
     return bool(getattr(site["fn"], "has_enumerate_support", False))
+
+
+@contextmanager
+def within_axes() -> Iterator[None]:
+    """A block that enumerates sites, each along an axis of its own; a ProgramError says what to do where these run out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "tensors with up to" not in str(error):
+            raise
+        raise ProgramError(
+            "the program enumerates more sites than a tensor has axes (64): each finite site of a Python loop takes one. "
+            "Let the steps of the loop share them, `for t in pyro.markov(range(len(x))):`, where each depends on the one "
+            "before (history=0: on none); or draw independent ones inside `with pyro.plate('data', len(x)):`."
+        ) from error
 
 
 def is_summed(site: Site) -> bool:

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from inference.programs.caches import FreshTransforms
+from inference.programs.densities import refuse_loose_axes
 from inference.programs.masks import HiddenValues
 from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
 from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
 from inference.programs.subsampling import GivenSubsamples
 
 Latents = Mapping[str, Tensor]
-"""Values of latent sites: `(particles, batch, ...)` inside the batch plate, `(particles, ...)` of shared sites."""
+"""Values of latent sites: `(particles, batch, ...)` inside the batch plate, `(particles, ...)` of others."""
 
 
 class Run(NamedTuple):
@@ -23,7 +26,8 @@ class Run(NamedTuple):
 
     guide: Trace
     model: Trace
-    plate: Frame  # None where a guide run alone draws no site of the examples
+    plate: Frame
+    """The plate over the examples; None where there is none: all the data are then one example, and every site is local."""
     particles: int
     batch: tuple[Tensor, ...] = ()
     """What the model was called with."""
@@ -32,7 +36,7 @@ class Run(NamedTuple):
 
     @property
     def examples(self) -> int:
-        return self.plate.size // self.particles
+        return 1 if self.plate is None else self.plate.size // self.particles
 
     def first_copy(self, site: Site) -> Tensor | None:
         """A site's values on the first particle's copy of the batch, where all others are copies of them; else None."""
@@ -46,18 +50,20 @@ class Run(NamedTuple):
     @property
     def dataset_size(self) -> int:
         """The number of examples in the dataset, of which the batch is a sample."""
-        size: int = self.plate.full_size
+        size: int = 1 if self.plate is None else self.plate.full_size
         return size
 
     def is_local(self, site: Site) -> bool:
-        return self.plate is not None and self.plate.name in plates(site)
+        return self.plate is None or self.plate.name in plates(site)
 
     def values(self, sites: Mapping[str, Site]) -> dict[str, Tensor]:
         """The sites' values with particles and examples in front (see `Latents`)."""
         return {name: self._in_front(site) for name, site in sites.items()}
 
     def in_front(self, value: Tensor, event_dim: int) -> Tensor:
-        """A value of the batch plate's sites as `(particles, batch, ...)`."""
+        """A value of a local site as `(particles, batch, ...)`, or `(1, ...)` without a batch plate."""
+        if self.plate is None:
+            return value.unsqueeze(0)
         return value.movedim(self.plate.dim - event_dim, 0).unflatten(0, (self.particles, self.examples))
 
     def _in_front(self, site: Site) -> Tensor:
@@ -89,16 +95,34 @@ def executed(
         raise ProgramError(f"expected at least one particle, got {particles}.")
     if particles > 1 and tiles:
         try:
-            run = _run(program, once, examples, particles, latents)
+            with _InOnePlate(particles * len(examples[0])):
+                run = _run(program, once, examples, particles, latents)
             if run.plate and run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
                 return [run]
         except Exception as error:
             if _is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway
                 return _in_halves(program, examples, particles, once, latents)
-            if not may_be_of_tiling(error):
+            if not isinstance(error, _Outside) and not may_be_of_tiling(error):
                 raise
     each = range(particles)
     return [_run(program, once, examples, 1, _part(latents, k, k + 1)) for k in each]
+
+
+class _Outside(Exception):
+    """A site outside the plate over all rows, so that the particles have to be run one by one."""
+
+
+class _InOnePlate(Messenger):
+    """Stops a run of copies at the first site that no plate over their rows holds, before more is done in vain."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def _pyro_sample(self, message: Any) -> None:
+        counts = not (site_is_subsample(message) or message["infer"].get("_deterministic"))
+        if counts and all(frame.size != self.rows for frame in plates(message).values()):
+            raise _Outside
 
 
 def _in_halves(
@@ -157,12 +181,27 @@ def _run(program: Program, once: Once, batch: tuple[Tensor, ...], particles: int
     rows = particles * len(batch[0])
     plate = batch_plate(sites, rows)
     if plate is None and model.nodes:  # a guide alone may draw shared sites only, or nothing
-        found = {frame.name: frame.size for site in sites for frame in plates(site).values()}
-        raise ProgramError(
-            f"no plate counts the {rows} examples of the batch (plates found: {found or 'none'}). Draw the sites of "
-            "each example inside `with pyro.plate('data', len(x)):`."
-        )
+        _refuse_forgotten_plate(sites, rows)
     return Run(guide, model, plate, particles, copies, written)
+
+
+def _refuse_forgotten_plate(sites: list[Site], rows: int) -> None:
+    """Raises a ProgramError unless the sites of a program without a batch plate give one number for all the data."""
+    if not sites:
+        raise ProgramError(
+            "the model draws and observes no site, so there is nothing to fit or to score. Does it call pyro.sample, and is "
+            "it called: gpr.model() and not gpr.model?"
+        )
+    for site in sites:
+        refuse_loose_axes(site, rows)
+    names = set.intersection(*({frame.name for frame in plates(site).values()} for site in sites))
+    for frame in plates(sites[0]).values():
+        if frame.name in names and frame.size > rows and frame.size % rows == 0:  # as if it counted rows of copies
+            raise ProgramError(
+                f"no plate counts the {rows} examples of the batch, and plate {frame.name!r} of {frame.size} holds every "
+                "site. Give the data that it counts as the batch, examples first, and declare it by them: "
+                "pyro.plate('data', len(x))."
+            )
 
 
 def refuse_writes(written: tuple[int, ...]) -> None:

@@ -27,7 +27,7 @@ def sample(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
         draws: how many per row of the batch.
 
     Returns:
-        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site.
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per other site.
     """
     with torch.no_grad(), evaluating(program):
         found = model_runs(program, batch, draws)
@@ -38,7 +38,7 @@ def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tenso
     """Draws of the latent sites from the guide, and the `pyro.deterministic` sites that follow from them.
 
     Returns:
-        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site.
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per other site.
     """
     with torch.no_grad(), evaluating(program):
         found = runs(program, batch, draws)
@@ -54,7 +54,7 @@ def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
 
 
 def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor]:
-    """The mean of each observed site's distribution given latents: `(particles, batch, ...)`.
+    """The mean of each observed site's distribution given latents: `(particles, batch, ...)`; no batch axis without a plate.
 
     Latent sites that are not given are drawn from the prior; but those of finite support from p(k | x, z), where the batch
     observes x. Where it does not, a UserWarning says so.
@@ -172,6 +172,8 @@ def _following(run: Run, examples: int) -> dict[str, Tensor]:
 
 def _batch_axis(run: Run, site: Site) -> int | None:
     """The axis of the examples in a deterministic value, whose event axes `pyro.deterministic` need not count."""
+    if run.plate is None:
+        return None
     shape, frames = site["value"].shape, plates(site).values()
     said = site["fn"].event_dim
     events = [said] if said < len(shape) else range(len(shape) - 1, -1, -1)

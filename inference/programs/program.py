@@ -22,7 +22,8 @@ class ProgramError(ValueError):
 class Program(Protocol):
     """A generative model and the guide that inverts it; structural, so no base class is needed.
 
-    `model(*batch)` draws its sites in one plate over the batch, observes x and returns it.
+    `model(*batch)` draws its sites in one plate over the batch, observes x and returns it. Without a plate that counts the
+    examples, all the data are one example, to be given as one batch.
     `guide(*batch)` draws the model's latent sites by the same names; with no latents it draws nothing.
     """
 

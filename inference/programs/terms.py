@@ -38,7 +38,10 @@ class Shared(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Log densities of draws from a program, per particle and example: `(particles, batch)` nats."""
+    """Log densities of draws from a program, per particle and example: `(particles, batch)` nats.
+
+    `(particles, 1)` of a program without a batch plate: all the data are one example, and every site is local to it.
+    """
 
     likelihood: Tensor
     """log p(x | z): the observed sites and factors of the model, summed over the finite sites that the guide leaves out."""
@@ -120,7 +123,7 @@ def refuse_outside(run: Run) -> None:
 
 
 def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
-    """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites.
+    """log p(x, z) at given latents, in nats: `(particles, batch)`, or `(particles, 1)` with shared sites or no batch plate.
 
     Finite latents that are marked `enumerate` and not given are summed out. The guide is not run.
 
@@ -286,7 +289,7 @@ def _local(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:
         for name, site in sites.items()
         if run.is_local(site) and not is_implicit(site["fn"])
     ]
-    return _added(densities, _zeros(like, run.plate.size)).reshape(run.particles, run.examples)
+    return _added(densities, _zeros(like, run.particles * run.examples)).reshape(run.particles, run.examples)
 
 
 def _shared(run: Run, sites: Mapping[str, Site], like: Tensor) -> Tensor:

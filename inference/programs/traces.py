@@ -26,7 +26,7 @@ def runs(program: Program, batch: Batch, particles: int = 1, latents: Latents | 
     subsamples by itself, or was written for one batch length, it runs once per particle instead.
 
     Raises:
-        ProgramError: no plate counts the examples, or `latents` are not those that the guide draws.
+        ProgramError: a site has rows that no plate counts, or `latents` are not those that the guide draws.
     """
     return executed(program, batch, particles, partial(_guide_then_model, program), latents, _tiles(program))
 

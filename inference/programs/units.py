@@ -1,6 +1,6 @@
 """Numbers in the units of the data: batches of rescaled values carry the Jacobian of the rescaling."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -24,20 +24,21 @@ def refuse_partial_observation(program: Program, batch: Batch) -> None:
     """
     x = as_batch(batch)[0]
     run = runs(program, batch)[0]
+    values = x.numel() if run.plate is None else x[0].numel()
     observed = [site for site in random_sites(run.model).values() if site["is_observed"]]
     densities = [site["value"].numel() for site in observed if _is_whole_density(site)]
-    if len(densities) != len(observed) or sum(densities) // run.plate.size != x[0].numel():
+    if len(densities) != len(observed) or sum(densities) // run.examples != values:
         raise ProgramError(
-            f"the data were rescaled, and their {x[0].numel()} values an example are not what the program observes: "
-            f"{sum(densities) // run.plate.size} under a density and without a mask. So it is not known by how much "
+            f"the data were rescaled, and their {values} values an example are not what the program observes: "
+            f"{sum(densities) // run.examples} under a density and without a mask. So it is not known by how much "
             "its numbers change with the units. Give the data in their own units: load(…, standardise=False), "
             "Recipe(standardise=False)."
         )
 
 
-def in_units(values: dict[str, Tensor], names: Iterable[str], log_jacobian: float) -> dict[str, Tensor]:
-    """The metrics of a step, those named, which are minus log-densities, in the units of the data."""
-    return values | {name: values[name] - log_jacobian for name in names}
+def in_units(values: dict[str, Tensor], jacobians: Mapping[str, float]) -> dict[str, Tensor]:
+    """The metrics of a step in the units of the data: of minus log-densities, by name, the Jacobian is taken off."""
+    return values | {name: values[name] - log_jacobian for name, log_jacobian in jacobians.items()}
 
 
 def _is_whole_density(site: Site) -> bool:

@@ -36,8 +36,9 @@ class Batches:
             if new:
                 self._refuse_several()
         elif self._first is None:
-            tied = any(scope.shared or scope.by_place for scope in self._scopes.values())
-            self._first, self._various = (_FirstBatch(batch, bool(self._by_place)), False) if tied else (None, True)
+            tied = self._without_plate or any(scope.shared or scope.by_place for scope in self._scopes.values())
+            in_order = self._without_plate or bool(self._by_place)
+            self._first, self._various = (_FirstBatch(batch, in_order), False) if tied else (None, True)
         elif not self._first.is_again(batch):
             self._refuse_several()
             self._first, self._various = None, True  # from here on a step costs nothing more
@@ -56,7 +57,17 @@ class Batches:
     def _by_place(self) -> list[str]:
         return sorted({name for scope in self._scopes.values() for name in scope.by_place})
 
+    @property
+    def _without_plate(self) -> bool:
+        return any(scope.plate is None for scope in self._scopes.values())
+
     def _refuse_several(self) -> None:
+        if self._without_plate:
+            raise ProgramError(
+                "no plate counts the examples, so that each batch would count as the whole dataset, and this batch is not "
+                "the first one again. Draw the sites of each example inside `with pyro.plate('data', len(x)):`; or give all "
+                "the data as one batch, in the same order at every step."
+            )
         if self._by_place:
             raise ProgramError(
                 f"the program has values for positions in a batch ({self._by_place}), and this batch has other examples "

@@ -21,9 +21,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from inference.evaluation.estimators import Estimator, Importance
 from inference.evaluation.evaluate import batches_of, evaluate
+from inference.evaluation.likelihood import likelihood_of
 from inference.programs.bounds import elbo
 from inference.programs.check import check_data
-from inference.programs.program import Batch, ProgramError, as_batch
+from inference.programs.noise import own_noise
+from inference.programs.program import Batch, ProgramError, as_batch, evaluating
 from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.average import State, snapshot
 from inference.training.progress import shown
@@ -69,9 +71,9 @@ class Fitted:
     """finished, early stopping, interrupted, callback, or out of batches."""
     seconds: float
     history: list[dict[str, float]]
-    """The metrics that were recorded, by step; losses in nats per example."""
+    """The metrics that were recorded, by step; losses in nats per example (of the dataset, without a batch plate)."""
     best: dict[str, float] | None = None
-    """The step and score (nats per example) of this run's best validation, whose weights the program now has."""
+    """The step and score (nats, as `Evaluation.mean`) of this run's best validation, whose weights the program now has."""
 
 
 def fit(
@@ -109,7 +111,7 @@ def fit(
     _refuse_below("steps", steps, 0)
     _refuse_below("record_every", record_every, 1)
     feed, log_jacobian = _feed(batches), log_jacobian_of(batches)
-    in_nats: list[str] = []
+    jacobians: dict[str, float] = {}
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = _Best(step, validation)
     observed = _Observed(step, known=hasattr(batches, "description"))
@@ -122,10 +124,10 @@ def fit(
                 break
             if done == 1:
                 step.prepare(as_batch(batch))
-                in_nats = _log_densities(step, batch) if log_jacobian else []
+                jacobians = _jacobians(step, as_batch(batch), log_jacobian) if log_jacobian else {}
                 keeper.rehearse()
             observed.look_at(as_batch(batch))
-            values = in_units(step(as_batch(batch)), in_nats, log_jacobian)
+            values = in_units(step(as_batch(batch)), jacobians)
             fitted.steps = done
             last = done == steps
             row = {"step": float(step.count)}
@@ -148,12 +150,14 @@ def fit(
     return fitted
 
 
-def _log_densities(step: Step, batch: Batch) -> list[str]:
-    """The players whose losses are minus log-densities of rescaled data, once it is known that all of these are observed."""
+def _jacobians(step: Step, batch: tuple[Tensor, ...], log_jacobian: float) -> dict[str, float]:
+    """What rescaled data add to each loss that is minus a log-density, once it is known that all of them are observed."""
     names = [name for name, player in step.objective.players().items() if player.log_density]
-    if names:
-        refuse_partial_observation(step.objective.program, batch)
-    return names
+    if not names:
+        return {}
+    refuse_partial_observation(step.objective.program, batch)
+    rows = len(batch[0]) if step.objective.scope(batch).plate is None else 1  # that are one example
+    return dict.fromkeys(names, rows * log_jacobian)
 
 
 class _Observed:
@@ -186,13 +190,16 @@ class _Best:
         self.since = 0
 
     def rehearse(self) -> None:
-        """Scores one batch, so that an estimator that does not suit the program is refused before training."""
+        """Scores one batch, or what takes all of them, so that what does not suit the program is refused before training."""
         if self.validation is None:
             return
         first = next(batches_of(self.validation.batches), None)
         if first is None:
             raise ProgramError("the validation has no batches: its iterable is empty. Give at least one example.")
-        evaluate(self.step.objective.program, first, {"score": self.validation.estimator})
+        program = self.step.objective.program
+        with torch.no_grad(), evaluating(program), own_noise(0):
+            per_example = likelihood_of(program, first).per_example
+        evaluate(program, first if per_example else self.validation.batches, {"score": self.validation.estimator})
 
     def score(self) -> float:
         assert self.validation is not None

@@ -257,7 +257,7 @@ def _is_ours(error: Exception) -> bool:
 
 def _finished(record: Any, folder: Path) -> str:
     best = record["best_validation"]
-    score = f"validation {best['score']:.2f} nats per example at step {best['step']:.0f}, " if best else ""
+    score = f"validation {best['score']:.2f} nats at step {best['step']:.0f}, " if best else ""
     begun = {"early stopping": "stopped early after", "interrupted": "interrupted; saved what was reached after"}
     state = begun.get(record["stopped"], "trained")
     return f"{state} {record['steps']} steps in {record['seconds']:.0f} s, {score}written to {folder}"

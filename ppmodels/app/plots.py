@@ -36,7 +36,7 @@ def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | N
 
 
 def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -> Figure:
-    """Every player's loss by step, and minus the score on the valid split, in nats per example."""
+    """Every player's loss by step, and minus the score on the valid split, in nats as `evaluate` gives them."""
     figure = _figure((7.0, 4.2))
     axes = figure.add_subplot()
     names = {name for row in history for name in row if "/" not in name} - {"step", "seconds", "validation"}
@@ -52,7 +52,7 @@ def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -
         axes.plot([best["step"]], [-best["score"]], "*", markersize=13, label=f"best: {-best['score']:.2f}")
     _without_the_start(axes, history, sorted(names))
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per example)" if len(names) == 1 else "loss of each player")
+    axes.set_ylabel("loss (nats)" if len(names) == 1 else "loss of each player")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

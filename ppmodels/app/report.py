@@ -118,7 +118,7 @@ def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
     lines = []
     if not summary["per_example"]:
         lines.append(
-            "Nats of the whole dataset ± the estimate's own standard error: the program shares latents between examples."
+            "Nats of the whole dataset ± the estimate's own standard error: examples share latents, or no plate counts them."
         )
     else:
         lines.append("Mean nats per example ± its standard error over these examples.")

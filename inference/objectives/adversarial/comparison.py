@@ -43,6 +43,11 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
             site is such that a critic gives it no gradient.
     """
     run = runs(program, batch)[0]
+    if run.plate is None:
+        raise ProgramError(
+            f"no plate counts the {len(batch[0])} examples of the batch, and a critic compares examples one by one. Draw "
+            "the sites of each example inside `with pyro.plate('data', len(x)):`."
+        )
     _refuse_own_subsample(run, len(batch[0]))
     model, guide = random_sites(run.model), random_sites(run.guide)
     observed = [name for name, site in model.items() if site["is_observed"]]

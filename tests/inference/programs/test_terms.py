@@ -297,14 +297,6 @@ def test_what_has_no_meaning_is_refused_by_name(model, message: str) -> None:
         terms(Pair(model, _z_guide), X)
 
 
-def test_a_model_without_a_plate_is_refused() -> None:
-    def model(x: Tensor) -> None:
-        pyro.sample("x", dist.Normal(x.new_zeros(()), 1.0).expand(x.shape).to_event(2), obs=x)
-
-    with pytest.raises(ProgramError, match=r"no plate counts the 5 examples.*pyro.plate\('data', len\(x\)\)"):
-        terms(Pair(model), X)
-
-
 def test_guides_that_say_too_much_are_refused() -> None:
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):

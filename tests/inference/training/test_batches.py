@@ -267,7 +267,7 @@ def test_looking_changes_nothing() -> None:
 
     program = Normed()
     before, noise = {name: value.clone() for name, value in program.state_dict().items()}, torch.get_rng_state()
-    assert scope(program, (X,)) == ((), 24, ())
+    assert scope(program, (X,)) == ((), 24, (), "data")
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(value.equal(before[name]) for name, value in program.state_dict().items())
     assert program.training
