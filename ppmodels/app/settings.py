@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import math
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ class Setting:
         if value is None and self.optional:
             return None
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is float and number and math.isfinite(value):  # type: ignore[arg-type]  # a number
+        # math.isfinite overflows on a whole number above the largest float.
+        if self.kind is float and number and abs(value) <= sys.float_info.max:  # type: ignore[arg-type]  # a number
             return float(value)  # type: ignore[arg-type]
         if self.kind is Sequence and isinstance(value, list | tuple) and all(type(each) is int for each in value):
             return tuple(value)
