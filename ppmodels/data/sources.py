@@ -51,8 +51,12 @@ def load(
         return EMBEDDED[name](name, seed)
     if name in published.FOLDER_SETS:
         return _published(name, folder, seed)
-    path = Path(name).expanduser() if folder is None else Path(folder).expanduser() / name
-    if not path.exists():
+    try:
+        path = Path(name).expanduser() if folder is None else Path(folder).expanduser() / name
+        found = path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, or the home of a user who is not there
+        raise FileNotFoundError(f"{name!r} is neither a known name ({', '.join(NAMES)}) nor a path: {error}") from error
+    if not found:
         raise FileNotFoundError(_unknown(name, path))
     if not path.is_dir() and path.suffix.lower() not in _READERS:
         raise ValueError(
