@@ -249,16 +249,16 @@ def trust(
 ) -> None:
     """Trust the recipe files of RUNs from now on: their text, wherever it lies. Nothing is executed."""
     with clean():
-        from ppmodels.app.run import Run
+        from ppmodels.app.run import Run, sha256
         from ppmodels.app.trust import enter, trusted_file
 
-        for run in [Run.open(run) for run in runs]:
-            text = run.recipe_text()
+        opened = [Run.open(run) for run in runs]
+        for run, text in [(run, run.recipe_text()) for run in opened]:
             if text is None:
-                _print(f"{run.folder} has a built-in recipe, {run.record['recipe']}, and no file to trust")
+                _print(f"{run.folder} needs no trust: its recipe, {run.record['recipe']}, is built in")
             else:
                 enter(text, str(run.recipe_file.absolute()))
-                _print(f"{run.recipe_file} is trusted, by its sha256 in {trusted_file()}")
+                _print(f"{run.recipe_file} is trusted: sha256 {sha256(text)} in {trusted_file()}")
 
 
 @contextmanager

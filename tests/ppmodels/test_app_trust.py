@@ -127,8 +127,11 @@ def test_a_recipe_is_trusted_from_now_on(strangers: Path, canary: Path) -> None:
     assert call("trust", strangers).exit_code == 0
     assert len(path.read_text().splitlines()) == 1
     restored(Run.open(strangers))
-    (strangers / "recipe.py").write_text("raise SystemExit")
-    assert "damaged or edited" in refusal(call("trust", strangers))
+    damaged = shutil.copytree(strangers, strangers.with_name("damaged"))
+    (damaged / "recipe.py").write_text("raise SystemExit")
+    path.unlink()
+    assert "damaged or edited" in refusal(call("trust", strangers, damaged))
+    assert not path.exists()
 
 
 def test_an_own_training_is_trusted_by_itself(tmp_path: Path) -> None:
