@@ -13,13 +13,13 @@ Test = Callable[[object], bool]
 _ABSENT = object()
 
 
-def read_record(path: Path, recipe: Path) -> dict[str, Any]:
-    """The record in a file, if it holds all that the run needs to be opened again.
+def read_record(path: Path, contents: bytes, recipe: Path) -> dict[str, Any]:
+    """The record in the contents of a file, if it holds all that the run needs to be opened again.
 
     `recipe` is the one recipe file that it can mean. Raises ValueError, naming the field, for a damaged record.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(contents)
         known = record["format"] == FORMAT
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, str(error)) from error

@@ -36,7 +36,7 @@ class Run:
         path = Path(folder).expanduser()
         if not (path / RECORD).is_file():
             raise FileNotFoundError(_no_run(path))
-        return cls(path, read_record(path / RECORD, path / RECIPE))
+        return cls(path, read_record(path / RECORD, (path / RECORD).read_bytes(), path / RECIPE))
 
     @classmethod
     def write(cls, folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> "Run":
