@@ -34,6 +34,14 @@ def _reproducible() -> Iterator[None]:
     assert not pyro.get_param_store().keys(), "a test wrote to Pyro's global parameter store"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests train is entered in a file of theirs, not in the developer's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPMODELS_TRUSTED", str(tmp_path_factory.mktemp("state") / "trusted"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder with the real data sets that are not embedded."""

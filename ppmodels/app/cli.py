@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ppmodels.app.terminal import printable
+
 app = typer.Typer(
     help="Deep generative models as probabilistic programs: train a recipe, evaluate it, sample it.",
     no_args_is_help=True,
@@ -51,6 +53,9 @@ Folder = Annotated[
 ]
 Device = Annotated[DeviceName, typer.Option(help="auto takes the GPU where there is one.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Execute, this once, a recipe file that this user neither trained nor trusts.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of torch; by default one, for large models all.")]
 
 
@@ -60,16 +65,14 @@ def recipes(
 ) -> None:
     """List the recipes by family, or show one recipe's settings: types, defaults, and presets by kind of data."""
     with clean():
-        from rich.console import Console
-
         from ppmodels.app import report
         from ppmodels.app.lookup import find
         from ppmodels.app.recipes import RECIPES
 
         if name is None:
-            report.recipes(RECIPES, Console())
+            report.recipes(RECIPES, report.console())
         else:
-            report.recipe(find(name), Console())
+            report.recipe(find(name), report.console())
 
 
 @app.command()
@@ -121,7 +124,7 @@ def train(
             chosen = dataclasses.replace(chosen, binarisation=binarisation.value)
         run, notes = commands.train(found._replace(recipe=chosen), out, folder, seed, device.value, threads, overwrite)
         _say(notes)
-        typer.echo(_finished(run.record, run.folder))
+        _print(_finished(run.record, run.folder))
 
 
 @app.command()
@@ -137,17 +140,18 @@ def evaluate(
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
+    trust: Trust = False,
 ) -> None:
     """Score RUN: log p(x) by the recipe's estimators, each with its standard error and its kind."""
     with clean():
-        from rich.console import Console
-
         from ppmodels.app import commands, report
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        result = commands.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed, threads)
-        report.evaluation(result.summary(), Console())
+        result = commands.evaluate(
+            opened, split.value, particles, limit, data, folder, device.value, seed, threads, trust=trust
+        )
+        report.evaluation(result.summary(), report.console())
 
 
 @app.command()
@@ -158,22 +162,23 @@ def compare(
         int | None, typer.Option(min=1, help="Draws per example of importance-weighted bounds.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only so many examples, chosen at random.")] = None,
+    data: Data = None,
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
+    trust: Trust = False,
 ) -> None:
     """Rank RUNs of the same data by log p(x), exact or bounded, with paired differences and their errors."""
     with clean():
-        from rich.console import Console
-
         from ppmodels.app import commands, report
         from ppmodels.app.run import Run
 
         opened = [Run.open(run) for run in runs]
-        report.comparison(
-            commands.compare(opened, split.value, particles, limit, folder, device.value, seed, threads), Console()
+        ranking = commands.compare(
+            opened, split.value, particles, limit, data, folder, device.value, seed, threads, trust=trust
         )
+        report.comparison(ranking, report.console())
 
 
 @app.command()
@@ -183,10 +188,12 @@ def sample(
         int | None, typer.Option(min=1, max=100_000, help="How many; by default 100 images or 1000 rows.")
     ] = None,
     draws: Annotated[bool, typer.Option("--draws", help="Draw x, in place of the means of p(x | z).")] = False,
+    data: Data = None,
     folder: Folder = None,
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
+    trust: Trust = False,
 ) -> None:
     """Draw from RUN's prior: samples.png, and samples.csv of a table."""
     with clean():
@@ -194,7 +201,7 @@ def sample(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, commands.sample(opened, count, seed, draws, folder, device.value, threads))
+        _pictures(run, commands.sample(opened, count, seed, draws, data, folder, device.value, threads, trust=trust))
 
 
 @app.command()
@@ -205,6 +212,7 @@ def reconstruct(
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
+    trust: Trust = False,
 ) -> None:
     """Show test images beside their reconstructions, and traversals of RUN's latent space."""
     with clean():
@@ -212,7 +220,7 @@ def reconstruct(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, commands.reconstruct(opened, data, folder, device.value, seed, threads))
+        _pictures(run, commands.reconstruct(opened, data, folder, device.value, seed, threads, trust=trust))
 
 
 @app.command()
@@ -224,6 +232,7 @@ def complete(
     seed: Seed = 0,
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
+    trust: Trust = False,
 ) -> None:
     """Complete test images of which the upper part is given, by RUN, an autoregressive model."""
     with clean():
@@ -231,7 +240,25 @@ def complete(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        _pictures(run, commands.complete(opened, given, data, folder, device.value, seed, threads))
+        _pictures(run, commands.complete(opened, given, data, folder, device.value, seed, threads, trust=trust))
+
+
+@app.command()
+def trust(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders whose recipe.py you have read.")],
+) -> None:
+    """Trust the recipe files of RUNs from now on: their text, wherever it lies. Nothing is executed."""
+    with clean():
+        from ppmodels.app.run import Run, sha256
+        from ppmodels.app.trust import enter, trusted_file
+
+        opened = [Run.open(run) for run in runs]
+        for run, text in [(run, run.recipe_text()) for run in opened]:
+            if text is None:
+                _print(f"{run.folder} needs no trust: its recipe, {run.record['recipe']}, is built in")
+            else:
+                enter(text, str(run.recipe_file.absolute()))
+                _print(f"{run.recipe_file} is trusted: sha256 {sha256(text)} in {trusted_file()}")
 
 
 @contextmanager
@@ -246,7 +273,7 @@ def clean() -> Iterator[None]:
         if not _is_ours(error):
             raise
         missing = isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
-        typer.echo(f"error: {error}", err=True)
+        _print(f"error: {error}", err=True)
         raise typer.Exit(2 if missing else 1) from None
 
 
@@ -267,12 +294,16 @@ def _pictures(run: Path, pictures: Any) -> None:
     _say(pictures.notes)
     if not pictures.files:
         raise typer.Exit(1)
-    typer.echo("wrote " + ", ".join(str(run / name) for name in pictures.files))
+    _print("wrote " + ", ".join(str(run / name) for name in pictures.files))
 
 
 def _say(notes: list[str]) -> None:
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        _print(f"note: {note}", err=True)
+
+
+def _print(line: str, err: bool = False) -> None:
+    typer.echo(printable(line), err=err)
 
 
 def main() -> None:

@@ -32,9 +32,10 @@ from ppmodels.app.pictures import (
     samples,
 )
 from ppmodels.app.recipe import TRAINING, Recipe
-from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, versions, write_whole
+from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, sha256, versions, write_whole
 from ppmodels.app.sample_progression import SampleProgression
 from ppmodels.app.threads import computing_on, suitable
+from ppmodels.app.trust import approved, enter
 from ppmodels.data import NAMES, InOrder, Shuffled
 
 WRITTEN = (
@@ -90,10 +91,10 @@ def train(
         step = _step(experiment, seed)
         step.prepare(batches(0))  # a program that is refused leaves no folder behind
         check_data(experiment.program, experiment.in_order("train", 500))
-        code = None if found.file is None else found.file.read_bytes()
         clear(target, WRITTEN)
-        if code is not None:
-            write_whole(target / RECIPE, code)
+        if found.file is not None:
+            write_whole(target / RECIPE, found.file.text)
+        notes = _entered(found)
         times = recipe.progression
         progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
         with _unvalidated():
@@ -114,7 +115,7 @@ def train(
         if progression is not None:
             pictures |= progression.pictures()
         pictures.write(run.folder)
-    return run, [*experiment.data.notes, *pictures.notes]
+    return run, [*experiment.data.notes, *notes, *pictures.notes]
 
 
 def evaluate(
@@ -128,6 +129,7 @@ def evaluate(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> Evaluation:
     """Scores a run by its recipe's estimators and writes evaluation.json (evaluation-SPLIT.json of other splits).
 
@@ -142,8 +144,9 @@ def evaluate(
         seed: of the estimators' noise.
         threads: of torch; by default what suits the size of the model.
         progress: whether to show progress on stderr.
+        trust: whether to execute a recipe file that this user has neither trained nor trusts.
     """
-    experiment = restored(run, data, folder, device)
+    experiment = restored(run, data, folder, device, trust)
     began = time.perf_counter()
     estimators = with_particles(experiment.recipe.estimators, particles)
     with _computing(experiment, _ROWS, threads, progress):
@@ -156,6 +159,7 @@ def evaluate(
         "threads": used,
         "seconds": round(time.perf_counter() - began, 2),
         "weights_sha256": run.record["weights_sha256"],
+        "recipe_sha256": run.record.get("recipe_sha256"),
         "versions": versions(),
     }
     run.write_json(name, result.summary() | about)
@@ -180,20 +184,23 @@ def compare(
     split: str = "test",
     particles: int | None = None,
     limit: int | None = None,
+    data: str | None = None,
     folder: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> list[RankedRun]:
     """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
 
     That number is the exact one where there is one, and else the last of the recipe's bounds. Raises ProgramError for
     runs that were not trained on the same kind of data, and for bounds of different settings.
     """
+    approved(runs, trust)  # all of them, before anything of the first is executed
     found: list[RankedRun] = []
     for run in runs:
-        experiment = restored(run, None, folder, device)
+        experiment = restored(run, data, folder, device, trust)
         estimators = with_particles(experiment.recipe.estimators, particles)
         name = best_of(estimators)
         with _computing(experiment, _ROWS, threads, progress):
@@ -210,13 +217,15 @@ def sample(
     count: int | None = None,
     seed: int = 0,
     draws: bool = False,
+    data: str | None = None,
     folder: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> Pictures:
     """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too."""
-    experiment = restored(run, None, folder, device)
+    experiment = restored(run, data, folder, device, trust)
     with _computing(experiment, _ROWS, threads, progress):
         pictures = samples(experiment, count, seed, draws)
     pictures.write(run.folder)
@@ -231,9 +240,10 @@ def reconstruct(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> Pictures:
     """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
-    experiment = restored(run, data, folder, device)
+    experiment = restored(run, data, folder, device, trust)
     with _computing(experiment, _ROWS, threads, progress):
         pictures = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
     pictures.write(run.folder)
@@ -249,11 +259,12 @@ def complete(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    trust: bool = False,
 ) -> Pictures:
     """Writes completions.png of a run: test images of which the first rows are given, a fraction, and several endings."""
     if not 0 <= given < 1:
         raise ValueError(f"given: expected a fraction of the rows, at least 0 and below 1, got {given}")
-    experiment = restored(run, data, folder, device)
+    experiment = restored(run, data, folder, device, trust)
     with _computing(experiment, _ROWS, threads, progress):
         pictures = completions(experiment, seed, given)
     pictures.write(run.folder)
@@ -349,6 +360,16 @@ def _run_name(found: NamedRecipe) -> str:
     return f"{found.name}-{found.recipe.data if found.recipe.data in NAMES else Path(found.recipe.data).stem}"
 
 
+def _entered(found: NamedRecipe) -> list[str]:
+    """Enters a recipe file that was trained among those that this user trusts; a note where that is not possible."""
+    try:
+        if found.file is not None:
+            enter(found.file.text, str(found.file.path.absolute()))
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def _step(experiment: Experiment, seed: int) -> Step:
     recipe = experiment.recipe
     optimizer = recipe.optimizer(recipe.learning_rate)
@@ -392,7 +413,8 @@ def _record(
     values = {name: setting.default for name, setting in every if setting.holds(setting.default)}  # not a function
     return {
         "recipe": found.name if found.file is None else RECIPE,
-        "file": None if found.file is None else found.file.name,
+        "file": None if found.file is None else found.file.path.name,
+        "recipe_sha256": None if found.file is None else sha256(found.file.text),
         "data": {
             "source": where,
             "folder": base,

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from inference import Objective
 from inference.programs.noise import mix, own_noise
-from ppmodels.app.lookup import find
+from ppmodels.app.lookup import RecipeFile, defined_in
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
-from ppmodels.app.run import RECIPE, RECORD, Run
+from ppmodels.app.run import RECORD, Run
+from ppmodels.app.trust import approved
 from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Standardisation, load
 
 
@@ -67,17 +68,29 @@ def prepared(recipe: Recipe, folder: str | Path | None, seed: int, device: torch
     return _assembled(recipe, _read(recipe, folder, device), seed)
 
 
-def restored(run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto") -> Experiment:
+def restored(
+    run: Run, data: str | None = None, folder: str | Path | None = None, device: str = "auto", trust: bool = False
+) -> Experiment:
     """The experiment of a run, with the run's settings and weights; on other data of its kind where `data` names them.
 
+    A recipe file is executed if this user has trained or trusts its text, or by `trust`.
     Raises FileNotFoundError or ValueError where data, recipe or weights are missing or not those of the run.
     """
     source = run.record["data"]
-    recipe = _recorded(run)
+    (text,) = approved([run], trust)
+    recipe = _recorded(run, text)
     if data is not None:
         recipe = replace(recipe, data=data)
     where = source["folder"] if data is None and folder is None else folder
-    found = _read(recipe, where, device_named(device))
+    try:
+        found = _read(recipe, where, device_named(device))
+    except FileNotFoundError as error:
+        if data is not None:
+            raise
+        raise FileNotFoundError(
+            f"the data that the run was trained on are not there: {str(error).rstrip('.')}. Name where they are: --data, or "
+            "--folder."
+        ) from error
     _refuse_another_kind(recipe, source, found)
     if data is None and found.train.fingerprint != source["fingerprint"]:
         raise ValueError(
@@ -128,20 +141,19 @@ def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
     return Experiment(recipe, data, objective.to(device), device)
 
 
-def _recorded(run: Run) -> Recipe:
-    """The recipe of a run with the settings and the data that the run has recorded."""
+def _recorded(run: Run, text: bytes | None) -> Recipe:
+    """The recipe of a run, by the text of its file if it is not built in, with the settings and data on record."""
     record = run.record
-    own = record["file"] is not None
-    if not own and record["recipe"] not in RECIPES:
+    if text is None and record["recipe"] not in RECIPES:
         raise ValueError(f"{run.folder / RECORD}: there is no recipe {record['recipe']!r} in this version.")
-    recipe = find(run.folder / RECIPE).recipe if own else RECIPES[record["recipe"]]
+    recipe = RECIPES[record["recipe"]] if text is None else defined_in(RecipeFile(run.recipe_file, text))
+    source = record["data"]
     try:
         recipe = recipe.with_settings({**record["settings"], **record["training"]})
+        # The run's own standardisation, on other data too: its program was trained in these units.
+        standardise = Standardisation.recorded(source.get("standardisation")) or False
     except ValueError as error:
         raise ValueError(f"{run.folder / RECORD}: the recipe is not the one that was trained: {error}") from error
-    source = record["data"]
-    # The run's own standardisation, on other data too: its program was trained in these units.
-    standardise = Standardisation.recorded(source.get("standardisation")) or False
     return replace(recipe, data=source["source"], binarisation=source["binarisation"], standardise=standardise)
 
 

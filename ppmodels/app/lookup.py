@@ -2,8 +2,8 @@
 
 import difflib
 import hashlib
-import importlib.util
 import sys
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +16,19 @@ class UnknownRecipe(ValueError):
     """There is no such recipe; the message names close ones."""
 
 
+class RecipeFile(NamedTuple):
+    """A Python file that defines a recipe, and its text as it was executed."""
+
+    path: Path
+    text: bytes
+
+
 class NamedRecipe(NamedTuple):
     """A recipe, its name, and the file that defines it if it is not built in."""
 
     name: str
     recipe: Recipe
-    file: Path | None = None
+    file: RecipeFile | None = None
 
 
 def find(name_or_path: str | Path) -> NamedRecipe:
@@ -34,7 +41,8 @@ def find(name_or_path: str | Path) -> NamedRecipe:
         return NamedRecipe(name, RECIPES[name])
     path = Path(name).expanduser()
     if path.suffix == ".py" and path.is_file():
-        return NamedRecipe(path.stem, _defined_in(path), path)
+        file = RecipeFile(path, path.read_bytes())
+        return NamedRecipe(path.stem, defined_in(file), file)
     raise UnknownRecipe(_unknown(name, path))
 
 
@@ -52,17 +60,19 @@ def _unknown(name: str, path: Path) -> str:
     return f"{known}{suggestion} `ppmodels recipes` lists the recipes."
 
 
-def _defined_in(path: Path) -> Recipe:
+def defined_in(file: RecipeFile) -> Recipe:
+    """The recipe that a file defines. Its text is executed: this one, whatever the disk or a cache holds by now.
+
+    Raises ValueError where it defines none, or needs a file beside it.
+    """
+    path = file.path
     # The name depends on path and text: two files called my_model.py must not be one module.
-    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]
-    name = f"ppmodels_recipe_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    digest = hashlib.sha256(str(path.resolve()).encode() + file.text).hexdigest()[:16]
+    module = types.ModuleType(f"ppmodels_recipe_{digest}")
+    module.__file__ = str(path.absolute())
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        exec(compile(file.text, module.__file__, "exec", dont_inherit=True), module.__dict__)
     except ModuleNotFoundError as error:
         if (path.parent / f"{(error.name or '').split('.')[0]}.py").is_file():
             raise ValueError(

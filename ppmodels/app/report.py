@@ -11,6 +11,12 @@ from ppmodels.app.commands import RankedRun
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.settings import REQUIRED, written
+from ppmodels.app.terminal import printable
+
+
+def console() -> Console:
+    """The terminal. Texts are printed as they are: a name such as a[bold]b.csv is no markup."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def recipes(table: Mapping[str, Recipe], console: Console) -> None:
@@ -19,17 +25,17 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
     for family, members in groupby(table.items(), lambda each: each[1].family):
         console.print(f"{family[0].upper()}{family[1:]}", style="bold")
         for name, each in members:
-            console.print(f"  {name:{width}}  {each.summary}", highlight=False)
+            console.print(f"  {name:{width}}  {each.summary}")
         console.print()
-    console.print("ppmodels train NAME --data DATA     trains a recipe", highlight=False)
-    console.print("ppmodels recipes NAME               lists its settings", highlight=False)
+    console.print("ppmodels train NAME --data DATA     trains a recipe")
+    console.print("ppmodels recipes NAME               lists its settings")
 
 
 def recipe(found: NamedRecipe, console: Console) -> None:
     """Prints a recipe's settings with their types and defaults, and its presets by kind of data."""
     shown = found.recipe
-    console.print(f"{found.name}: {shown.summary}" if shown.summary else found.name, style="bold", highlight=False)
-    console.print(f"Data: {shown.data}{', with labels' if shown.labelled else ''}, or by --data.\n", highlight=False)
+    console.print(f"{found.name}: {shown.summary}" if shown.summary else found.name, style="bold")
+    console.print(f"Data: {shown.data}{', with labels' if shown.labelled else ''}, or by --data.\n")
     rows = _columns("--set", "default", "expected")
     for name, setting in shown.all_settings.items():
         default = "(give it)" if setting.default is REQUIRED else _value(setting.default)
@@ -71,10 +77,10 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
         settings = row["settings"]
         label = f"{name}, K = {settings['particles']}" if "particles" in settings else name
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
-        rows.add_row(label, row["kind"], _nats(row), bits)
+        rows.add_row(*map(printable, (label, row["kind"], _nats(row), bits)))
     console.print(rows)
     for line in _limits(summary, density):
-        console.print(line, highlight=False, style="dim")
+        console.print(line, style="dim")
 
 
 def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
@@ -90,7 +96,7 @@ def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
         behind = "—" if each is first else "{:.2f} ± {:.2f}".format(*first.ahead_of(each))
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
         kind = row["kind"].removesuffix(" in expectation")
-        rows.add_row(each.run.folder.name, kind, _nats(row), bits, behind)
+        rows.add_row(*map(printable, (each.run.folder.name, kind, _nats(row), bits, behind)))
     console.print(rows)
     lines = ["Mean nats per example; differences are paired by example. Below two standard errors nothing is decided."]
     if len({each.result.kind[each.estimate] for each in ranking}) > 1:
@@ -98,7 +104,7 @@ def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
             "Where log p(x) is bounded from below (in expectation), it is higher by the bound's gap, which is unknown."
         )
     for line in lines:
-        console.print(line, highlight=False, style="dim")
+        console.print(line, style="dim")
 
 
 def _nats(row: Mapping[str, Any]) -> str:
@@ -110,7 +116,7 @@ def _measured_on(about: Mapping[str, Any]) -> str:
     part = f"{about.get('examples')}" + (f" of {about['of_examples']}" if "of_examples" in about else "")
     levels = "real numbers" if about.get("levels") == "none" else f"{about.get('levels')} levels"
     binarisation = "" if about.get("binarisation") == "none" else f", binarisation {about.get('binarisation')}"
-    return f"{about.get('data')}, {about.get('split')} split, {part} examples, {levels}{binarisation}"
+    return printable(f"{about.get('data')}, {about.get('split')} split, {part} examples, {levels}{binarisation}")
 
 
 def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:

@@ -17,30 +17,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ppmodels.app.old_names import retraining
+from ppmodels.app.record import FORMAT, read_record
 
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"
-FORMAT = 2
-_HELD: dict[str, type | tuple[type, ...]] = {
-    "recipe": str,
-    "file": (str, type(None)),
-    "data": dict,
-    "settings": dict,
-    "training": dict,
-    "seed": int,
-    "weights_sha256": str,
-}
-"""What a record needs to hold so that the run can be opened again."""
-_HELD_OF_DATA: dict[str, type | tuple[type, ...]] = {
-    "source": str,
-    "folder": (str, type(None)),
-    "binarisation": str,
-    "shape": list,
-    "levels": (int, type(None)),
-    "classes": int,
-    "fingerprint": str,
-}
-"""And of its data."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +36,7 @@ class Run:
         path = Path(folder).expanduser()
         if not (path / RECORD).is_file():
             raise FileNotFoundError(_no_run(path))
-        try:
-            record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-            known = record["format"] == FORMAT
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path / RECORD}: expected the record of a run, but it is damaged ({error}).") from error
-        if not known:
-            old = record["format"] == 1
-            again = f" A recipe is a model now. Train it again: {retraining(record, str(path / RECIPE))}" if old else ""
-            raise ValueError(
-                f"{path / RECORD}: written in format {record['format']}, and this version reads {FORMAT}.{again}"
-            )
-        _refuse_damage(path / RECORD, record, _HELD)
-        _refuse_damage(path / RECORD, record["data"], _HELD_OF_DATA)
-        return cls(path, record)
+        return cls(path, read_record(path / RECORD, (path / RECORD).read_bytes(), path / RECIPE))
 
     @classmethod
     def write(cls, folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> "Run":
@@ -79,7 +45,7 @@ class Run:
         plain = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
         contents = safetensors.torch.save(plain)
         write_whole(folder / WEIGHTS, contents)
-        full = {"format": FORMAT, **record, "weights_sha256": hashlib.sha256(contents).hexdigest()}
+        full = {"format": FORMAT, **record, "weights_sha256": sha256(contents)}
         run = cls(folder, full)
         run.write_json(RECORD, full)
         return run
@@ -93,20 +59,42 @@ class Run:
         lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
+    @property
+    def recipe_file(self) -> Path:
+        """Where the recipe file of a run lies, if its recipe is one: in the folder itself, whatever the record says."""
+        return self.folder / RECIPE
+
+    def weights(self) -> bytes:
+        """The contents of the run's weights. Raises ValueError if they are not what training wrote."""
+        return _intact(self.folder / WEIGHTS, self.record["weights_sha256"])
+
+    def recipe_text(self) -> bytes | None:
+        """The text of the run's recipe file, which is not executed; None of a built-in recipe.
+
+        Raises ValueError if it is a link, or not what was trained.
+        """
+        if self.record["file"] is None:
+            return None
+        if self.recipe_file.is_symlink():
+            raise ValueError(
+                f"{self.recipe_file} is a link; put the file that it names in its place, if you trust that."
+            )
+        return _intact(self.recipe_file, self.record.get("recipe_sha256"))
+
     def load_weights(self, program: nn.Module) -> None:
         """Gives the program the run's weights. Raises ValueError, naming what differs, if they are not its own."""
         path = self.folder / WEIGHTS
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; restore it, or train again.")
-        contents = path.read_bytes()
-        if hashlib.sha256(contents).hexdigest() != self.record["weights_sha256"]:
-            raise ValueError(f"{path} is damaged: it is not what training wrote. Restore it, or train again.")
         try:
-            state = safetensors.torch.load(contents)
+            state = safetensors.torch.load(self.weights())
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}. Restore it, or train again.") from error
         _refuse_difference(path, state, program.state_dict())
         program.load_state_dict(state)
+
+
+def sha256(contents: bytes) -> str:
+    """The digest by which a file is known, in hexadecimal."""
+    return hashlib.sha256(contents).hexdigest()
 
 
 def write_whole(path: Path, contents: bytes) -> None:
@@ -159,11 +147,16 @@ def _no_run(path: Path) -> str:
     return f"{what}.{f' Did you mean {close[0]}?' if close else ' `ppmodels train RECIPE` makes one.'}"
 
 
-def _refuse_damage(path: Path, record: Mapping[str, Any], held: Mapping[str, type | tuple[type, ...]]) -> None:
-    for name, kind in held.items():
-        if not isinstance(record.get(name), kind) or name not in record:
-            came = repr(record[name]) if name in record else "nothing"
-            raise ValueError(f"{path}: expected the record of a run, but it is damaged ({name} is {came}).")
+def _intact(path: Path, digest: str | None) -> bytes:
+    """The contents of a file with that digest; of any, where a run of an earlier version records none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; restore it, or train again.")
+    contents = path.read_bytes()
+    if digest is not None and sha256(contents) != digest:
+        raise ValueError(
+            f"{path} is damaged or edited: its hash is not that of what training wrote. Restore it, or train again."
+        )
+    return contents
 
 
 def _refuse_difference(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

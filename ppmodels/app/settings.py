@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import math
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,11 +54,14 @@ class Setting:
         if value is None and self.optional:
             return None
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is float and number and math.isfinite(value):  # type: ignore[arg-type]  # a number
+        # math.isfinite overflows on a whole number above the largest float.
+        if self.kind is float and number and abs(value) <= sys.float_info.max:  # type: ignore[arg-type]  # a number
             return float(value)  # type: ignore[arg-type]
-        if self.kind is Sequence and isinstance(value, list | tuple) and all(type(each) is int for each in value):
+        if self.kind is Sequence and isinstance(value, list | tuple) and all(map(_is_whole, value)):
             return tuple(value)
-        if self.kind in (int, bool, str) and type(value) is self.kind:
+        if self.kind in (bool, str) and type(value) is self.kind:
+            return value
+        if self.kind is int and _is_whole(value):
             return value
         if isinstance(self.kind, tuple) and value in self.kind:
             return value
@@ -135,6 +138,10 @@ def written(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**63  # what a size can be
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

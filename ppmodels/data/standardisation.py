@@ -1,8 +1,10 @@
 """Standardisation of a table's columns: less their mean, over their standard deviation."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -36,8 +38,13 @@ class Standardisation:
 
     @classmethod
     def recorded(cls, record: Mapping[str, Sequence[float]] | None) -> "Standardisation | None":
-        """What `dataclasses.asdict` gave, come back from JSON; None of None."""
-        return None if record is None else cls(tuple(record["shift"]), tuple(record["scale"]))
+        """What `dataclasses.asdict` gave, come back from JSON; None of None. Raises ValueError for anything else."""
+        if record is None:
+            return None
+        shift, scale = record.get("shift"), record.get("scale")
+        if not (_are_finite(shift) and _are_finite(scale) and len(shift) == len(scale) and min(scale, default=1) > 0):
+            raise ValueError("standardisation: expected a finite shift and a positive scale of each column")
+        return cls(tuple(shift), tuple(scale))
 
     @property
     def log_jacobian(self) -> float:
@@ -79,6 +86,11 @@ class Standardisation:
         titles = [f" ({name})" for name in names] or [""] * len(self.scale)
         columns = enumerate(zip(self.shift, self.scale, titles, strict=True), start=1)
         return [f"column {at}{title}" for at, (shift, scale, title) in columns if (shift, scale) == AS_IT_IS]
+
+
+def _are_finite(values: object) -> TypeGuard[Sequence[float]]:
+    largest = sys.float_info.max  # math.isfinite overflows on a whole number above it
+    return isinstance(values, list | tuple) and all(type(x) in (int, float) and abs(x) <= largest for x in values)
 
 
 def _row(values: tuple[float, ...], like: Tensor) -> Tensor:
