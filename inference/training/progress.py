@@ -3,8 +3,11 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
+
+_UNREAD = (OSError, ValueError)
+"""What writing raises where nobody reads any more: a pipe, a terminal or a file that is closed, a disk that is full."""
 
 
 class Progress(Protocol):
@@ -16,14 +19,24 @@ class Progress(Protocol):
 
 @contextmanager
 def shown(total: int, visible: bool = True) -> Iterator[Progress]:
-    """A progress display of `total` steps on standard error: a bar on a terminal, else plain lines."""
-    if not visible:
+    """A progress display of `total` steps on standard error: a bar on a terminal, else plain lines.
+
+    Where nobody reads standard error any more it falls silent; no run ends for that.
+    """
+    if not visible or sys.stderr is None or sys.stderr.closed:
         yield _Silent()
     elif sys.stderr.isatty():
         with _bar(total) as bar:
             yield bar
     else:
         yield _Lines(total)
+
+
+def tell(line: str) -> None:
+    """Prints a line on standard error, where there is one that can be written to."""
+    if sys.stderr is not None:
+        with suppress(*_UNREAD):
+            print(line, file=sys.stderr, flush=True)
 
 
 class _Silent:
@@ -45,9 +58,7 @@ class _Lines:
         self.next_step, self.last = 2 * done, now
         rate = done / max(now - self.start, 1e-9)
         left = (self.total - done) / rate
-        print(
-            f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left", file=sys.stderr, flush=True
-        )
+        tell(f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left")
 
 
 @contextmanager
@@ -63,8 +74,14 @@ def _bar(total: int) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as display:
+    display = RichProgress(*columns, console=Console(stderr=True))
+    try:
+        with suppress(*_UNREAD):
+            display.start()
         yield _Bar(display, display.add_task("", total=total, rate=""))
+    finally:
+        with suppress(*_UNREAD):
+            display.stop()
 
 
 class _Bar:

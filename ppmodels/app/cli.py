@@ -1,7 +1,10 @@
 """The command line. Heavy imports wait until a command needs them: --help must be quick."""
 
 import dataclasses
+import signal
+import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -9,6 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ppmodels.app.signals import Terminated, raised
+from ppmodels.app.streams import failure, forgive
 
 app = typer.Typer(
     help="Deep generative models as probabilistic programs: train a recipe, evaluate it, sample it.",
@@ -70,6 +76,7 @@ def recipes(
             report.recipes(RECIPES, Console())
         else:
             report.recipe(find(name), Console())
+        _printed()
 
 
 @app.command()
@@ -91,7 +98,7 @@ def train(
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE-DATA by default.")
+        str | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE-DATA by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
@@ -121,7 +128,9 @@ def train(
             chosen = dataclasses.replace(chosen, binarisation=binarisation.value)
         run, notes = commands.train(found._replace(recipe=chosen), out, folder, seed, device.value, threads, overwrite)
         _say(notes)
-        typer.echo(_finished(run.record, run.folder))
+        typer.echo(run.in_words())
+        if run.record["stopped"] == "interrupted":
+            raise typer.Exit(128 + signal.SIGINT)
 
 
 @app.command()
@@ -146,8 +155,11 @@ def evaluate(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        result = commands.evaluate(opened, split.value, particles, limit, data, folder, device.value, seed, threads)
-        report.evaluation(result.summary(), Console())
+        commands.evaluate(
+            *(opened, split.value, particles, limit, data, folder, device.value, seed, threads),
+            show=lambda result: report.evaluation(result.summary(), Console()),
+        )
+        _printed()
 
 
 @app.command()
@@ -174,6 +186,7 @@ def compare(
         report.comparison(
             commands.compare(opened, split.value, particles, limit, folder, device.value, seed, threads), Console()
         )
+        _printed()
 
 
 @app.command()
@@ -238,29 +251,39 @@ def complete(
 def clean() -> Iterator[None]:
     """A block whose errors of the user are printed in one line: exit code 2 for what can not be found, else 1.
 
-    These are errors that `inference` and `ppmodels` themselves raise; any other keeps its traceback.
+    These are errors that `inference` and `ppmodels` themselves raise, and those of the system about a file; any other
+    keeps its traceback. Signals end it with 128 and their number.
     """
     try:
-        yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        if not _is_ours(error):
+        with raised():
+            yield
+    except (KeyboardInterrupt, Terminated) as ended:
+        number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+        typer.echo(f"ended by {signal.Signals(number).name}", err=True)
+        raise typer.Exit(128 + number) from None
+    except (ValueError, OSError, ImportError) as error:
+        of_a_file = isinstance(error, OSError) and error.filename is not None
+        if not of_a_file and not _is_ours(error):
             raise
         missing = isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_of_the_system(error) if isinstance(error, OSError) and of_a_file else error}", err=True)
         raise typer.Exit(2 if missing else 1) from None
+
+
+def _of_the_system(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
+
+
+def _printed() -> None:
+    """Raises OSError where what was asked for could not be printed; a reader that has left did not want the rest."""
+    error = failure(sys.stdout)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        raise OSError(error.errno, error.strerror, "standard output")
 
 
 def _is_ours(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__", "")).split(".")[0] in ("inference", "ppmodels")
-
-
-def _finished(record: Any, folder: Path) -> str:
-    best = record["best_validation"]
-    score = f"validation {best['score']:.2f} nats per example at step {best['step']:.0f}, " if best else ""
-    begun = {"early stopping": "stopped early after", "interrupted": "interrupted; saved what was reached after"}
-    state = begun.get(record["stopped"], "trained")
-    return f"{state} {record['steps']} steps in {record['seconds']:.0f} s, {score}written to {folder}"
 
 
 def _pictures(run: Path, pictures: Any) -> None:
@@ -277,4 +300,6 @@ def _say(notes: list[str]) -> None:
 
 def main() -> None:
     """The command line."""
+    forgive()
+    warnings.showwarning = lambda message, *about, **more: _say([str(message)])
     app(prog_name="ppmodels")

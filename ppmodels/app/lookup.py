@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ def find(name_or_path: str | Path) -> NamedRecipe:
     name = str(name_or_path)
     if name in RECIPES:
         return NamedRecipe(name, RECIPES[name])
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix == ".py" and path.is_file():
         return NamedRecipe(path.stem, _defined_in(path), path)
     raise UnknownRecipe(_unknown(name, path))

@@ -51,7 +51,7 @@ def load(
         return EMBEDDED[name](name, seed)
     if name in published.FOLDER_SETS:
         return _published(name, folder, seed)
-    path = Path(name).expanduser() if folder is None else Path(folder).expanduser() / name
+    path = Path(os.path.expanduser(name)) if folder is None else Path(os.path.expanduser(folder)) / name
     if not path.exists():
         raise FileNotFoundError(_unknown(name, path))
     if not path.is_dir() and path.suffix.lower() not in _READERS:
@@ -70,7 +70,7 @@ def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:
             f"{name} is read from a folder of yours, and none is named: set {FOLDER_VARIABLE} or pass folder= to a "
             f"folder that holds {published.LAYOUT[name]}; nothing is downloaded. {', '.join(EMBEDDED)} need no folder"
         )
-    root = Path(chosen).expanduser()
+    root = Path(os.path.expanduser(chosen))
     if not root.is_dir():
         raise FileNotFoundError(
             f"{name}: expected a folder, got {root} (from {'folder=' if folder else FOLDER_VARIABLE}), which is none; "
