@@ -1,10 +1,11 @@
 """A run's progress: a bar on a terminal, a line now and then elsewhere."""
 
+import io
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Protocol, TextIO
 
 _UNREAD = (OSError, ValueError)
 """What writing raises where nobody reads any more: a pipe, a terminal or a file that is closed, a disk that is full."""
@@ -37,6 +38,29 @@ def tell(line: str) -> None:
     if sys.stderr is not None:
         with suppress(*_UNREAD):
             print(line, file=sys.stderr, flush=True)
+
+
+class _Unfailing(io.TextIOBase):
+    """A stream whose failures to write are nobody's: a bar is drawn from a thread of its own, too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(*_UNREAD):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(*_UNREAD):
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # rich draws by it
+        return self.stream.encoding
 
 
 class _Silent:
@@ -74,14 +98,9 @@ def _bar(total: int) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    display = RichProgress(*columns, console=Console(stderr=True))
-    try:
-        with suppress(*_UNREAD):
-            display.start()
+    console = Console(file=_Unfailing(sys.stderr))  # type: ignore[arg-type]  # all that rich asks of a stream
+    with RichProgress(*columns, console=console) as display:
         yield _Bar(display, display.add_task("", total=total, rate=""))
-    finally:
-        with suppress(*_UNREAD):
-            display.stop()
 
 
 class _Bar:

@@ -1,6 +1,7 @@
 """The command line. Heavy imports wait until a command needs them: --help must be quick."""
 
 import dataclasses
+import errno
 import signal
 import sys
 import traceback
@@ -66,16 +67,14 @@ def recipes(
 ) -> None:
     """List the recipes by family, or show one recipe's settings: types, defaults, and presets by kind of data."""
     with clean():
-        from rich.console import Console
-
         from ppmodels.app import report
         from ppmodels.app.lookup import find
         from ppmodels.app.recipes import RECIPES
 
         if name is None:
-            report.recipes(RECIPES, Console())
+            report.recipes(RECIPES, report.console())
         else:
-            report.recipe(find(name), Console())
+            report.recipe(find(name), report.console())
         _printed()
 
 
@@ -149,15 +148,13 @@ def evaluate(
 ) -> None:
     """Score RUN: log p(x) by the recipe's estimators, each with its standard error and its kind."""
     with clean():
-        from rich.console import Console
-
         from ppmodels.app import commands, report
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
         commands.evaluate(
             *(opened, split.value, particles, limit, data, folder, device.value, seed, threads),
-            show=lambda result: report.evaluation(result.summary(), Console()),
+            show=lambda result: report.evaluation(result.summary(), report.console()),
         )
         _printed()
 
@@ -177,14 +174,13 @@ def compare(
 ) -> None:
     """Rank RUNs of the same data by log p(x), exact or bounded, with paired differences and their errors."""
     with clean():
-        from rich.console import Console
-
         from ppmodels.app import commands, report
         from ppmodels.app.run import Run
 
         opened = [Run.open(run) for run in runs]
         report.comparison(
-            commands.compare(opened, split.value, particles, limit, folder, device.value, seed, threads), Console()
+            commands.compare(opened, split.value, particles, limit, folder, device.value, seed, threads),
+            report.console(),
         )
         _printed()
 
@@ -262,16 +258,19 @@ def clean() -> Iterator[None]:
         typer.echo(f"ended by {signal.Signals(number).name}", err=True)
         raise typer.Exit(128 + number) from None
     except (ValueError, OSError, ImportError) as error:
-        of_a_file = isinstance(error, OSError) and error.filename is not None
-        if not of_a_file and not _is_ours(error):
+        line = _of_a_file(error) or (str(error) if _is_ours(error) else None)
+        if line is None:
             raise
-        missing = isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
-        typer.echo(f"error: {_of_the_system(error) if isinstance(error, OSError) and of_a_file else error}", err=True)
+        nowhere = isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+        missing = nowhere or isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
+        typer.echo(f"error: {line}", err=True)
         raise typer.Exit(2 if missing else 1) from None
 
 
-def _of_the_system(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}"
+def _of_a_file(error: Exception) -> str | None:
+    """What the system says of a file, which it names."""
+    named = isinstance(error, OSError) and error.filename is not None
+    return f"{error.filename}: {error.strerror}" if named else None  # type: ignore[attr-defined]  # an OSError
 
 
 def _printed() -> None:

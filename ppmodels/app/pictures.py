@@ -363,7 +363,7 @@ def attempted(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pic
         with own_noise(mix(seed, 2)):
             return Pictures(make())
     except Exception as error:
-        return Pictures(notes=[f"no {what}: {error or type(error).__name__}"])
+        return Pictures(notes=[f"no {what}: {str(error) or type(error).__name__}"])
 
 
 def _grid(experiment: Experiment, values: Tensor, columns: int, title: str, labels: list[str] | None = None) -> bytes:

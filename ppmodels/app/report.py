@@ -13,6 +13,11 @@ from ppmodels.app.recipe import Recipe
 from ppmodels.app.settings import REQUIRED, written
 
 
+def console() -> Console:
+    """The terminal, taken to be 80 columns wide at least: of fewer, numbers would be cut off."""
+    return Console(width=max(80, Console().width))
+
+
 def recipes(table: Mapping[str, Recipe], console: Console) -> None:
     """Prints the recipes by family."""
     width = max(map(len, table))

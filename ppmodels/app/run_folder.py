@@ -70,7 +70,9 @@ class Place:
 def refuse(name: str, out: str | Path | None, overwrite: bool) -> None:
     """Raises ValueError where a run of that name may not be written, before anything is computed."""
     path = _asked(name, out, overwrite)
-    if path is not None:
+    if path is None:
+        _refuse_below_a_file(Path("runs", name))
+    else:
         _examined(path, overwrite)
 
 
@@ -87,11 +89,15 @@ def claimed(name: str, out: str | Path | None, overwrite: bool) -> Iterator[Plac
     """
     path, fresh = _made(name, out, overwrite)
     with _locked(path):
-        holds = _examined(path, overwrite)
-        with _beside(path) if holds is _Holds.RUN else _within(path, fresh) as place:
-            if holds is _Holds.UNFINISHED:
-                place.notes.append(f"{path} held {holds.value}; it is replaced.")
-            yield place
+        try:
+            holds = _examined(path, overwrite)
+            with _beside(path) if holds is _Holds.RUN else _within(path, fresh) as place:
+                if holds is _Holds.UNFINISHED:
+                    place.notes.append(f"{path} held {holds.value}; it is replaced.")
+                yield place
+        finally:
+            if (path / RECORD).exists() or not _has_metrics(path):  # else the lock's file tells whose the others are
+                (path / LOCK).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -100,17 +106,10 @@ def _within(path: Path, fresh: bool) -> Iterator[Place]:
     try:
         yield Place(path, path)
     finally:
-        begun = path / METRICS
-        if not (path / RECORD).exists() and not (begun.exists() and begun.stat().st_size):
+        if not (path / RECORD).exists() and not _has_metrics(path):
             _clear(path)
-            (path / LOCK).unlink(missing_ok=True)
             if fresh:
-                with suppress(OSError):  # not empty: its owner has put something there
-                    path.rmdir()
-        elif (
-            path / RECORD
-        ).exists():  # without a record the lock's file stays, and tells that this is no user's folder
-            (path / LOCK).unlink(missing_ok=True)
+                _remove(path)
 
 
 @contextmanager
@@ -126,10 +125,14 @@ def _beside(path: Path) -> Iterator[Place]:
         with _locked(place.folder):
             yield place
     finally:
-        if not place.settled:
+        if place.settled:
+            (place.folder / LOCK).unlink(missing_ok=True)
+        else:
             _remove(place.folder)
-        for folder in (place.folder, real):
-            (folder / LOCK).unlink(missing_ok=True)
+
+
+def _has_metrics(folder: Path) -> bool:
+    return (folder / METRICS).exists() and (folder / METRICS).stat().st_size > 0
 
 
 def _asked(name: str, out: str | Path | None, overwrite: bool) -> Path | None:
@@ -170,6 +173,7 @@ def _examined(path: Path, overwrite: bool) -> _Holds:
     """What a folder holds. Raises ValueError where that must not be replaced."""
     if path.is_symlink() and not path.exists():
         raise ValueError(f"--out {path} is a link that leads nowhere; name a folder.")
+    _refuse_below_a_file(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out {path} is a file; name a folder.")
     names = sorted(os.listdir(path)) if path.exists() else []
@@ -182,6 +186,12 @@ def _examined(path: Path, overwrite: bool) -> _Holds:
     if RECORD in names:
         return _Holds.RUN
     return _Holds.UNFINISHED if set(names) - {LOCK} else _Holds.NOTHING
+
+
+def _refuse_below_a_file(path: Path) -> None:
+    above = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        raise ValueError(f"--out {path}: {above} is no folder; name another one.")
 
 
 def _foreign(folder: Path) -> list[str]:

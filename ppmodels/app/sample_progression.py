@@ -32,7 +32,7 @@ class SampleProgression:
                 with step.averaged():
                     self.drawn[step.count] = draw_samples(self.experiment, self.count, self.seed)
             except Exception as error:
-                self.failed = f"no sample progression after step {step.count}: {error or type(error).__name__}"
+                self.failed = f"no sample progression after step {step.count}: {str(error) or type(error).__name__}"
 
     def pictures(self) -> Pictures:
         """training.png: a row of images, or a panel of a table's first two columns, for each time."""
