@@ -24,9 +24,9 @@ def shown(total: int, visible: bool = True) -> Iterator[Progress]:
 
     Where nobody reads standard error any more it falls silent; no run ends for that.
     """
-    if not visible or sys.stderr is None or sys.stderr.closed:
+    if not visible:
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif _on_a_terminal():
         with _bar(total) as bar:
             yield bar
     else:
@@ -38,6 +38,13 @@ def tell(line: str) -> None:
     if sys.stderr is not None:
         with suppress(*_UNREAD):
             print(line, file=sys.stderr, flush=True)
+
+
+def _on_a_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 class _Unfailing(io.TextIOBase):

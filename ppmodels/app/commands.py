@@ -1,6 +1,8 @@
 """The commands as functions: train, evaluate, compare, sample, reconstruct, complete."""
 
 import dataclasses
+import errno
+import shutil
 import signal
 import sys
 import time
@@ -102,6 +104,7 @@ def train(
         times = recipe.progression
         progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
         with claimed(name, out, overwrite) as place:
+            _refuse_a_full_disk(place.folder, experiment.program)
             if code is not None:
                 write_whole(place.folder / RECIPE, code)
             if progress:
@@ -120,6 +123,14 @@ def train(
         tell(run.in_words())
         signal.raise_signal(ended)  # what asked the process to end gets its answer, now that the run is saved
     return run, notes
+
+
+def _refuse_a_full_disk(folder: Path, program: nn.Module) -> None:
+    """Raises OSError where the weights would not find room: before training, not after it."""
+    needed = sum(each.nbytes for each in tensors_of(program).values())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"the weights need {needed:,} bytes, and the disk has {free:,} left", str(folder))
 
 
 def _fitted(

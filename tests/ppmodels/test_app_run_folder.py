@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -349,6 +351,60 @@ def test_a_disk_that_is_full_of_pictures_is_a_note(tmp_path: Path, monkeypatch: 
     run, notes = trained(tmp_path / "run")
     restored(run)
     assert notes == [f"pictures are missing: {tmp_path / 'run' / 'loss.png'}: No space left on device"]
+
+
+def test_a_disk_without_room_for_the_weights_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
+    monkeypatch.setattr("ppmodels.app.commands.fit", lambda *arguments, **options: pytest.fail("it was trained"))
+    with pytest.raises(OSError, match=r"the weights need [\d,]+ bytes, and the disk has 100 left"):
+        trained(tmp_path / "run")
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_at_the_pictures_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(figure: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ppmodels.app.plots.png", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "run")
+    restored(Run.open(tmp_path / "run"))
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_before_the_first_step_leaves_no_folder(
+    number: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), getattr(signal, number))
+        os.kill(os.getpid(), getattr(signal, number))  # the first ends training after a step
+
+    monkeypatch.setattr("ppmodels.app.commands.fit", fit)
+    arguments = ["train", "vae", "--data", "ring-8", "--set", "hidden=8", "--out", str(tmp_path / "run")]
+    before = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code
+    assert result.stderr.endswith(f"ended by {number}\n")
+    assert os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["run.json", "weights.safetensors"])
+def test_a_file_that_may_not_be_read_is_one_line(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    result = CliRunner().invoke(app, ["evaluate", str(run.folder)])
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {run.folder / name}: Permission denied\n"
 
 
 def test_a_record_says_which_weights_it_has(run: Run) -> None:
