@@ -103,6 +103,7 @@ def train(
         code = None if found.file is None else found.file.read_bytes()
         times = recipe.progression
         progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
+        left_out = _not_saved(experiment.program)
         with claimed(name, out, overwrite) as place:
             _refuse_a_full_disk(place.folder, experiment.program)
             if code is not None:
@@ -115,13 +116,13 @@ def train(
                     record = _record(experiment, found, folder, seed, fitted)
                     Run.write(place.folder, tensors_of(experiment.program), record)
                     run = Run.open(place.settle())
-            notes = [*experiment.data.notes, *place.notes, *_not_saved(experiment.program)]
+            notes = [*experiment.data.notes, *left_out, *place.notes]
             ended = came() or late()
-            if ended in (None, signal.SIGINT):
+            if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
                 notes += _illustrated(run, experiment, fitted, progression, seed)
-    if ended not in (None, signal.SIGINT):
-        tell(run.in_words())
-        signal.raise_signal(ended)  # what asked the process to end gets its answer, now that the run is saved
+                return run, notes
+    tell(run.in_words())
+    signal.raise_signal(ended)  # who asked this process to end is obeyed, now that the run is saved
     return run, notes
 
 
