@@ -94,15 +94,16 @@ class Run:
         write_whole(self.folder / name, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
 
     def in_words(self) -> str:
-        """What training came to: its steps, and the step of the weights that are saved."""
+        """What training came to: its steps, and which weights are saved."""
         about, best = self.record, self.record["best_validation"]
         ended = {"finished": "trained", "early stopping": "stopped early after"}
         state = ended.get(about["stopped"], f"{about['stopped']} after")
-        score = f"validation {best['score']:.2f} nats per example at step {best['step']:.0f}, " if best else ""
-        reached = "" if about["weights_of_step"] == about["steps"] else "the best by validation, "
+        which = (
+            f"step {best['step']:.0f}, the best by validation ({best['score']:.2f} nats per example)" if best else ""
+        )
         return (
-            f"{state} {about['steps']} steps in {about['seconds']:.0f} s, {score}weights of step "
-            f"{about['weights_of_step']}, {reached}written to {self.folder}"
+            f"{state} {about['steps']} steps in {about['seconds']:.0f} s, the weights of {which or 'the last step'} "
+            f"written to {self.folder}"
         )
 
     def history(self) -> list[dict[str, float]]:

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ WRITTEN = (
 
 _TRAINING = (LOCK, WEIGHTS, METRICS, RECIPE)
 """Those that are there before the record is."""
+
+_BYTECODE = "__pycache__"
+"""Beside the recipe.py of a run that an earlier version has opened."""
 
 
 class _Holds(Enum):
@@ -196,14 +201,17 @@ def _refuse_below_a_file(path: Path) -> None:
 
 def _foreign(folder: Path) -> list[str]:
     """What a folder holds that no run wrote. A file with a run's name counts only beside a record or a lock of ours."""
-    with os.scandir(folder) as entries:
-        files = {each.name: each.is_file(follow_symlinks=False) for each in entries}
-    known = (*WRITTEN, LOCK) if _is_record(folder / RECORD) else _TRAINING if LOCK in files else ()
-    return sorted(
-        name
-        for name, is_file in files.items()
-        if not (is_file and (name in known or any(is_temporary(name, each) for each in known)))
-    )
+    names = os.listdir(folder)
+    known = (*WRITTEN, LOCK, _BYTECODE) if _is_record(folder / RECORD) else _TRAINING if LOCK in names else ()
+    return sorted(name for name in names if not _is_ours(folder / name, known))
+
+
+def _is_ours(path: Path, known: tuple[str, ...]) -> bool:
+    """Whether a run has written a file: one of these names, or a temporary one of theirs."""
+    if path.name == _BYTECODE and _BYTECODE in known and path.is_dir() and not path.is_symlink():
+        return all(re.fullmatch(r"recipe\..*\.pyc", each.name) for each in path.iterdir())
+    named = path.name in known or any(is_temporary(path.name, each) for each in known)
+    return named and path.is_file() and not path.is_symlink()
 
 
 def _is_record(path: Path) -> bool:
@@ -226,7 +234,11 @@ def _clear(folder: Path) -> None:
     """Removes the files of a run, all but its lock; its record last, by which the others are known should this end early."""
     foreign = _foreign(folder)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):
-        if path.name != LOCK and path.name not in foreign:
+        if path.name == LOCK or path.name in foreign:
+            continue
+        if path.name == _BYTECODE:
+            shutil.rmtree(path)
+        else:
             path.unlink(missing_ok=True)
 
 

@@ -95,9 +95,15 @@ def test_a_table_of_the_users_is_not_taken_for_a_runs(tmp_path: Path) -> None:
 def test_temporary_files_of_a_killed_write_are_a_runs(run: Run) -> None:
     write_whole(run.folder / ".weights.safetensors.1a2b3c4d", b"")
     write_whole(run.folder / ".run.json.4711", b"")  # as earlier versions named them
+    (run.folder / "__pycache__").mkdir()
+    (run.folder / "__pycache__" / "recipe.cpython-311.pyc").touch()  # which they left, too
     again, notes = trained(run.folder, overwrite=True)
     assert notes == []
-    assert not [path for path in again.folder.iterdir() if path.name.startswith(".")]
+    assert not [path for path in again.folder.iterdir() if path.name.startswith((".", "_"))]
+    (run.folder / "__pycache__").mkdir()
+    (run.folder / "__pycache__" / "mine.pyc").touch()
+    with pytest.raises(ValueError, match="holds __pycache__, which no run has written"):
+        trained(run.folder, overwrite=True)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
@@ -285,7 +291,9 @@ def test_a_training_that_fails_leaves_its_metrics_and_no_folder_without_them(tmp
     with pytest.raises(ValueError, match=r"holds notes\.txt"):
         trained(tmp_path / "later")
     (tmp_path / "later" / "notes.txt").unlink()
+    (tmp_path / "later" / ".weights.safetensors.1a2b3c4d").touch()  # of a write that was killed
     again, notes = trained(tmp_path / "later")
+    assert not [path for path in again.folder.iterdir() if path.name.startswith(".")]
     assert [note for note in notes if "did not finish; it is replaced" in note]
     assert len(again.history()) == 3  # the rows of this training alone
 
@@ -407,13 +415,14 @@ def test_a_file_that_may_not_be_read_is_one_line(name: str, run: Run, monkeypatc
     assert result.stderr == f"error: {run.folder / name}: Permission denied\n"
 
 
-def test_a_record_says_which_weights_it_has(run: Run) -> None:
-    assert run.record["weights_of_step"] in (2, 3)
-    assert run.record["weights_of_step"] == run.record["best_validation"]["step"]
-    record = {**run.record, "stopped": "interrupted", "steps": 342, "weights_of_step": 200, "best_validation": None}
-    told = Run(run.folder, record).in_words()
-    assert told.startswith("interrupted after 342 steps")
-    assert "weights of step 200, the best by validation, written to" in told
+def test_a_run_says_which_weights_it_has(tmp_path: Path) -> None:
+    grows = TINY.with_settings({"steps": 6, "validate_every": 2})
+    run, _ = trained(tmp_path / "best", dataclasses.replace(grows, schedule=lambda done: 1000.0 if done > 0.5 else 1.0))
+    assert run.record["weights_of_step"] == 4
+    assert "trained 6 steps in 0 s, the weights of step 4, the best by validation (-2.8" in run.in_words()
+    last, _ = trained(tmp_path / "last", TINY.with_settings({"validate_every": None}))
+    assert last.record["weights_of_step"] == 3
+    assert "trained 3 steps in 0 s, the weights of the last step written to " in last.in_words()
 
 
 def test_a_number_is_given_where_it_can_not_be_written(run: Run) -> None:
