@@ -1,6 +1,7 @@
 """Files of a run: read only where they are files of the folder itself, and written whole."""
 
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -45,6 +46,6 @@ def temporary_name(name: str) -> str:
 
 
 def is_temporary(found: str, name: str) -> bool:
-    """Whether a name is a temporary one of a file; earlier versions made it of a number."""
+    """Whether a name is a temporary one of a file; earlier versions ended it by the number of a process."""
     start, _, end = found.rpartition(".")
-    return start == f".{name}" and end != "" and set(end) <= set("0123456789abcdef")
+    return start == f".{name}" and re.fullmatch(r"[0-9a-f]{8}|[0-9]+", end) is not None

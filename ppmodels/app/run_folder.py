@@ -122,7 +122,8 @@ def _beside(path: Path) -> Iterator[Place]:
     real = Path(os.path.realpath(path))
     _refuse_unmovable(path, real)
     for left in real.parent.iterdir():  # by trainings that were killed, as this process has the lock
-        if is_temporary(left.name, real.name) and left.is_dir() and (left / LOCK).exists() and not _foreign(left):
+        known = is_temporary(left.name, real.name) and left.is_dir() and not left.is_symlink()
+        if known and (left / LOCK).exists() and not _foreign(left):
             _remove(left)
     place = Place(path, real.with_name(temporary_name(real.name)))
     place.folder.mkdir()
@@ -196,7 +197,7 @@ def _examined(path: Path, overwrite: bool) -> _Holds:
 def _refuse_below_a_file(path: Path) -> None:
     above = next(each for each in path.absolute().parents if os.path.lexists(each))
     if not above.is_dir():
-        raise ValueError(f"--out {path}: {above} is no folder; name another one.")
+        raise ValueError(f"{path}: {above} is no folder; choose another --out.")
 
 
 def _foreign(folder: Path) -> list[str]:

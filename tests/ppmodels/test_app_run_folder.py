@@ -53,6 +53,11 @@ def users_note(folder: Path) -> str:
     return "notes.txt"
 
 
+def users_copy(folder: Path) -> str:
+    (folder / ".run.json.bad").write_text("mine")
+    return ".run.json.bad"
+
+
 def folder_of_a_files_name(folder: Path) -> str:
     (folder / "training.png").mkdir()
     return "training.png"
@@ -74,7 +79,9 @@ def no_record(folder: Path) -> str:
     return "loss.png, metrics.jsonl, samples.csv"
 
 
-@pytest.mark.parametrize("put", [users_note, folder_of_a_files_name, link, record_of_something_else, no_record])
+@pytest.mark.parametrize(
+    "put", [users_note, users_copy, folder_of_a_files_name, link, record_of_something_else, no_record]
+)
 def test_what_no_run_has_written_is_refused_by_name(put: Callable[[Path], str], run: Run, tmp_path: Path) -> None:
     named = put(run.folder)
     before = state(tmp_path)
@@ -122,12 +129,12 @@ def test_a_name_that_is_taken_is_skipped(kind: str, tmp_path: Path, monkeypatch:
     [
         ("", "--out is empty; name a folder"),
         ("file", "--out file is a file; name a folder"),
-        ("file/below", "--out file/below: .*file is no folder; name another one"),
+        ("file/below", "file/below: .*file is no folder; choose another --out"),
         ("dangling", "--out dangling is a link that leads nowhere"),
         ("loop", "--out loop is a link that leads nowhere"),
         ("~nosuchuser/x", r"--out ~nosuchuser/x: there is no user 'nosuchuser'; write \./~nosuchuser/x"),
         ("n" * 300, "File name too long"),
-        (None, "--out runs/vae-ring-8: .*runs is no folder"),
+        (None, "runs/vae-ring-8: .*runs is no folder; choose another --out"),
     ],
 )
 def test_an_out_that_can_not_be_is_one_line(
@@ -241,6 +248,25 @@ def test_an_exchange_that_fails_leaves_both_names(tmp_path: Path, monkeypatch: p
         with pytest.raises(FileNotFoundError):
             exchanging.exchange(tmp_path / "new", tmp_path / "old")
         assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["old", "old/file"]
+
+
+def test_only_what_a_killed_training_left_beside_a_run_is_swept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".run.1a2b3c4d").symlink_to(tmp_path / "elsewhere")
+    for name, files_in in ((".run.00000000", [LOCK, "notes.txt"]), (".run.11111111", []), (".run.old", [LOCK])):
+        (tmp_path / name).mkdir()
+        for each in files_in:
+            (tmp_path / name / each).touch()
+    (tmp_path / "elsewhere" / LOCK).touch()
+    before = state(tmp_path)
+    (tmp_path / ".run.22222222").mkdir()
+    (tmp_path / ".run.22222222" / LOCK).touch()
+    trained(run.folder, overwrite=True)
+    after = state(tmp_path)
+    ours = str(run.folder)
+    assert {name for name in after if not name.startswith(ours)} == {
+        name for name in before if not name.startswith(ours)
+    }
 
 
 def test_a_second_claim_is_refused_while_the_first_lasts(run: Run) -> None:
@@ -398,6 +424,36 @@ def test_a_signal_before_the_first_step_leaves_no_folder(
     assert result.stderr.endswith(f"ended by {number}\n")
     assert os.listdir(tmp_path) == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_while_a_run_is_saved_waits(
+    number: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Run.write
+
+    def signalled(folder: Path, weights: object, record: object) -> Run:
+        os.kill(os.getpid(), getattr(signal, number))
+        return write(folder, weights, record)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(Run, "write", signalled)
+    arguments = [
+        "train",
+        "vae",
+        "--data",
+        "ring-8",
+        "--steps",
+        "2",
+        "--set",
+        "hidden=8",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code
+    assert "trained 2 steps in 0 s" in result.stderr
+    restored(Run.open(tmp_path / "run"))
+    assert not (tmp_path / "run" / LOCK).exists()
 
 
 @pytest.mark.parametrize("name", ["run.json", "weights.safetensors"])
