@@ -1,6 +1,7 @@
 """Shared by all tests: reproducible noise, and where real data lie."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch.distributions import Distribution
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C, which a job in the background ignores
 torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where cores are shared
 
 

@@ -34,7 +34,7 @@ class Average:
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         self.count += 1
         moving: tuple[list[Tensor], list[Tensor]] = [], []
-        for name, value in self.module.state_dict(keep_vars=True).items():
+        for name, value in tensors_of(self.module).items():
             kept = self.state.get(name)
             if kept is None or (kept.shape, kept.dtype, kept.device) != (value.shape, value.dtype, value.device):
                 self.state[name] = value.detach().clone()
@@ -57,14 +57,19 @@ class Average:
             restore(self.module, latest)
 
 
+def tensors_of(module: nn.Module) -> State:
+    """A module's parameters and buffers, by name: its state without what `get_extra_state` adds and is no tensor."""
+    return {name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+
+
 def snapshot(module: nn.Module) -> State:
     """A copy of a module's weights and buffers."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return {name: value.detach().clone() for name, value in tensors_of(module).items()}
 
 
 @torch.no_grad()
 def restore(module: nn.Module, state: State) -> None:
     """Writes a state into a module's tensors, in place; tensors that the state lacks stay."""
-    for name, value in module.state_dict().items():
+    for name, value in tensors_of(module).items():
         if name in state:
             value.copy_(state[name])

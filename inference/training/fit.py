@@ -3,14 +3,14 @@
 import json
 import math
 import signal
-import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from operator import index
 from pathlib import Path
-from types import FrameType
 from typing import SupportsIndex
 
 import numpy as np
@@ -29,6 +29,7 @@ from inference.programs.program import Batch, ProgramError, as_batch, evaluating
 from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.average import State, snapshot
 from inference.training.progress import shown
+from inference.training.signals import remembered
 from inference.training.step import Step
 
 Callback = Callable[[Step, dict[str, Tensor]], object]
@@ -86,6 +87,7 @@ def fit(
     metrics: str | Path | None = None,
     record_every: int = 20,
     progress: bool = True,
+    signals: Sequence[signal.Signals] = (signal.SIGINT,),
 ) -> Fitted:
     """Takes `steps` steps; checks the program on the first batch; Ctrl-C ends the run after the step under way.
 
@@ -103,6 +105,8 @@ def fit(
         metrics: a JSON-lines file to which the recorded metrics go, written anew.
         record_every: steps between two rows of the history.
         progress: whether to show a progress display.
+        signals: those that end the run after the step under way, so that no step is left half done; a second one acts
+            at once. By default Ctrl-C alone: who ends a process by SIGTERM does not expect it to go on after `fit`.
 
     Raises:
         ProgramError: what `check` finds on the first batch, what `Step` refuses of later ones, or a number out of range.
@@ -116,7 +120,7 @@ def fit(
     keeper = _Best(step, validation)
     observed = _Observed(step, known=hasattr(batches, "description"))
     began = time.perf_counter()
-    with shown(steps, progress) as display, _log(metrics) as record, _interruptible() as interrupted:
+    with shown(steps, progress) as display, _log(metrics) as record, remembered(*signals) as came:
         for done in range(1, steps + 1):
             batch = feed(step.count)
             if batch is None:
@@ -141,7 +145,7 @@ def fit(
                 fitted.history.append(row)
                 record(row)
             answers = [call(step, values) for call in callbacks]
-            fitted.stopped = _reason_to_stop(interrupted(), keeper, answers)
+            fitted.stopped = _reason_to_stop(came() is not None, keeper, answers)
             if fitted.stopped != "finished":
                 break
     if fitted.steps:
@@ -267,39 +271,37 @@ def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 @contextmanager
 def _log(path: str | Path | None) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Writes rows to a file, a line for each. A disk that fills up ends the file, with a warning, and not the run."""
     if path is None:
         yield lambda row: None
         return
-    with open(path, "w", encoding="utf-8") as file:
+    # Unbuffered: nothing is left to write, and to fail, when the file is closed.
+    with open(path, "wb", buffering=0) as file:
+        works = True
 
         def record(row: dict[str, float]) -> None:
-            file.write(
-                json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
-            )
-            file.flush()
+            nonlocal works
+            line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
+            if works:
+                works = _written(file, line.encode())
 
         yield record
 
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is remembered rather than raised, so that no step is left half done; a second one is raised."""
-    pressed = False
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = signal.signal(signal.SIGINT, remember)
+def _written(file: FileIO, line: bytes) -> bool:
+    """Whether a line could be written, whole; what is left of one that could not is taken back."""
+    end = file.tell()
     try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, previous)
+        done = file.write(line)
+        if done == len(line):
+            return True
+        file.write(line[done:])  # says why
+        return True
+    except OSError as error:
+        warnings.warn(f"{file.name}: no more metrics are written, and training goes on: {error.strerror}", stacklevel=4)
+        with suppress(OSError):
+            file.truncate(end)
+        return False
 
 
 def _shown(row: dict[str, float]) -> str:

@@ -1,10 +1,14 @@
 """A run's progress: a bar on a terminal, a line now and then elsewhere."""
 
+import io
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import contextmanager, suppress
+from typing import Protocol, TextIO
+
+_UNREAD = (OSError, ValueError)
+"""What writing raises where nobody reads any more: a pipe, a terminal or a file that is closed, a disk that is full."""
 
 
 class Progress(Protocol):
@@ -16,14 +20,54 @@ class Progress(Protocol):
 
 @contextmanager
 def shown(total: int, visible: bool = True) -> Iterator[Progress]:
-    """A progress display of `total` steps on standard error: a bar on a terminal, else plain lines."""
+    """A progress display of `total` steps on standard error: a bar on a terminal, else plain lines.
+
+    Where nobody reads standard error any more it falls silent; no run ends for that.
+    """
     if not visible:
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif _on_a_terminal():
         with _bar(total) as bar:
             yield bar
     else:
         yield _Lines(total)
+
+
+def tell(line: str) -> None:
+    """Prints a line on standard error, where there is one that can be written to."""
+    if sys.stderr is not None:
+        with suppress(*_UNREAD):
+            print(line, file=sys.stderr, flush=True)
+
+
+def _on_a_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+class _Unfailing(io.TextIOBase):
+    """A stream whose failures to write are nobody's: a bar is drawn from a thread of its own, too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(*_UNREAD):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(*_UNREAD):
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # rich draws by it
+        return self.stream.encoding
 
 
 class _Silent:
@@ -45,9 +89,7 @@ class _Lines:
         self.next_step, self.last = 2 * done, now
         rate = done / max(now - self.start, 1e-9)
         left = (self.total - done) / rate
-        print(
-            f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left", file=sys.stderr, flush=True
-        )
+        tell(f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left")
 
 
 @contextmanager
@@ -63,7 +105,8 @@ def _bar(total: int) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as display:
+    console = Console(file=_Unfailing(sys.stderr))  # type: ignore[arg-type]  # all that rich asks of a stream
+    with RichProgress(*columns, console=console) as display:
         yield _Bar(display, display.add_task("", total=total, rate=""))
 
 

@@ -1,7 +1,11 @@
 """The command line. Heavy imports wait until a command needs them: --help must be quick."""
 
 import dataclasses
+import errno
+import signal
+import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ppmodels.app.signals import Terminated, raised
+from ppmodels.app.streams import failure, forgive
 from ppmodels.app.terminal import printable
 
 app = typer.Typer(
@@ -73,6 +79,7 @@ def recipes(
             report.recipes(RECIPES, report.console())
         else:
             report.recipe(find(name), report.console())
+        _printed()
 
 
 @app.command()
@@ -94,7 +101,7 @@ def train(
     device: Device = DeviceName.AUTO,
     threads: Threads = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE-DATA by default.")
+        str | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE-DATA by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
 ) -> None:
@@ -124,7 +131,9 @@ def train(
             chosen = dataclasses.replace(chosen, binarisation=binarisation.value)
         run, notes = commands.train(found._replace(recipe=chosen), out, folder, seed, device.value, threads, overwrite)
         _say(notes)
-        _print(_finished(run.record, run.folder))
+        _print(run.in_words())
+        if run.record["stopped"] == "interrupted":
+            raise typer.Exit(128 + signal.SIGINT)
 
 
 @app.command()
@@ -148,10 +157,12 @@ def evaluate(
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        result = commands.evaluate(
-            opened, split.value, particles, limit, data, folder, device.value, seed, threads, trust=trust
+        commands.evaluate(
+            *(opened, split.value, particles, limit, data, folder, device.value, seed, threads),
+            show=lambda result: report.evaluation(result.summary(), report.console()),
+            trust=trust,
         )
-        report.evaluation(result.summary(), report.console())
+        _printed()
 
 
 @app.command()
@@ -179,6 +190,7 @@ def compare(
             opened, split.value, particles, limit, data, folder, device.value, seed, threads, trust=trust
         )
         report.comparison(ranking, report.console())
+        _printed()
 
 
 @app.command()
@@ -265,29 +277,42 @@ def trust(
 def clean() -> Iterator[None]:
     """A block whose errors of the user are printed in one line: exit code 2 for what can not be found, else 1.
 
-    These are errors that `inference` and `ppmodels` themselves raise; any other keeps its traceback.
+    These are errors that `inference` and `ppmodels` themselves raise, and those of the system about a file; any other
+    keeps its traceback. Signals end it with 128 and their number.
     """
     try:
-        yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        if not _is_ours(error):
+        with raised():
+            yield
+    except (KeyboardInterrupt, Terminated) as ended:
+        number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+        _print(f"ended by {signal.Signals(number).name}", err=True)
+        raise typer.Exit(128 + number) from None
+    except (ValueError, OSError, ImportError) as error:
+        line = _of_a_file(error) or (str(error) if _is_ours(error) else None)
+        if line is None:
             raise
-        missing = isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
-        _print(f"error: {error}", err=True)
+        nowhere = isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+        missing = nowhere or isinstance(error, FileNotFoundError) or type(error).__name__ == "UnknownRecipe"
+        _print(f"error: {line}", err=True)
         raise typer.Exit(2 if missing else 1) from None
+
+
+def _of_a_file(error: Exception) -> str | None:
+    """What the system says of a file, which it names."""
+    named = isinstance(error, OSError) and error.filename is not None
+    return f"{error.filename}: {error.strerror}" if named else None  # type: ignore[attr-defined]  # an OSError
+
+
+def _printed() -> None:
+    """Raises OSError where what was asked for could not be printed; a reader that has left did not want the rest."""
+    error = failure(sys.stdout)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        raise OSError(error.errno, error.strerror, "standard output")
 
 
 def _is_ours(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__", "")).split(".")[0] in ("inference", "ppmodels")
-
-
-def _finished(record: Any, folder: Path) -> str:
-    best = record["best_validation"]
-    score = f"validation {best['score']:.2f} nats at step {best['step']:.0f}, " if best else ""
-    begun = {"early stopping": "stopped early after", "interrupted": "interrupted; saved what was reached after"}
-    state = begun.get(record["stopped"], "trained")
-    return f"{state} {record['steps']} steps in {record['seconds']:.0f} s, {score}written to {folder}"
 
 
 def _pictures(run: Path, pictures: Any) -> None:
@@ -308,4 +333,6 @@ def _print(line: str, err: bool = False) -> None:
 
 def main() -> None:
     """The command line."""
+    forgive()
+    warnings.showwarning = lambda message, *about, **more: _say([str(message)])
     app(prog_name="ppmodels")

@@ -1,8 +1,12 @@
 """The commands as functions: train, evaluate, compare, sample, reconstruct, complete."""
 
 import dataclasses
+import errno
+import shutil
+import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +22,17 @@ import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
 from inference.evaluation.estimators import EXACT, Importance
 from inference.programs.check import check_data
+from inference.training.average import tensors_of
 from inference.training.differentiate import backward
-from inference.training.progress import shown
+from inference.training.progress import shown, tell
+from inference.training.signals import remembered
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment, device_named, located, prepared, restored
+from ppmodels.app.files import write_whole
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.pictures import (
     Pictures,
+    attempted,
     completions,
     latent_pictures,
     pictures_of_test_images,
@@ -32,19 +40,17 @@ from ppmodels.app.pictures import (
     samples,
 )
 from ppmodels.app.recipe import TRAINING, Recipe
-from ppmodels.app.run import METRICS, RECIPE, RECORD, WEIGHTS, Run, clear, new_folder, sha256, versions, write_whole
+from ppmodels.app.run import METRICS, RECIPE, Run, sha256, versions
+from ppmodels.app.run_folder import claimed, refuse
 from ppmodels.app.sample_progression import SampleProgression
 from ppmodels.app.threads import computing_on, suitable
 from ppmodels.app.trust import approved, enter
 from ppmodels.data import NAMES, InOrder, Shuffled
 
-WRITTEN = (
-    *(RECORD, WEIGHTS, METRICS, RECIPE),
-    *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
-    *("traversal.png", "interpolation.png", "completions.png"),
-    *("evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
-)
-"""The files of a run, which --overwrite removes."""
+_ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if sys.platform != "win32":
+    _ENDING[signal.SIGHUP] = "hung up"
+"""The signals that end training once the step under way is done, and what the run records."""
 
 _ROWS = 2000
 """How many examples × particles an estimator runs at once."""
@@ -65,25 +71,29 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> tuple[Run, list[str]]:
-    """Trains a recipe and writes a run folder; gives the run, and notes on the pictures that could not be made.
+    """Trains a recipe and writes a run folder; gives the run, and notes on what could not be done.
 
-    Ctrl-C ends training after the step under way, and what was reached is saved.
+    Weights and record are saved before anything else is tried. Ctrl-C, SIGTERM and SIGHUP end training after the step
+    under way, and the run is saved: the best weights by validation where there is one, else the last. After SIGTERM and
+    SIGHUP no picture is drawn, and the signal is sent on. A second one ends training at once.
 
     Args:
         found: the recipe, under the name that it goes by.
-        out: the folder of the run; by default a free one, runs/RECIPE-DATA.
+        out: the folder of the run; by default a free one, runs/RECIPE-DATA. One that holds anything else is refused.
         folder: where the data lie.
         seed: of all noise.
         device: auto, cpu or cuda.
         threads: of torch; by default what suits the size of a step (see `ppmodels.app.threads`).
-        overwrite: whether a run in `out` is replaced.
+        overwrite: whether a run in `out` is replaced, once the new one is whole.
         progress: whether to show progress on stderr.
 
     Raises:
         ValueError: the recipe, its data or the folder are refused (`ProgramError` for the program).
         FileNotFoundError: the data are not there.
+        OSError: the folder can not be written.
     """
-    target = new_folder(_run_name(found), Path(out).expanduser() if out is not None else None, overwrite)
+    name = _run_name(found)
+    refuse(name, out, overwrite)
     experiment = prepared(found.recipe, folder, seed, device_named(device))
     recipe = experiment.recipe
     with _computing(experiment, recipe.batch_size, threads, progress):
@@ -91,31 +101,94 @@ def train(
         step = _step(experiment, seed)
         step.prepare(batches(0))  # a program that is refused leaves no folder behind
         check_data(experiment.program, experiment.in_order("train", 500))
-        clear(target, WRITTEN)
-        if found.file is not None:
-            write_whole(target / RECIPE, found.file.text)
-        notes = _entered(found)
         times = recipe.progression
         progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
-        with _unvalidated():
-            fitted = fit(
-                step,
-                batches,
-                recipe.steps,
-                validation=_validation(experiment),
-                callbacks=() if progression is None else (progression,),
-                metrics=target / METRICS,
-                progress=progress,
-            )
-        run = Run.write(target, experiment.program.state_dict(), _record(experiment, found, folder, seed, fitted))
-        write_whole(target / "loss.png", plots.png(plots.losses(fitted.history, fitted.best)))
-        pictures = samples(experiment, seed=seed)
+        left_out = _not_saved(experiment.program)
+        with claimed(name, out, overwrite) as place:
+            _refuse_a_full_disk(place.folder, experiment.program)
+            if found.file is not None:
+                write_whole(place.folder / RECIPE, found.file.text)
+            if progress:
+                tell(f"metrics while it trains: {place.folder / METRICS}")
+            with remembered(*_ENDING) as came:
+                fitted = _fitted(experiment, step, batches, progression, came, place.folder / METRICS, progress)
+                with remembered(*_ENDING) as late:  # a second Ctrl-C ends training at once, but not while it is saved
+                    record = _record(experiment, found, folder, seed, fitted)
+                    Run.write(place.folder, tensors_of(experiment.program), record)
+                    run = Run.open(place.settle())
+            notes = [*experiment.data.notes, *_entered(found), *left_out, *place.notes]
+            ended = came() or late()
+            if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
+                notes += _illustrated(run, experiment, fitted, progression, seed)
+                return run, notes
+    tell(run.in_words())
+    signal.raise_signal(ended)  # who asked this process to end is obeyed, now that the run is saved
+    return run, notes
+
+
+def _refuse_a_full_disk(folder: Path, program: nn.Module) -> None:
+    """Raises OSError where the weights would not find room: before training, not after it."""
+    needed = sum(each.nbytes for each in tensors_of(program).values())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"the weights need {needed:,} bytes, and the disk has {free:,} left", str(folder))
+
+
+def _fitted(
+    experiment: Experiment,
+    step: Step,
+    batches: Shuffled,
+    progression: SampleProgression | None,
+    came: Callable[[], signal.Signals | None],
+    metrics: Path,
+    progress: bool,
+) -> Fitted:
+    """Trains until the steps are done or a signal came."""
+    with _unvalidated():
+        fitted = fit(
+            step,
+            batches,
+            experiment.recipe.steps,
+            validation=_validation(experiment),
+            callbacks=[*([progression] if progression else []), lambda step, values: came() is not None],
+            metrics=metrics,
+            progress=progress,
+            signals=(),
+        )
+    number = came()
+    if number is not None:
+        fitted.stopped = _ENDING[number]
+    return fitted
+
+
+def _illustrated(
+    run: Run, experiment: Experiment, fitted: Fitted, progression: SampleProgression | None, seed: int
+) -> list[str]:
+    """Writes the pictures of a run that is saved; notes on what was not to be had, which ends nothing."""
+    try:
+        pictures = attempted(
+            "loss.png", seed, lambda: {"loss.png": plots.png(plots.losses(fitted.history, fitted.best))}
+        )
+        pictures |= samples(experiment, seed=seed)
         if experiment.is_images:
             pictures |= pictures_of_test_images(experiment, seed)
         if progression is not None:
             pictures |= progression.pictures()
         pictures.write(run.folder)
-    return run, [*experiment.data.notes, *notes, *pictures.notes]
+    except OSError as error:
+        return [*pictures.notes, f"pictures are missing: {error.filename}: {error.strerror}"]
+    except BaseException:  # Ctrl-C, among others
+        tell(run.in_words())
+        raise
+    return pictures.notes
+
+
+def _not_saved(program: nn.Module) -> list[str]:
+    """A note on the state of a program that is no tensor."""
+    names = sorted(program.state_dict().keys() - tensors_of(program).keys())
+    if not names:
+        return []
+    return [f"{', '.join(names)}: not saved, as get_extra_state gives no tensor; a run that is opened has what is new."]
 
 
 def evaluate(
@@ -129,9 +202,12 @@ def evaluate(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    show: Callable[[Evaluation], object] | None = None,
     trust: bool = False,
 ) -> Evaluation:
     """Scores a run by its recipe's estimators and writes evaluation.json (evaluation-SPLIT.json of other splits).
+
+    Where that can not be written the numbers are given all the same, with a warning.
 
     Args:
         run: the run.
@@ -144,6 +220,7 @@ def evaluate(
         seed: of the estimators' noise.
         threads: of torch; by default what suits the size of the model.
         progress: whether to show progress on stderr.
+        show: called with the result before it is written.
         trust: whether to execute a recipe file that this user has neither trained nor trusts.
     """
     experiment = restored(run, data, folder, device, trust)
@@ -162,7 +239,12 @@ def evaluate(
         "recipe_sha256": run.record.get("recipe_sha256"),
         "versions": versions(),
     }
-    run.write_json(name, result.summary() | about)
+    if show is not None:
+        show(result)
+    try:
+        run.write_json(name, result.summary() | about)
+    except OSError as error:
+        warnings.warn(f"{error.filename} could not be written: {error.strerror}", stacklevel=2)
     return result
 
 
@@ -337,7 +419,7 @@ def _computing(experiment: Experiment, rows: int, threads: int | None, progress:
     with computing_on(chosen):
         if progress:
             why = "" if threads is not None else ", by the size of the model; --threads N sets another number"
-            print(f"{chosen} thread{'s' if chosen > 1 else ''}{why}", file=sys.stderr)
+            tell(f"{chosen} thread{'s' if chosen > 1 else ''}{why}")
         yield
 
 
@@ -440,6 +522,7 @@ def _record(
         "seed": seed,
         "steps": fitted.steps,
         "stopped": fitted.stopped,
+        "weights_of_step": fitted.steps if fitted.best is None else int(fitted.best["step"]),
         "best_validation": fitted.best,
         "parameters": parameters_of(experiment.program),
         "seconds": round(fitted.seconds, 2),

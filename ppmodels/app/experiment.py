@@ -185,8 +185,8 @@ def _in_words(what: str, value: object) -> str:
 
 def located(data: str, folder: str | Path | None) -> tuple[str, str | None]:
     """Data and folder as a run records them: paths are absolute, so that they are found from anywhere."""
-    where = None if folder is None else str(Path(folder).expanduser().resolve())
-    return (data if data in NAMES or folder is not None else os.path.abspath(Path(data).expanduser())), where
+    where = None if folder is None else os.path.realpath(os.path.expanduser(folder))
+    return (data if data in NAMES or folder is not None else os.path.abspath(os.path.expanduser(data))), where
 
 
 def limited(data: Dataset, split: str, limit: int) -> Dataset:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import os
 import sys
 import types
 from pathlib import Path
@@ -39,7 +40,7 @@ def find(name_or_path: str | Path) -> NamedRecipe:
     name = str(name_or_path)
     if name in RECIPES:
         return NamedRecipe(name, RECIPES[name])
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix == ".py" and path.is_file():
         file = RecipeFile(path, path.read_bytes())
         return NamedRecipe(path.stem, defined_in(file), file)

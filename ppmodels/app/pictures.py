@@ -147,16 +147,20 @@ def _between_draws(experiment: Experiment, seed: int) -> Pictures:
 
 def _has_codes(experiment: Experiment, seed: int) -> bool:
     """Whether the guide draws latents."""
-    with own_noise(mix(seed, 2)):
-        return bool(_latents(experiment, experiment.examples(2)))
+    return _found(lambda: _latents(experiment, experiment.examples(2)), seed)
 
 
 def _has_noises(experiment: Experiment, seed: int) -> bool:
     """Whether the model draws vectors of its own."""
+    return _found(lambda: _noises(experiment), seed)
+
+
+def _found(find: Callable[[], dict[str, Tensor]], seed: int) -> bool:
+    """Whether there is something to show; where that fails there is not, and the pictures that need it say why."""
     try:
         with own_noise(mix(seed, 2)):
-            return bool(_noises(experiment))
-    except _Impossible:
+            return bool(find())
+    except Exception:
         return False
 
 
@@ -358,8 +362,8 @@ def attempted(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pic
     try:
         with own_noise(mix(seed, 2)):
             return Pictures(make())
-    except (_Impossible, ValueError, RuntimeError, NotImplementedError) as error:
-        return Pictures(notes=[f"no {what}: {error}"])
+    except Exception as error:
+        return Pictures(notes=[f"no {what}: {str(error) or type(error).__name__}"])
 
 
 def _grid(experiment: Experiment, values: Tensor, columns: int, title: str, labels: list[str] | None = None) -> bytes:

@@ -4,20 +4,21 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GAP = 1
 """Pixels of the images between two of them."""
 
 
-def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | None = None) -> Figure:
+def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | None = None) -> "Figure":
     """Images `(n, channel, height, width)`, 1 or 3 channels of values in [0, 1], in rows of `columns`."""
     tiled = _tiled(images, columns)
     height, width = tiled.shape[:2]
@@ -35,7 +36,7 @@ def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | N
     return figure
 
 
-def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -> Figure:
+def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -> "Figure":
     """Every player's loss by step, and minus the score on the valid split, in nats as `evaluate` gives them."""
     figure = _figure((7.0, 4.2))
     axes = figure.add_subplot()
@@ -58,7 +59,9 @@ def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -
     return figure
 
 
-def pairs(data: Tensor, samples: Tensor, title: str, names: Sequence[str], most: int = 4, shown: int = 1000) -> Figure:
+def pairs(
+    data: Tensor, samples: Tensor, title: str, names: Sequence[str], most: int = 4, shown: int = 1000
+) -> "Figure":
     """The first columns of two tables `(n, features)`: histograms on the diagonal, scatter plots beside it."""
     count = min(most, data.shape[1])
     first, second = data[:shown].numpy(), samples[:shown].numpy()
@@ -86,7 +89,7 @@ def pairs(data: Tensor, samples: Tensor, title: str, names: Sequence[str], most:
     return figure
 
 
-def panels(data: Tensor, samples: Mapping[str, Tensor], title: str, shown: int = 1000) -> Figure:
+def panels(data: Tensor, samples: Mapping[str, Tensor], title: str, shown: int = 1000) -> "Figure":
     """The first two columns of tables `(n, features)`, one panel each by its name, with the data behind."""
     figure = _figure((2.3 * len(samples), 2.9))
     first, second = 0, min(1, data.shape[1] - 1)
@@ -104,9 +107,11 @@ def panels(data: Tensor, samples: Mapping[str, Tensor], title: str, shown: int =
     return figure
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: "Figure") -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)  # takes its place as the figure's canvas
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
@@ -125,7 +130,10 @@ def _histogram(axes: Any, values: NDArray[np.float32], limits: tuple[float, floa
     axes.hist(values, bins, range=limits, weights=np.full(len(values), each), alpha=0.5, label=label)
 
 
-def _figure(size: tuple[float, float]) -> Figure:
+def _figure(size: tuple[float, float]) -> "Figure":
+    # Imported here, as its import fails where MPLBACKEND or a matplotlibrc is nonsense: then only pictures are missing.
+    from matplotlib.figure import Figure
+
     return Figure(figsize=size, dpi=130, layout="constrained")
 
 

@@ -15,8 +15,9 @@ from ppmodels.app.terminal import printable
 
 
 def console() -> Console:
-    """The terminal. Texts are printed as they are: a name such as a[bold]b.csv is no markup."""
-    return Console(markup=False, emoji=False, highlight=False)
+    """The terminal, taken to be 80 columns wide at least, or numbers would be cut off. Texts are printed as they are: a
+    name such as a[bold]b.csv is no markup."""
+    return Console(width=max(80, Console().width), markup=False, emoji=False, highlight=False)
 
 
 def recipes(table: Mapping[str, Recipe], console: Console) -> None:

@@ -1,6 +1,7 @@
 """A run folder: what training writes, and all that evaluation and sampling need."""
 
 import difflib
+import glob
 import hashlib
 import json
 import math
@@ -8,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from inference.training.average import tensors_of
+from ppmodels.app.files import contents_of, write_whole
 from ppmodels.app.record import FORMAT, read_record
 
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"
+LOCK = ".ppmodels.lock"
+"""There while a run is trained, and in one whose training did not finish."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,14 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
         """Reads a run. Raises FileNotFoundError if the folder holds none, ValueError if its record is damaged."""
-        path = Path(folder).expanduser()
-        if not (path / RECORD).is_file():
+        path = Path(os.path.expanduser(folder))
+        if not os.path.lexists(path / RECORD):
             raise FileNotFoundError(_no_run(path))
-        return cls(path, read_record(path / RECORD, (path / RECORD).read_bytes(), path / RECIPE))
+        return cls(path, read_record(path / RECORD, contents_of(path / RECORD), path / RECIPE))
 
     @classmethod
     def write(cls, folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> "Run":
-        """Writes weights, then the record: a folder that has a record is whole."""
+        """Writes weights, then the record: a folder that has a record is whole. Raises OSError with the file's name."""
         # Copies, because a parameter that goes by two names may not share its memory in the file.
         plain = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
         contents = safetensors.torch.save(plain)
@@ -54,9 +58,20 @@ class Run:
         """Writes values to a file of the run; a number that is not finite, which JSON lacks, becomes null."""
         write_whole(self.folder / name, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
 
+    def in_words(self) -> str:
+        """What training came to: its steps, and which weights are saved."""
+        about, best = self.record, self.record["best_validation"]
+        ended = {"finished": "trained", "early stopping": "stopped early after"}
+        state = ended.get(about["stopped"], f"{about['stopped']} after")
+        which = f"step {best['step']:.0f}, the best by validation ({best['score']:.2f} nats)" if best else ""
+        return (
+            f"{state} {about['steps']} steps in {about['seconds']:.0f} s, the weights of {which or 'the last step'} "
+            f"written to {self.folder}"
+        )
+
     def history(self) -> list[dict[str, float]]:
         """The metrics recorded in training, by step."""
-        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
+        lines = contents_of(self.folder / METRICS).decode().splitlines()
         return [json.loads(line) for line in lines]
 
     @property
@@ -75,10 +90,6 @@ class Run:
         """
         if self.record["file"] is None:
             return None
-        if self.recipe_file.is_symlink():
-            raise ValueError(
-                f"{self.recipe_file} is a link; put the file that it names in its place, if you trust that."
-            )
         return _intact(self.recipe_file, self.record.get("recipe_sha256"))
 
     def load_weights(self, program: nn.Module) -> None:
@@ -88,45 +99,13 @@ class Run:
             state = safetensors.torch.load(self.weights())
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}. Restore it, or train again.") from error
-        _refuse_difference(path, state, program.state_dict())
-        program.load_state_dict(state)
+        _refuse_difference(path, state, tensors_of(program))
+        program.load_state_dict(state, strict=False)  # what `get_extra_state` adds and is no tensor, no file holds
 
 
 def sha256(contents: bytes) -> str:
     """The digest by which a file is known, in hexadecimal."""
     return hashlib.sha256(contents).hexdigest()
-
-
-def write_whole(path: Path, contents: bytes) -> None:
-    """Writes a file so that it is never seen half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(contents)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def new_folder(name: str, out: Path | None, overwrite: bool) -> Path:
-    """Where a new run goes: `out`, or the first free one of runs/NAME, runs/NAME-2, …
-
-    Raises ValueError if `out` holds a run already and it is not to be overwritten.
-    """
-    if out is None:
-        candidates = (Path("runs") / each for each in chain([name], (f"{name}-{number}" for number in count(2))))
-        return next(folder for folder in candidates if overwrite or not folder.exists())
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a folder.")
-    if (out / RECORD).exists() and not overwrite:
-        raise ValueError(f"{out} already holds a run; choose another --out, or give --overwrite to replace it.")
-    return out
-
-
-def clear(folder: Path, names: tuple[str, ...]) -> None:
-    """Makes the folder, without those files of an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:
@@ -138,6 +117,14 @@ def _finite(value: Any) -> Any:
 
 
 def _no_run(path: Path) -> str:
+    if (path / LOCK).exists():
+        return (
+            f"{path} holds a run whose training has not finished ({RECORD} is missing). Wait for it, or train it again."
+        )
+    # A disk that can not exchange two folders at once, and a process that ended between the two steps.
+    aside = sorted(path.parent.glob(f".{glob.escape(path.name)}.aside.*")) if path.parent.is_dir() else []
+    if aside and not path.exists():
+        return f"there is no run folder {path}. It was being replaced; the run before that is {aside[0]}: give it its name."
     places = [path.parent, Path("runs")]
     runs = [str(other.parent) for place in places if place.is_dir() for other in place.glob(f"*/{RECORD}")]
     close = difflib.get_close_matches(str(path), runs, n=1) or difflib.get_close_matches(
@@ -149,9 +136,7 @@ def _no_run(path: Path) -> str:
 
 def _intact(path: Path, digest: str | None) -> bytes:
     """The contents of a file with that digest; of any, where a run of an earlier version records none."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; restore it, or train again.")
-    contents = path.read_bytes()
+    contents = contents_of(path)
     if digest is not None and sha256(contents) != digest:
         raise ValueError(
             f"{path} is damaged or edited: its hash is not that of what training wrote. Restore it, or train again."

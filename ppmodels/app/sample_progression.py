@@ -23,12 +23,16 @@ class SampleProgression:
         self.count = 10 if experiment.is_images else 1000
         self.due = {max(1, round(steps * (time / max(1, times - 1)) ** 2)) for time in range(times)}
         self.drawn: dict[int, Tensor] = {}
+        self.failed: str | None = None
 
     def __call__(self, step: Step, metrics: dict[str, Tensor]) -> None:
-        """Draws samples at the steps that are due."""
-        if step.count in self.due:
-            with step.averaged():
-                self.drawn[step.count] = draw_samples(self.experiment, self.count, self.seed)
+        """Draws samples at the steps that are due. Where that fails it is tried no more, and training goes on."""
+        if step.count in self.due and self.failed is None:
+            try:
+                with step.averaged():
+                    self.drawn[step.count] = draw_samples(self.experiment, self.count, self.seed)
+            except Exception as error:
+                self.failed = f"no sample progression after step {step.count}: {str(error) or type(error).__name__}"
 
     def pictures(self) -> Pictures:
         """training.png: a row of images, or a panel of a table's first two columns, for each time."""
@@ -42,4 +46,5 @@ class SampleProgression:
             panels = {f"step {step:,}": in_own_units(self.experiment, values) for step, values in self.drawn.items()}
             return {"training.png": plots.png(plots.panels(test_rows(self.experiment), panels, title))}
 
-        return attempted("sample progression", self.seed, make) if self.drawn else Pictures()
+        drawn = attempted("sample progression", self.seed, make) if self.drawn else Pictures()
+        return drawn | Pictures(notes=[] if self.failed is None else [self.failed])

@@ -40,7 +40,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--set", "latent=3", "--set", "hidden=16,16", "--out", folder),
     )
     assert result.exit_code == 0, result.output
-    assert "trained 3 steps in 0 s, validation -" in result.stdout
+    assert "trained 3 steps in 0 s, the weights of step " in result.stdout
+    assert "the best by validation (-" in result.stdout
     assert str(folder) in result.stdout
     return folder
 
@@ -100,7 +101,8 @@ def test_old_names_are_answered_with_the_new_command() -> None:
     assert "Train it by: ppmodels train vae --data mnist --binarisation dynamic" in refused(2, "train", "vae-mnist")
 
 
-def test_evaluate_prints_and_writes_the_same_numbers(run: Path) -> None:
+def test_evaluate_prints_and_writes_the_same_numbers(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1")  # no reason to cut a number off
     result = call("evaluate", run, "--particles", 3, "--limit", 20, "--split", "valid")
     assert result.exit_code == 0, result.output
     written = json.loads((run / "evaluation-valid.json").read_text())
@@ -209,10 +211,12 @@ def test_ctrl_c_saves_what_was_reached(tmp_path: Path) -> None:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    assert "interrupted; saved what was reached after" in stdout
+    assert process.returncode == 130, stderr
+    assert "interrupted after" in stdout
     record = json.loads((out / "run.json").read_text())
     assert record["stopped"] == "interrupted"
+    assert record["weights_of_step"] == record["steps"]  # before the first validation
+    assert "the weights of the last step written to" in stdout
     assert 0 < record["steps"] < record["training"]["steps"]
     assert (out / "weights.safetensors").exists()
     assert (out / "samples.png").exists()

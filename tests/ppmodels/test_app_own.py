@@ -10,7 +10,7 @@ import pytest
 
 from ppmodels.app import Run, evaluate, find, reconstruct, sample, train
 from ppmodels.app.experiment import restored
-from ppmodels.app.run import new_folder
+from ppmodels.app.run_folder import claimed
 from tests.ppmodels.app_helpers import AUTOGUIDE, picture_size, write_recipe, write_table
 
 
@@ -143,10 +143,9 @@ def test_settings_of_ones_own_are_recorded_and_come_back(tmp_path: Path, monkeyp
 def test_runs_are_numbered_where_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for expected in ("my_model", "my_model-2", "my_model-3"):
-        folder = new_folder("my_model", None, overwrite=False)
-        assert folder == Path("runs") / expected
-        folder.mkdir(parents=True)
-    assert new_folder("my_model", None, overwrite=True) == Path("runs/my_model")
+        with claimed("my_model", None, overwrite=False) as place:
+            (place.folder / "metrics.jsonl").write_text("{}")
+        assert place.folder == Path("runs") / expected
 
 
 def test_shared_latents_and_an_autoguide_come_back(tmp_path: Path) -> None:

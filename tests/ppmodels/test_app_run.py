@@ -17,9 +17,9 @@ from inference import SVI, Evaluation, elbo, importance
 from inference.training.average import snapshot
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, find, reconstruct, sample, train
 from ppmodels.app.experiment import device_named, limited, prepared, restored
+from ppmodels.app.files import write_whole
 from ppmodels.app.lookup import NamedRecipe, UnknownRecipe
 from ppmodels.app.presets import Kind, Preset
-from ppmodels.app.run import write_whole
 from ppmodels.data import Split, load
 from tests.ppmodels.app_helpers import picture_size
 
@@ -362,11 +362,11 @@ def test_a_run_is_overwritten_only_when_asked_and_then_whole(copy: Run) -> None:
     with pytest.raises(ValueError, match="already holds a run"):
         train(found, copy.folder, progress=False)
     scored(copy)
-    (copy.folder / "notes.txt").write_text("mine")
     run, _ = train(found, copy.folder, overwrite=True, progress=False)
+    assert run.folder == copy.folder
     assert run.record["steps"] == 2
     assert not (copy.folder / "evaluation.json").exists()  # it was of the weights before
-    assert (copy.folder / "notes.txt").exists()
+    assert sorted(copy.folder.parent.iterdir()) == [copy.folder]
 
 
 def test_a_refused_recipe_leaves_no_folder(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Files of a run: read only where they are files of the folder itself, and written whole."""
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+
+def contents_of(path: Path) -> bytes:
+    """The contents of a file, which is no link: a folder that someone sent must not lead to other places.
+
+    Raises FileNotFoundError where there is nothing, ValueError where a link, a folder or a device has that name.
+    """
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; restore it, or train again.") from None
+    if stat.S_ISLNK(kind):
+        raise ValueError(f"{path} is a link, and links in a run are not followed. Put the file itself in its place.")
+    if not stat.S_ISREG(kind):
+        raise ValueError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(kind) else 'device or a pipe'}.")
+    return path.read_bytes()
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Writes a file so that it is never seen half written. A link of that name is replaced, and not followed.
+
+    Raises OSError with the file's name.
+    """
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        # O_EXCL opens nothing that somebody else has put there, no link either.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(contents)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_name(name: str) -> str:
+    """A hidden name beside another one, which nobody can predict."""
+    return f".{name}.{secrets.token_hex(4)}"
+
+
+def is_temporary(found: str, name: str) -> bool:
+    """Whether a name is a temporary one of a file; earlier versions ended it by the number of a process."""
+    start, _, end = found.rpartition(".")
+    return start == f".{name}" and re.fullmatch(r"[0-9a-f]{8}|[0-9]+", end) is not None

@@ -1,0 +1,285 @@
+"""The folder that a run is trained into: one process claims it, and an old run stands until the new one is whole."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import chain, count
+from pathlib import Path
+
+from ppmodels.app.exchange import exchange
+from ppmodels.app.files import contents_of, is_temporary, temporary_name
+from ppmodels.app.run import LOCK, METRICS, RECIPE, RECORD, WEIGHTS
+
+WRITTEN = (
+    *(RECORD, WEIGHTS, METRICS, RECIPE),
+    *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
+    *("traversal.png", "interpolation.png", "completions.png"),
+    *("evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
+)
+"""The files of a run. Any other file in its folder is its owner's."""
+
+_TRAINING = (LOCK, WEIGHTS, METRICS, RECIPE)
+"""Those that are there before the record is."""
+
+_BYTECODE = "__pycache__"
+"""Beside the recipe.py of a run that an earlier version has opened."""
+
+
+class _Holds(Enum):
+    NOTHING = "nothing"
+    UNFINISHED = "a run whose training did not finish"
+    RUN = "a run"
+
+
+@dataclass
+class Place:
+    """Where a run is written, and why it is elsewhere than was asked for, if it is."""
+
+    path: Path
+    """Where it is to stand."""
+    folder: Path
+    """Where its files are: `path`, or a hidden folder beside it until `settle`."""
+    notes: list[str] = field(default_factory=list)
+    settled: bool = False
+
+    def settle(self) -> Path:
+        """Puts the run, which is whole by now, in the place of the old one, and tells where it stands.
+
+        Where that is not possible both are kept, the new one under the next free name.
+        """
+        self.settled = True
+        if self.folder == self.path:
+            return self.path
+        real, new = Path(os.path.realpath(self.path)), self.folder
+        try:
+            _examined(self.path, overwrite=True)  # its owner may have put a file there since
+            exchange(new, real)
+        except (OSError, ValueError) as error:
+            free = next(each for each in _numbered(real.parent, real.name) if not os.path.lexists(each))
+            self.folder = new.rename(free)
+            self.notes.append(f"{self.path} could not be replaced and is as it was; the new run is in {free}. {error}")
+            return self.folder
+        self.folder = self.path
+        _remove(new)  # the old run has this name now
+        return self.path
+
+
+def refuse(name: str, out: str | Path | None, overwrite: bool) -> None:
+    """Raises ValueError where a run of that name may not be written, before anything is computed."""
+    path = _asked(name, out, overwrite)
+    if path is None:
+        _refuse_below_a_file(Path("runs", name))
+    else:
+        _examined(path, overwrite)
+
+
+@contextmanager
+def claimed(name: str, out: str | Path | None, overwrite: bool) -> Iterator[Place]:
+    """A block that alone writes a run: to `out`, or to the first free one of runs/NAME, runs/NAME-2, …
+
+    A folder that holds anything but a run is refused. A run is replaced where `overwrite` is set, by `Place.settle`; one
+    that did not finish is replaced at once. Where the block fails before a metric was written it leaves no folder.
+
+    Raises:
+        ValueError: the folder holds something else, or another process writes a run there.
+        OSError: it can not be made.
+    """
+    path, fresh = _made(name, out, overwrite)
+    with _locked(path):
+        try:
+            holds = _examined(path, overwrite)
+            with _beside(path) if holds is _Holds.RUN else _within(path, fresh) as place:
+                if holds is _Holds.UNFINISHED:
+                    place.notes.append(f"{path} held {holds.value}; it is replaced.")
+                yield place
+        finally:
+            if (path / RECORD).exists() or not _has_metrics(path):  # else the lock's file tells whose the others are
+                (path / LOCK).unlink(missing_ok=True)
+
+
+@contextmanager
+def _within(path: Path, fresh: bool) -> Iterator[Place]:
+    _clear(path)
+    try:
+        yield Place(path, path)
+    finally:
+        if not (path / RECORD).exists() and not _has_metrics(path):
+            _clear(path)
+            if fresh:
+                _remove(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Place]:
+    real = Path(os.path.realpath(path))
+    _refuse_unmovable(path, real)
+    for left in real.parent.iterdir():  # by trainings that were killed, as this process has the lock
+        known = is_temporary(left.name, real.name) and left.is_dir() and not left.is_symlink()
+        if known and (left / LOCK).exists() and not _foreign(left):
+            _remove(left)
+    place = Place(path, real.with_name(temporary_name(real.name)))
+    place.folder.mkdir()
+    try:
+        with _locked(place.folder):
+            yield place
+    finally:
+        if place.settled:
+            (place.folder / LOCK).unlink(missing_ok=True)
+        else:
+            _remove(place.folder)
+
+
+def _has_metrics(folder: Path) -> bool:
+    return (folder / METRICS).exists() and (folder / METRICS).stat().st_size > 0
+
+
+def _asked(name: str, out: str | Path | None, overwrite: bool) -> Path | None:
+    """The folder that is asked for; None for any free one."""
+    if out is None:
+        return Path("runs", name) if overwrite else None
+    if not str(out).strip():
+        raise ValueError("--out is empty; name a folder.")
+    expanded = os.path.expanduser(out)
+    if expanded == str(out) and expanded.startswith("~"):
+        raise ValueError(f"--out {out}: there is no user {expanded.split('/')[0][1:]!r}; write ./{out} for that name.")
+    return Path(expanded)
+
+
+def _made(name: str, out: str | Path | None, overwrite: bool) -> tuple[Path, bool]:
+    """The folder, made where there is none, and whether it was. Of processes that make the same one, one does."""
+    asked = _asked(name, out, overwrite)
+    if asked is None:
+        Path("runs").mkdir(exist_ok=True)
+    else:
+        _examined(asked, overwrite)
+        asked.parent.mkdir(parents=True, exist_ok=True)
+    for path in _numbered(Path("runs"), name) if asked is None else (asked,):
+        try:
+            path.mkdir()
+            return path, True
+        except FileExistsError:
+            if path == asked:
+                return path, False
+    raise AssertionError("there is always another number")
+
+
+def _numbered(parent: Path, name: str) -> Iterator[Path]:
+    return (parent / each for each in chain([name], (f"{name}-{number}" for number in count(2))))
+
+
+def _examined(path: Path, overwrite: bool) -> _Holds:
+    """What a folder holds. Raises ValueError where that must not be replaced."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"--out {path} is a link that leads nowhere; name a folder.")
+    _refuse_below_a_file(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path} is a file; name a folder.")
+    names = sorted(os.listdir(path)) if path.exists() else []
+    foreign = _foreign(path) if names else []
+    if foreign:
+        shown = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
+        raise ValueError(f"--out {path} holds {shown}, which no run has written; choose another folder.")
+    if RECORD in names and not overwrite:
+        raise ValueError(f"{path} already holds a run; choose another --out, or give --overwrite to replace it.")
+    if RECORD in names:
+        return _Holds.RUN
+    return _Holds.UNFINISHED if set(names) - {LOCK} else _Holds.NOTHING
+
+
+def _refuse_below_a_file(path: Path) -> None:
+    above = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        raise ValueError(f"{path}: {above} is no folder; choose another --out.")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What a folder holds that no run wrote. A file with a run's name counts only beside a record or a lock of ours."""
+    names = os.listdir(folder)
+    known = (*WRITTEN, LOCK, _BYTECODE) if _is_record(folder / RECORD) else _TRAINING if LOCK in names else ()
+    return sorted(name for name in names if not _is_ours(folder / name, known))
+
+
+def _is_ours(path: Path, known: tuple[str, ...]) -> bool:
+    """Whether a run has written a file: one of these names, or a temporary one of theirs."""
+    if path.name == _BYTECODE and _BYTECODE in known and path.is_dir() and not path.is_symlink():
+        return all(re.fullmatch(r"recipe\..*\.pyc", each.name) for each in path.iterdir())
+    named = path.name in known or any(is_temporary(path.name, each) for each in known)
+    return named and path.is_file() and not path.is_symlink()
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is the record of a run, of any version."""
+    try:
+        record = json.loads(contents_of(path))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"format", "recipe", "data", "seed"} <= record.keys()
+
+
+def _refuse_unmovable(path: Path, real: Path) -> None:
+    if Path.cwd().is_relative_to(real):
+        raise ValueError(f"--out {path} is where you are, and would be gone when it is replaced; go to another folder.")
+    if real.is_mount():
+        raise ValueError(f"--out {path} is a mount point, which can not be replaced; name a folder in it.")
+
+
+def _clear(folder: Path) -> None:
+    """Removes the files of a run, all but its lock; its record last, by which the others are known should this end early."""
+    foreign = _foreign(folder)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):
+        if path.name == LOCK or path.name in foreign:
+            continue
+        if path.name == _BYTECODE:
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a run and its folder, if there is nothing else in it."""
+    with suppress(OSError):
+        _clear(folder)
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A block in which no other process claims the folder; the system ends the claim where this process dies."""
+    path = folder / LOCK
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    try:
+        if not _flock(descriptor):
+            who = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+            raise ValueError(f"{folder}: {who} is training there; choose another --out, or wait until it has ended.")
+        if not os.path.lexists(path) or not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
+            raise ValueError(f"{folder}: another process has just ended its training there; start again.")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int) -> bool:
+    """Whether the lock is this process's now; so it is where the system or the disk knows no locks."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return True
