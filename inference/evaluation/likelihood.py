@@ -8,6 +8,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from inference.programs.entries import rows_of
 from inference.programs.execution import Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Site, hides_values, is_discrete, is_implicit, is_point, layers, random_sites
@@ -36,7 +37,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
         ProgramError: the program draws its own subsample of the batch.
     """
     run = runs(program, batch)[0]
-    rows = len(as_batch(batch)[0])
+    rows = rows_of(as_batch(batch))
     if run.plate.size != rows:
         raise ProgramError(
             f"plate {run.plate.name!r} draws its own subsample of {run.plate.size} from {rows} examples, so no number "

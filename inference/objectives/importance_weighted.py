@@ -11,6 +11,7 @@ from torch.func import functional_call
 from inference.objectives.objective import Objective, Player, factor
 from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import BoundFunction, elbo, iwae
+from inference.programs.entries import Examples, rows_of
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.terms import Terms, terms, terms_of
@@ -96,7 +97,7 @@ class ImportanceWeighted(Objective):
                 "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
                 "ImportanceWeighted needs at least two particles; got 1."
             )
-        rows = len(as_batch(batch)[0])
+        rows = rows_of(as_batch(batch))
         if drawn.likelihood.shape[1] != rows and self.particles > 1 and self.bound != elbo:
             raise ProgramError(
                 f"the program draws its own subsample of {drawn.likelihood.shape[1]} from {rows} examples, another one for "
@@ -113,7 +114,7 @@ class ImportanceWeighted(Objective):
             )
 
     @torch.no_grad()
-    def _check_guide_repeats(self, examples: tuple[Tensor, ...]) -> None:
+    def _check_guide_repeats(self, examples: Examples) -> None:
         """The draws are scored by a second run of the guide, which must be the guide that drew them."""
         latents = draw(self.program, examples, self.particles)
         first, second = (terms(self.program, examples, latents=latents) for _ in range(2))
@@ -132,7 +133,7 @@ class ImportanceWeighted(Objective):
             shared = shared._replace(prior=beta * shared.prior, posterior=beta * shared.posterior)
         return drawn._replace(prior=beta * drawn.prior, posterior=beta * drawn.posterior, shared=shared)
 
-    def _through_the_draws(self, examples: tuple[Tensor, ...]) -> Terms:
+    def _through_the_draws(self, examples: Examples) -> Terms:
         """Terms in which log q has a gradient through the draws alone."""
         latents = draw(self.program, examples, self.particles)
         still = [name for name, value in latents.items() if not value.requires_grad]
@@ -172,7 +173,7 @@ class _Guide(nn.Module):
         super().__init__()
         self.program = program
 
-    def forward(self, *batch: Tensor) -> Any:
+    def forward(self, *batch: Any) -> Any:
         return self.program.guide(*batch)  # type: ignore[operator]  # nn.Module's attributes are untyped
 
 
@@ -181,10 +182,10 @@ class _Detached(NamedTuple):
 
     program: Any
 
-    def model(self, *batch: Tensor) -> Any:
+    def model(self, *batch: Any) -> Any:
         return self.program.model(*batch)
 
-    def guide(self, *batch: Tensor) -> Any:
+    def guide(self, *batch: Any) -> Any:
         holder = _Guide(self.program)
         constants = {name: parameter.detach() for name, parameter in holder.named_parameters()}
         return functional_call(holder, constants, batch)

@@ -17,6 +17,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from inference.programs.densities import log_density
+from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Latents, Run, executed, executing
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Frame, Site, plates, random_sites
@@ -46,8 +47,8 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
     They are drawn in the backward pass of the contraction that sums them out.
     """
 
-    def once(examples: tuple[Tensor, ...], copies: tuple[Tensor, ...], given: Latents | None) -> tuple[Trace, Trace]:
-        model = given_latents(program, given or {}, len(copies[0]))
+    def once(examples: Examples, copies: Examples, given: Latents | None) -> tuple[Trace, Trace]:
+        model = given_latents(program, given or {}, rows_of(copies))
         nesting = _nesting(poutine.trace(model).get_trace(*copies))
         marked = Unmasked()(poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {})))
         sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
@@ -61,7 +62,7 @@ def is_finite(site: Site) -> bool:
     return bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
-def _enumerated_trace(program: Program, run: Run, examples: tuple[Tensor, ...]) -> Trace:
+def _enumerated_trace(program: Program, run: Run, examples: Examples) -> Trace:
     """A trace of the model that holds every value of its finite sites, with log densities packed by symbols."""
     model = poutine.infer_config(program.model, config_fn=_in_parallel)
     with executing(program), Unmasked(), poutine.enum(first_available_dim=-1 - _nesting(run.model)):

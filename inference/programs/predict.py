@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import Unit
 from torch import Tensor
 
+from inference.programs.entries import rows_of
 from inference.programs.enumeration import assignment_runs, is_finite
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
@@ -45,7 +46,7 @@ def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tenso
         if len(found) < draws and not all(map(found[0].is_local, _deterministic(found[0]).values())):
             # A value shared by all examples must not be shared by all particles.
             found = [run for _ in range(draws) for run in runs(program, batch)]
-        return _together([run.values(_drawn(run)) | _following(run, len(as_batch(batch)[0])) for run in found])
+        return _together([run.values(_drawn(run)) | _following(run, rows_of(as_batch(batch))) for run in found])
 
 
 def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
+from inference.programs.entries import leaves
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import (
@@ -193,7 +194,7 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
 
 
 def _terms_of(run: Run, latent: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
-    like = run.batch[0]
+    like = leaves(run.batch)[0]
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
     groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from inference.objectives.objective import Objective, Player
 from inference.programs.check import first_non_finite, outside_support
+from inference.programs.entries import Examples, leaves
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, ProgramError, as_batch
 from inference.training.average import Average, State, restore, snapshot
@@ -195,7 +196,7 @@ class Step:
                 follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
         self._weights.keep()
 
-    def _turn(self, name: str, player: Player, examples: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def _turn(self, name: str, player: Player, examples: Examples) -> tuple[Tensor, Tensor]:
         optimizer = self.optimizers[name]
         clear_gradients(optimizer)
         noise = torch.default_generator.get_state()
@@ -244,10 +245,10 @@ class Step:
             f"finite (learning rates {rates}). The parameters are those from before the step. Lower the learning rate."
         )
 
-    def _autocast(self, batch: tuple[Tensor, ...]) -> AbstractContextManager[object]:
+    def _autocast(self, batch: Examples) -> AbstractContextManager[object]:
         if self.autocast is None:
             return nullcontext()
-        return torch.autocast(batch[0].device.type, dtype=self.autocast)
+        return torch.autocast(leaves(batch)[0].device.type, dtype=self.autocast)
 
 
 def _process() -> int:
@@ -262,7 +263,7 @@ def _refuse_no_gradients(batch: Batch) -> None:
             "a step needs gradients, which torch.no_grad() or torch.inference_mode() has switched off around it. Take steps "
             "and call fit outside of such a block."
         )
-    if any(tensor.is_inference() for tensor in as_batch(batch)):
+    if any(tensor.is_inference() for tensor in leaves(as_batch(batch))):
         raise ProgramError(
             "the batch was made under torch.inference_mode(), so no gradient can pass it. Clone it outside: batch.clone()."
         )
