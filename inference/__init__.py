@@ -28,8 +28,10 @@ from inference.programs.predict import decode, posterior, reconstruct, sample
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Shared, Terms, log_joint, terms
 from inference.training.differentiate import Compiled, Traced
+from inference.training.factories import adam
 from inference.training.fit import Fitted, Validation, fit
-from inference.training.step import NonFinite, Step, adam
+from inference.training.parameter_groups import parameter_groups
+from inference.training.step import NonFinite, Step
 
 __all__ = [
     "SVI",
@@ -73,6 +75,7 @@ __all__ = [
     "least_squares",
     "log_joint",
     "non_saturating",
+    "parameter_groups",
     "pearson",
     "plug_in_kl",
     "posterior",

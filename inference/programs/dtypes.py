@@ -30,7 +30,7 @@ def explained_dtypes(program: object, batch: Examples) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = str(error).splitlines()[0]
+        said = str(error).partition("\n")[0]
         held, tensors = dtypes_of(program), named(batch)
         strange = {name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype not in held}
         # Whole numbers, such as labels, are told only where no other entry can be meant.
