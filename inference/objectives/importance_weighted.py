@@ -11,6 +11,7 @@ from torch.func import functional_call
 from inference.objectives.objective import Objective, Player, factor
 from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import BoundFunction, elbo, iwae
+from inference.programs.dtypes import widest_dtype
 from inference.programs.entries import Examples, rows_of
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
@@ -69,16 +70,18 @@ class ImportanceWeighted(Objective):
                 "Gradient.STICKING_THE_LANDING with the ELBO, or Gradient.PATH with any bound."
             )
         self.bound, self.particles, self.gradient = bound, particles, gradient
-        self._beta_at = beta if callable(beta) else None
-        first = factor("beta", 0, beta(0) if callable(beta) else beta)
-        self.register_buffer("beta", torch.tensor(first), persistent=False)
+        self._beta_at: Callable[[int], float] = beta if callable(beta) else lambda step: beta
+        self.register_buffer("beta", torch.tensor(factor("beta", 0, self._beta_at(0))), persistent=False)
 
     def players(self) -> dict[str, Player]:
         return {"loss": Player(parameters(self.program), self.loss, log_density=True)}
 
+    def prepare(self, batch: Batch) -> None:
+        super().prepare(batch)
+        self.beta = self.beta.to(widest_dtype(self.program))
+
     def schedule(self, step: int) -> None:
-        if self._beta_at is not None:
-            self.beta.fill_(factor("beta", step, self._beta_at(step)))
+        self.beta.fill_(factor("beta", step, self._beta_at(step)))
 
     def loss(self, batch: Batch) -> Tensor:
         """Minus the bound per example, in nats, with the gradient asked for."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inference.programs.entries import Examples, named
 from inference.programs.program import ProgramError
@@ -16,37 +17,58 @@ _WORDS = ("dtype", "scalar type", "input type", "not implemented for")
 
 def dtypes_of(module: object) -> set[torch.dtype]:
     """The dtypes of a module's floating-point parameters and buffers."""
-    tensors = chain(module.parameters(), module.buffers()) if isinstance(module, nn.Module) else ()
-    return {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    return {tensor.dtype for tensor in _floats(module).values()}
+
+
+def widest_dtype(module: object) -> torch.dtype:
+    """The widest of these; float32 at least, in which scheduled numbers are kept."""
+    return reduce(torch.promote_types, dtypes_of(module), torch.float32)
 
 
 @contextmanager
-def explained_dtypes(program: object, batch: Examples) -> Iterator[None]:
-    """A block whose error of dtypes names the entries of the batch that do not go with the program's parameters.
+def explained_dtypes(module: object, batch: Examples) -> Iterator[None]:
+    """A block whose error of dtypes names the entries of the batch that do not go with a module's parameters.
 
     Raises:
-        ProgramError: torch raises an error of dtypes, and such entries there are.
+        ProgramError: torch raises an error of dtypes, and such entries there are, or parameters of several dtypes.
     """
     try:
         yield
     except RuntimeError as error:
         said = str(error).partition("\n")[0]
-        held, tensors = dtypes_of(program), named(batch)
-        strange = {name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype not in held}
-        # Whole numbers, such as labels, are told only where no other entry can be meant.
-        floats = {name: dtype for name, dtype in strange.items() if dtype.is_floating_point}
-        if not held or not strange or not any(word in said.lower() for word in _WORDS):
+        explanation = _explanation(module, batch) if any(word in said.lower() for word in _WORDS) else None
+        if explanation is None:
             raise
-        raise ProgramError(
-            f"the batch and the program's parameters have different dtypes: {_shown(floats or strange)}; the parameters are "
-            f"{_short(*held)} ({said}). Give both the same: x.float() of a tensor, x.astype('float32') of an array; or "
-            "program.double() with float64 data."
-        ) from error
+        raise ProgramError(f"{explanation} (torch: {said})") from error
 
 
-def _shown(dtypes: dict[str, torch.dtype]) -> str:
-    return ", ".join(f"{name} is {_short(dtype)}" for name, dtype in dtypes.items())
+def _explanation(module: object, batch: Examples) -> str | None:
+    floats, name = _floats(module), type(module).__name__
+    held = {tensor.dtype for tensor in floats.values()}
+    strange = {place: tensor.dtype for place, tensor in named(batch).items() if tensor.dtype not in held}
+    # Whole numbers, such as labels, are told only where no other entry can be meant.
+    entries = {place: dtype for place, dtype in strange.items() if dtype.is_floating_point} or strange
+    if len(held) > 1:
+        examples = {dtype: next(each for each in floats if floats[each].dtype is dtype) for dtype in held}
+        shown = ", ".join(sorted(f"{each!r} is {_short(dtype)}" for dtype, each in examples.items()))
+        return (
+            f"the {name} has parameters of several dtypes: {shown}. Make them one: .double() or .float() of the module."
+        )
+    if not held or not entries:
+        return None
+    shown = ", ".join(f"{place} is {_short(dtype)}" for place, dtype in entries.items())
+    return (
+        f"the batch and the {name} have different dtypes: {shown}, and the parameters are {_short(*held)}. Give both the "
+        "same: x.float() of a tensor, x.astype('float32') of an array; or .double() of the module, with float64 data."
+    )
 
 
-def _short(*dtypes: torch.dtype) -> str:
-    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+def _floats(module: object) -> dict[str, Tensor]:
+    if not isinstance(module, nn.Module):
+        return {}
+    tensors = chain(module.named_parameters(), module.named_buffers())
+    return {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,6 +1,7 @@
 """The log densities of a program's draws, of which every bound, weight and gradient estimator is made."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import dropwhile
 from typing import NamedTuple
 
@@ -198,15 +199,18 @@ def _terms_of(run: Run, latent: Mapping[str, Site], guide: Mapping[str, Site]) -
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
     groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}
-    local = {kind: _local(run, sites, like) for kind, sites in groups.items()}
+    local = _in_one_dtype({kind: _local(run, sites, like) for kind, sites in groups.items()})
     implicit = [name for sites in (observed, latent, guide) for name, site in sites.items() if is_implicit(site["fn"])]
     everything = [*observed.values(), *latent.values(), *guide.values()]
     shared = None
     if not all(map(run.is_local, everything)):
+        of_sites = {
+            "prior": _shared(run, observed, like) + _shared(run, latent, like),
+            "posterior": _shared(run, guide, like),
+            "score": _shared(run, unscored, like),
+        }
         shared = Shared(
-            prior=_shared(run, observed, like) + _shared(run, latent, like),
-            posterior=_shared(run, guide, like),
-            score=_shared(run, unscored, like),
+            **_in_one_dtype(of_sites),
             size=run.dataset_size,
             come_first=_come_first(run, [*random_sites(run.model).values()]) and _come_first(run, [*guide.values()]),
         )
@@ -241,6 +245,12 @@ def _added(densities: list[Tensor], zeros: Tensor) -> Tensor:
     for density in densities[1:]:
         total = total + density
     return total
+
+
+def _in_one_dtype(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts in the widest dtype among them: the zeros of a part without sites know no more than the data."""
+    widest = reduce(torch.promote_types, (part.dtype for part in parts.values()))
+    return {name: part.to(widest) for name, part in parts.items()}
 
 
 def _zeros(like: Tensor, shape: int | tuple[int, ...]) -> Tensor:

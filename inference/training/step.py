@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from inference.objectives.objective import Objective, Player
 from inference.programs.check import first_non_finite, outside_support
+from inference.programs.dtypes import dtypes_of
 from inference.programs.entries import Examples, leaves
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, ProgramError, as_batch
@@ -97,6 +98,7 @@ class Step:
         with own_noise(mix(self.seed, 0)):
             self.objective.schedule(self.count)
             self.objective.prepare(batch)
+            self._refuse_autocast()
             self._players()  # a player without parameters is named before its loss is looked at
             with self._autocast(as_batch(batch)):
                 self.objective.check(batch)
@@ -245,6 +247,13 @@ class Step:
             f"an optimizer moved weights out of the finite numbers at step {self.count}, where loss and gradient were "
             f"finite (learning rates {rates}). The parameters are those from before the step. Lower the learning rate."
         )
+
+    def _refuse_autocast(self) -> None:
+        if self.autocast is not None and torch.float64 in dtypes_of(self.objective.program):
+            raise ProgramError(
+                f"autocast={self.autocast}: the program has float64 parameters, whose networks autocast leaves as they are. "
+                "Leave autocast out, or give a float32 program: program.float(), with float32 data."
+            )
 
     def _autocast(self, batch: Examples) -> AbstractContextManager[object]:
         if self.autocast is None:

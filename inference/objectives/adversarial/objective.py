@@ -20,6 +20,7 @@ from inference.objectives.adversarial.penalties import Penalty, Values
 from inference.objectives.objective import Objective, Player, factor
 from inference.programs.check import check_batch, check_gradients, check_values
 from inference.programs.dataset import Scope
+from inference.programs.dtypes import explained_dtypes, widest_dtype
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.program import Batch, Program, ProgramError, as_batch, buffers_kept, evaluating, parameters
 from inference.programs.traces import runs
@@ -122,11 +123,14 @@ class Adversarial(Objective):
             self._comparison = found
             if self.contrast is not None:
                 self._contrast = contrast_of(self.contrast, found, self.program, examples)
-                self._contrast.check(q_samples(self.program, examples, found)[1])
+                with explained_dtypes(self.contrast, examples):
+                    self._contrast.check(q_samples(self.program, examples, found)[1])
             q, p, _ = self._samples(examples)
-            self._check_shape(q, rows_of(examples))
+            with explained_dtypes(self.critic, examples):
+                self._check_shape(q, rows_of(examples))
             for samples in (q, p) if self.penalty is not None else ():
                 refuse_whole_numbers(samples, found.compared)
+        self._annealed = self._annealed.to(widest_dtype(self.critic))
         self._q_alone = self.divergence.q_alone
         if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
