@@ -24,7 +24,7 @@ from inference.objectives.svi import SVI
 from inference.programs.bounds import Bound, elbo, iwae, renyi
 from inference.programs.check import check
 from inference.programs.pair import Pair
-from inference.programs.predict import decode, posterior, reconstruct, sample
+from inference.programs.predict import decode, posterior, predict, reconstruct, sample
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Shared, Terms, log_joint, terms
 from inference.training.differentiate import Compiled, Traced
@@ -79,6 +79,7 @@ __all__ = [
     "pearson",
     "plug_in_kl",
     "posterior",
+    "predict",
     "r1",
     "r2",
     "reconstruct",

@@ -34,7 +34,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
     """What kind of number log p(x) is, read from the sites of one batch.
 
     Raises:
-        ProgramError: the program draws its own subsample of the batch.
+        ProgramError: the program draws its own subsample of the batch, or the batch observes nothing.
     """
     run = runs(program, batch)[0]
     rows = rows_of(as_batch(batch))
@@ -44,6 +44,11 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
             "belongs to a given example. Pass batches to the program and use pyro.plate('data', len(x))."
         )
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
+    if not observed:
+        raise ProgramError(
+            "the batch observes nothing (an entry that is None?), so there is no log p(x) of it. Give it what the model "
+            "observes; draws of what it does not are predict(program, batch)."
+        )
     densities = {name: site for name, site in observed.items() if not is_implicit(site["fn"])}
     kinds = {"discrete" if is_discrete(site) else "density" for site in densities.values()}
     per_example = all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values())

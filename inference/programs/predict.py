@@ -1,15 +1,17 @@
 """Draws from a program: from its prior, its guide, and its model given latents."""
 
-import warnings
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import Unit
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.programs.entries import rows_of
 from inference.programs.enumeration import assignment_runs, is_finite
 from inference.programs.execution import Latents, Run
+from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, deterministic_sites, latents_in, plates, random_sites
 from inference.programs.traces import guide_runs, joint_runs, model_runs, runs
@@ -57,20 +59,16 @@ def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
 def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor]:
     """The mean of each observed site's distribution given latents: `(particles, batch, ...)`.
 
-    Latent sites that are not given are drawn from the prior; but those of finite support from p(k | x, z), where the batch
-    observes x. Where it does not, a UserWarning says so.
+    Latent sites that are not given are drawn from the prior; but those of finite support from p(k | x, z).
 
     Raises:
         NoMean: a distribution has no mean in closed form.
+        ProgramError: the batch observes nothing.
     """
     with torch.no_grad(), evaluating(program):
-        left_out, observes = _left_out(program, batch, latents)
-        if not observes:
-            finite = [name for name, site in left_out.items() if is_finite(site)]
-            if finite:
-                warnings.warn(f"the batch observes nothing, so that {finite} are drawn from the prior", stacklevel=2)
-            left_out = {}
-        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out))
+        left_out = _left_out(program, batch, latents)
+        _refuse_unobserved(left_out)
+        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out.sites))
         return _together(
             [
                 {
@@ -89,24 +87,122 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
     Sites of finite support that the guide leaves out are drawn from p(k | x, z), and are among the result.
 
     Raises:
-        ProgramError: the guide leaves out a latent site of another kind, which would be drawn whatever x is.
+        ProgramError: the batch observes nothing, or the guide leaves out a latent site of another kind, which would be drawn
+            whatever x is.
     """
     with torch.no_grad(), evaluating(program):
         latents = draw(program, batch, draws)
-        left_out, _ = _left_out(program, batch, latents)
-        _refuse_infinite(left_out)
-        given = _with_assignments(program, batch, latents, draws, left_out)
+        left_out = _left_out(program, batch, latents)
+        _refuse_unobserved(left_out)
+        _refuse_infinite(left_out.sites)
+        given = _with_assignments(program, batch, latents, draws, left_out.sites)
         found = model_runs(program, batch, draws, given)
         assigned = {name: value for name, value in given.items() if name not in latents}
         return _together([run.values(_lifted(run)) for run in found]) | assigned
 
 
-def _left_out(program: Program, batch: Batch, latents: Latents) -> tuple[dict[str, Site], bool]:
-    """The model's latent sites that are not given, and whether the batch observes anything."""
+def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
+    """Draws from the posterior predictive: latents from the guide, every other site of the model given these.
+
+    For new inputs there is nothing to observe: of `model(x, y=None)`, fitted to `(x, y)`, the batch is `(x_new, None)`, or
+    `(x_new,)`, of any number of rows. What the batch does observe is drawn anew, as `reconstruct` does; sites of finite
+    support that the guide leaves out are then drawn from p(k | x, z).
+
+    Returns:
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site, `pyro.deterministic` ones too.
+
+    Raises:
+        ProgramError: the guide has values for the rows of another batch, or leaves out a latent site on which what is
+            observed may depend.
+    """
+    with torch.no_grad(), evaluating(program):
+        _refuse_other_rows(program, batch)
+        latents = draw(program, batch, draws)
+        left_out = _left_out(program, batch, latents)
+        if left_out.observes:
+            _refuse_infinite(left_out.before)
+            finite = {name: site for name, site in left_out.sites.items() if is_finite(site)}
+            rest = _Unscored(program, frozenset(left_out.sites.keys() - finite.keys()))
+            latents = _with_assignments(rest, batch, latents, draws, finite)
+        found = model_runs(program, batch, draws, latents)
+        if len(found) < draws and not all(map(found[0].is_local, deterministic_sites(found[0].model).values())):
+            # A value shared by all examples must not be shared by all particles.
+            parts = [{name: value[k : k + 1] for name, value in latents.items()} for k in range(draws)]
+            found = [run for part in parts for run in model_runs(program, batch, 1, part)]
+        rows = rows_of(as_batch(batch))
+        return _together([run.values(_values(run)) | _following(run, rows) for run in found])
+
+
+class _LeftOut(NamedTuple):
+    """The latent sites of a model that are not given."""
+
+    sites: dict[str, Site]
+    before: dict[str, Site]
+    """Those that stand before an observed site, which may depend on them."""
+    observes: bool
+    """Whether the batch observes anything."""
+
+
+def _left_out(program: Program, batch: Batch, latents: Latents) -> _LeftOut:
     first = {name: value[:1] for name, value in latents.items()}
-    model = joint_runs(program, batch, first)[0].model
-    left_out = {name: site for name, site in latents_in(model).items() if name not in latents}
-    return left_out, any(site["is_observed"] for site in random_sites(model).values())
+    sites = random_sites(joint_runs(program, batch, first)[0].model)
+    observed = [place for place, site in enumerate(sites.values()) if site["is_observed"]]
+    left_out = {name: site for name, site in sites.items() if not site["is_observed"] and name not in latents}
+    upstream = set(list(sites)[: observed[-1]]) if observed else set()
+    return _LeftOut(left_out, {name: site for name, site in left_out.items() if name in upstream}, bool(observed))
+
+
+class _Unscored(NamedTuple):
+    """A program in whose model some sites have no say: what is drawn beside them is drawn as if they were not there."""
+
+    program: Program
+    names: frozenset[str]
+
+    def model(self, *batch: Any) -> Any:
+        with _Silent(self.names):
+            return self.program.model(*batch)
+
+    def guide(self, *batch: Any) -> Any:
+        return self.program.guide(*batch)
+
+
+class _Silent(Messenger):
+    """Masks sites by their names."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, message: Any) -> None:
+        if message["name"] in self.names:
+            message["mask"] = False
+
+
+def _refuse_other_rows(program: Program, batch: Batch) -> None:
+    """Raises a ProgramError where the guide has values for the rows of the batch it was fitted to, and these are others."""
+    autoguide = program.autoguide if isinstance(program, Pair) else None
+    if autoguide is not None and autoguide.prototype_trace is None:
+        raise ProgramError(
+            f"the {type(autoguide).__name__} has not been run, and learns the latent sites from the first batch. Fit it "
+            "before it predicts."
+        )
+    plate = model_runs(program, batch, 1)[0].plate
+    sites = random_sites(guide_runs(program, batch)[0].guide)
+    framed = {name: plates(site)[plate.name].size for name, site in sites.items() if plate.name in plates(site)}
+    others = {name: size for name, size in framed.items() if size != plate.size}
+    if others:
+        raise ProgramError(
+            f"the guide has values for the {next(iter(others.values()))} examples it was fitted to ({sorted(others)}), and "
+            f"none for the {plate.size} of this batch. Amortise the guide: a network of x; or let it have shared sites only."
+        )
+
+
+def _refuse_unobserved(left_out: _LeftOut) -> None:
+    if not left_out.observes:
+        raise ProgramError(
+            "the batch observes nothing (an entry that is None?), so that there is nothing to decode or reconstruct. For "
+            "draws of all sites given the guide's latents: predict(program, batch)."
+        )
 
 
 def _with_assignments(
@@ -129,7 +225,8 @@ def _refuse_infinite(left_out: Mapping[str, Site]) -> None:
     if strange:
         raise ProgramError(
             f"the guide does not draw the latent sites {strange}, so they would be drawn from the prior, whatever x is. "
-            "Draw them in the guide, or draw from the prior: sample(program, batch)."
+            "Draw them in the guide, or draw from the prior: sample(program, batch). (A site with obs=None is latent too: "
+            "let it come after the observed ones, and predict(program, batch) draws it.)"
         )
 
 
@@ -149,6 +246,11 @@ def _mean(name: str, site: Site) -> Tensor:
 
 def _drawn(run: Run) -> dict[str, Site]:
     return {name: site for name, site in random_sites(run.guide).items() if not site["infer"].get("is_auxiliary")}
+
+
+def _values(run: Run) -> dict[str, Site]:
+    """The random sites of the model, without factors."""
+    return {name: site for name, site in random_sites(run.model).items() if not isinstance(site["fn"], Unit)}
 
 
 def _lifted(run: Run) -> dict[str, Site]:

@@ -184,7 +184,8 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
     if missing:
         raise ProgramError(
             f"the guide does not draw the model's latent sites {missing} (it draws {sorted(drawn) or 'nothing'}): what "
-            "they contribute would not be a bound. Draw them in the guide under the same names."
+            "they contribute would not be a bound. Draw them in the guide under the same names. (A site with obs=None is "
+            "latent: predict(program, batch) draws it.)"
         )
     extra = sorted(drawn - model.keys())
     if extra:

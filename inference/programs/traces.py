@@ -8,6 +8,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
@@ -79,7 +80,7 @@ def _guide_only(program: Program, batch: Examples, copies: Examples, latents: La
 
 
 def _unconditioned(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:
-    model = poutine.uncondition(program.model)
+    model: Callable[..., Any] = _Unconditioned()(program.model)
     if latents is not None:
         model = _Given(latents, rows_of(copies))(model)
     return Trace(), poutine.trace(model).get_trace(*copies)
@@ -117,6 +118,14 @@ def _guide_trace(program: Program, batch: Examples, copies: Examples, latents: L
                 raise
     guide = program.guide if latents is None else _Given(latents, rows_of(copies))(program.guide)
     return poutine.trace(guide).get_trace(*copies)
+
+
+class _Unconditioned(UnconditionMessenger):
+    """Draws what is observed; what follows from the draws stays as it is computed, as a plate would give it further axes."""
+
+    def _pyro_sample(self, message: Any) -> None:
+        if not message["infer"].get("_deterministic"):
+            super()._pyro_sample(message)
 
 
 class _Given(Messenger):
