@@ -138,14 +138,16 @@ def evaluate(
 
     Args:
         program: the model and its guide.
-        batches: the data (see `Data`); a `description` mapping that they carry goes into the result, and a
-            `log_jacobian` into every number, in nats per example, where their values are not in the data's own units.
+        batches: the data, as one batch; as many, in a list or a loader; or as a generator function. A `description` mapping
+            that they carry goes into the result, and a `log_jacobian` into every number, in nats per example, where their
+            values are not in the data's own units.
         estimators: by the name that the results will have, such as `{"iwae": importance(1000)}`.
         measured_on: what the data are, where `batches` do not say so themselves.
         seed: of the estimators' noise; the caller's generators are left as they were.
 
     Raises:
-        ProgramError: the program subsamples by itself, or what the estimators raise.
+        ProgramError: there is no batch, the batch observes nothing, the program subsamples by itself, or what the estimators
+            raise.
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()

@@ -91,11 +91,8 @@ def executed(
     if particles > 1 and tiles:
         try:
             run = _run(program, once, examples, particles, latents)
-            if (
-                run.plate
-                and run.plate.size == particles * rows_of(examples)
-                and all(map(run.is_local, _all_sites(run)))
-            ):
+            rows = particles * rows_of(examples)
+            if run.plate and run.plate.size == rows and all(map(run.is_local, _all_sites(run))):
                 return [run]
         except Exception as error:
             if _is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway

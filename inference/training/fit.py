@@ -173,7 +173,7 @@ def _log_densities(step: Step, batch: Batch) -> list[str]:
 class _Observed:
     """The batches whose values have been looked at, where Pyro's validation, switched off, does not.
 
-    Data of a data set with a description are known: levels are checked when they are read, and real numbers by
+    Batches of a data set with a description are known: levels are checked when they are read, and real numbers by
     `check_data`, which the app calls before it trains.
     """
 
@@ -183,14 +183,11 @@ class _Observed:
 
     def look_at(self, batch: Examples) -> None:
         """Raises a ProgramError where a batch that is new has values outside their support."""
-        if (
-            self.known
-            or is_validation_enabled()
-            or all(self.versions.get(each) == each._version for each in leaves(batch))
-        ):
+        tensors = leaves(batch)
+        if self.known or is_validation_enabled() or all(self.versions.get(each) == each._version for each in tensors):
             return
         check_data(self.step.objective.program, [batch])
-        for each in leaves(batch):
+        for each in tensors:
             self.versions[each] = each._version
 
 
