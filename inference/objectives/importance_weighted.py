@@ -15,8 +15,9 @@ from inference.programs.dtypes import widest_dtype
 from inference.programs.entries import Examples, rows_of
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
+from inference.programs.sites import has_rsample, random_sites
 from inference.programs.terms import Terms, terms, terms_of
-from inference.programs.traces import runs
+from inference.programs.traces import guide_runs, runs
 
 
 class Gradient(Enum):
@@ -128,6 +129,10 @@ class ImportanceWeighted(Objective):
                 f"{self.gradient.value} needs one. Remove the noise from the guide, or use Gradient.PATH."
             )
 
+    def _is_reparameterised(self, examples: Examples) -> bool:
+        guide = guide_runs(self.program, examples)[0].guide
+        return all(has_rsample(site["fn"]) for site in random_sites(guide).values())
+
     def _tempered(self, drawn: Terms) -> Terms:
         """The terms with beta on log p(z) - log q(z | x)."""
         beta = self.beta
@@ -140,7 +145,7 @@ class ImportanceWeighted(Objective):
         """Terms in which log q has a gradient through the draws alone."""
         latents = draw(self.program, examples, self.particles)
         still = [name for name, value in latents.items() if not value.requires_grad]
-        if not latents or still:
+        if not latents or (still and not self._is_reparameterised(examples)):  # or the guide is frozen
             raise ProgramError(
                 f"{self.gradient.value} follows reparameterised draws; the draws of {still or 'no site'} carry no "
                 "gradient. Use Gradient.PATH."
@@ -160,6 +165,8 @@ def _scaled_gradient(value: Tensor, weights: list[Tensor]) -> Tensor:
     second. The hook sits on the copy that is scored, so that draws which depend on earlier draws meet it once.
     """
     copy = value.view_as(value)
+    if not copy.requires_grad:
+        return copy
 
     def scale(gradient: Tensor) -> Tensor:
         weight = weights[0] if gradient.dim() > 1 else weights[0].squeeze(1)

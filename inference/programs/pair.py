@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from inference.programs.entries import Examples
-from inference.programs.program import Program, ProgramError, localise, without_store
+from inference.programs.program import Program, ProgramError, as_batch, localise, without_store
 
 
 class Pair(nn.Module):
@@ -98,7 +98,7 @@ class Pair(nn.Module):
                 f"{type(guide).__name__}."
             )
         with without_store(self._adopt), torch.enable_grad():
-            normal = guide.laplace_approximation(*batch)
+            normal = guide.laplace_approximation(*as_batch(batch))
         found = Pair(self.model, None, *self.modules_used)
         found._functions["guide"] = normal
         found.modules_used.append(normal)

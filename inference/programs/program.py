@@ -77,7 +77,7 @@ def _entry(name: str, value: Any) -> Any:
         return _tensor(name, value)
     raise ProgramError(
         f"{name} is a {type(value).__name__}; expected a tensor or a numpy array whose first axis counts the examples, "
-        "None, or a dict of these. Convert it with torch.as_tensor."
+        "None, or a dict of these. Convert it with torch.as_tensor, or leave it out."
     )
 
 

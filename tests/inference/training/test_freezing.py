@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from inference import (
     SVI,
     Adversarial,
+    Gradient,
     ImportanceWeighted,
     ProgramError,
     Step,
@@ -162,3 +163,28 @@ def test_a_player_that_is_frozen_whole_is_named(
             each(X)
     frozen(made).requires_grad_(True)
     step(X)
+
+
+@pytest.mark.parametrize("gradient", Gradient)
+def test_a_model_is_trained_beside_a_frozen_guide_by_every_gradient(gradient: Gradient) -> None:
+    moved = []
+    for each in (gradient, Gradient.PATH):
+        program = Linear()
+        program.encoder.requires_grad_(False)
+        step = Step(ImportanceWeighted(program, particles=3, gradient=each), adam(0.05))
+        for _ in range(3):
+            step(X)
+        moved.append(nn.utils.parameters_to_vector(program.parameters()))
+    torch.testing.assert_close(*moved)  # what the three differ in is the guide's gradient
+
+
+@pytest.mark.parametrize("gradient", [Gradient.STICKING_THE_LANDING, Gradient.DOUBLY_REPARAMETERISED])
+def test_a_guide_may_be_frozen_in_part(gradient: Gradient) -> None:
+    program = Linear()
+    step = Step(ImportanceWeighted(program, particles=3, gradient=gradient), adam(0.05))
+    fit(step, X, 2, progress=False)
+    program.decoder.requires_grad_(False)
+    decoder, encoder = _copy(program.decoder), _copy(program.encoder)
+    fit(step, X, 2, progress=False)
+    assert _moved(program.encoder, encoder)
+    assert not _moved(program.decoder, decoder)
