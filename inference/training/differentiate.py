@@ -104,12 +104,12 @@ class _Attempt:
         self.graph: Graph = compiled
         self.instead: GraphModule | None = graph
 
-    def __call__(self, *batch: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         if self.instead is None:
-            return self.graph(*batch)
+            return self.graph(*tensors)
         try:
             with _settings_kept():
-                found = self.graph(*batch)
+                found = self.graph(*tensors)
         except Exception as error:
             names = [
                 kind.__name__ for kind in type(error).__mro__
@@ -118,7 +118,7 @@ class _Attempt:
                 raise
             warnings.warn(f"the step is traced, but can not be compiled here: {error}", stacklevel=3)
             self.graph = self.instead
-            found = self.graph(*batch)
+            found = self.graph(*tensors)
         self.instead = None
         return found
 

@@ -277,3 +277,19 @@ def test_exact_numbers_of_dicts() -> None:
     found = evaluate(Pair(model), {"y": Y}, {"exact": exact()}).log_prob["exact"]
     densities = torch.stack([dist.Normal(loc, 1.0).log_prob(Y) for loc in (0.0, 1.0)])
     torch.testing.assert_close(found, (densities.logsumexp(0) - np.log(2)).double(), rtol=0, atol=1e-6)
+
+
+def test_batches_of_the_same_shapes_and_other_entries_are_of_another_kind() -> None:
+    def model(x: Tensor, more: dict[str, Tensor]) -> None:
+        (name,) = more
+        loc = pyro.param(f"loc_{name}", torch.tensor(0.0))  # born with the first batch of its kind
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(loc + ("w" in more), 1.0).expand([len(x)]), obs=more[name])
+
+    losses = []
+    for differentiate in (backward, Traced()):
+        pair = Pair(model)
+        step = Step(SVI(pair), adam(0.1), differentiate=differentiate)
+        losses.append([float(step((X, {name: Y}))["loss"]) for name in ("y", "w")])
+        assert all(each.detach() != 0 for each in pair.parameters())
+    assert losses[0] == losses[1]
