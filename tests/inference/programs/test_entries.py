@@ -290,6 +290,6 @@ def test_batches_of_the_same_shapes_and_other_entries_are_of_another_kind() -> N
     for differentiate in (backward, Traced()):
         pair = Pair(model)
         step = Step(SVI(pair), adam(0.1), differentiate=differentiate)
-        losses.append([float(step((X, {name: Y}))["loss"]) for name in ("y", "w")])
+        losses.append([float(step((X, {name: Y}))["loss"]) for name in ("y", "w", "y", "w")])
         assert all(each.detach() != 0 for each in pair.parameters())
     assert losses[0] == losses[1]
