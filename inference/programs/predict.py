@@ -68,7 +68,7 @@ def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor
     with torch.no_grad(), evaluating(program):
         left_out = _left_out(program, batch, latents)
         _refuse_unobserved(left_out)
-        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out.sites))
+        found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out))
         return _together(
             [
                 {
@@ -88,14 +88,14 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
 
     Raises:
         ProgramError: the batch observes nothing, or the guide leaves out a latent site of another kind, which would be drawn
-            whatever x is.
+            whatever x is, and on which x may depend.
     """
     with torch.no_grad(), evaluating(program):
         latents = draw(program, batch, draws)
         left_out = _left_out(program, batch, latents)
         _refuse_unobserved(left_out)
-        _refuse_infinite(left_out.sites)
-        given = _with_assignments(program, batch, latents, draws, left_out.sites)
+        _refuse_infinite(left_out)
+        given = _with_assignments(program, batch, latents, draws, left_out)
         found = model_runs(program, batch, draws, given)
         assigned = {name: value for name, value in given.items() if name not in latents}
         return _together([run.values(_lifted(run)) for run in found]) | assigned
@@ -120,10 +120,8 @@ def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]
         latents = draw(program, batch, draws)
         left_out = _left_out(program, batch, latents)
         if left_out.observes:
-            _refuse_infinite(left_out.before)
-            finite = {name: site for name, site in left_out.sites.items() if is_finite(site)}
-            rest = _Unscored(program, frozenset(left_out.sites.keys() - finite.keys()))
-            latents = _with_assignments(rest, batch, latents, draws, finite)
+            _refuse_infinite(left_out)
+            latents = _with_assignments(program, batch, latents, draws, left_out)
         found = model_runs(program, batch, draws, latents)
         if len(found) < draws and not all(map(found[0].is_local, deterministic_sites(found[0].model).values())):
             # A value shared by all examples must not be shared by all particles.
@@ -136,9 +134,12 @@ def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]
 class _LeftOut(NamedTuple):
     """The latent sites of a model that are not given."""
 
-    sites: dict[str, Site]
-    before: dict[str, Site]
-    """Those that stand before an observed site, which may depend on them."""
+    finite: list[str]
+    """Those of finite support."""
+    causes: list[str]
+    """The others before an observed site, which may depend on them."""
+    unseen: frozenset[str]
+    """The others after all that is observed, of which it says nothing by itself."""
     observes: bool
     """Whether the batch observes anything."""
 
@@ -147,9 +148,15 @@ def _left_out(program: Program, batch: Batch, latents: Latents) -> _LeftOut:
     first = {name: value[:1] for name, value in latents.items()}
     sites = random_sites(joint_runs(program, batch, first)[0].model)
     observed = [place for place, site in enumerate(sites.values()) if site["is_observed"]]
+    upstream = list(sites)[: observed[-1]] if observed else []
     left_out = {name: site for name, site in sites.items() if not site["is_observed"] and name not in latents}
-    upstream = set(list(sites)[: observed[-1]]) if observed else set()
-    return _LeftOut(left_out, {name: site for name, site in left_out.items() if name in upstream}, bool(observed))
+    infinite = [name for name, site in left_out.items() if not is_finite(site)]
+    return _LeftOut(
+        finite=[name for name in left_out if name not in infinite],
+        causes=[name for name in infinite if name in upstream],
+        unseen=frozenset(infinite) - {*upstream},
+        observes=bool(observed),
+    )
 
 
 class _Unscored(NamedTuple):
@@ -206,26 +213,25 @@ def _refuse_unobserved(left_out: _LeftOut) -> None:
 
 
 def _with_assignments(
-    program: Program, batch: Batch, latents: Latents, draws: int, left_out: Mapping[str, Site]
+    program: Program, batch: Batch, latents: Latents, draws: int, left_out: _LeftOut
 ) -> dict[str, Tensor]:
     """The latents, and draws of the sites of finite support that they leave out, given x and them."""
-    finite = [name for name, site in left_out.items() if is_finite(site)]
-    if not finite:
+    if not left_out.finite:
         return dict(latents)
-    if len(finite) < len(left_out):
+    if left_out.causes:
         prior = _together([run.values(latents_in(run.model)) for run in model_runs(program, batch, draws, latents)])
-        latents = {**{name: prior[name] for name in left_out if name not in finite}, **latents}
-    found = assignment_runs(program, batch, draws, latents)
+        latents = {**{name: prior[name] for name in left_out.causes}, **latents}
+    scored = _Unscored(program, left_out.unseen) if left_out.unseen else program
+    found = assignment_runs(scored, batch, draws, latents)
     sites = [(run, latents_in(run.model)) for run in found]
-    return {**latents, **_together([run.values({name: each[name] for name in finite}) for run, each in sites])}
+    return {**latents, **_together([run.values({name: each[name] for name in left_out.finite}) for run, each in sites])}
 
 
-def _refuse_infinite(left_out: Mapping[str, Site]) -> None:
-    strange = sorted(name for name, site in left_out.items() if not is_finite(site))
-    if strange:
+def _refuse_infinite(left_out: _LeftOut) -> None:
+    if left_out.causes:
         raise ProgramError(
-            f"the guide does not draw the latent sites {strange}, so they would be drawn from the prior, whatever x is. "
-            "Draw them in the guide, or draw from the prior: sample(program, batch). (A site with obs=None is latent too: "
+            f"the guide does not draw the latent sites {sorted(left_out.causes)}, so they would be drawn from the prior, "
+            "whatever x is. Draw them in the guide, or draw from the prior: sample(program, batch). (A site with obs=None is latent too: "
             "let it come after the observed ones, and predict(program, batch) draws it.)"
         )
 

@@ -183,6 +183,17 @@ def test_finite_latents_follow_what_is_observed_and_nothing_else() -> None:
         assert drawn["y"][second].std() == pytest.approx(10.0, rel=0.05)
 
 
+def test_what_is_unseen_has_no_say_in_reconstructions_and_means() -> None:
+    x = torch.tensor([-2.0, -0.5, 0.0, 1.0], dtype=torch.float64)
+    given = (x, None, torch.zeros(4, dtype=torch.float64))
+    right = (WEIGHTS.log() + dist.Normal(LOC, 1.0).log_prob(x.unsqueeze(1))).softmax(1)
+    drawn = reconstruct(Pair(_mixture), given, 8_000)
+    assert drawn.keys() == {"k", "x"}
+    torch.testing.assert_close(drawn["k"].double().mean(0), right[:, 1], atol=0.03, rtol=0)
+    means = decode(Pair(_mixture), (x.repeat(8_000), None, torch.zeros(32_000)), {})["x"].reshape(8_000, 4)
+    torch.testing.assert_close(means.mean(0), right @ LOC, atol=0.06, rtol=0)
+
+
 def test_what_may_bear_on_the_observed_is_not_drawn_from_the_prior() -> None:
     def model(x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
