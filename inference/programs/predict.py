@@ -231,8 +231,8 @@ def _refuse_infinite(left_out: _LeftOut) -> None:
     if left_out.causes:
         raise ProgramError(
             f"the guide does not draw the latent sites {sorted(left_out.causes)}, so they would be drawn from the prior, "
-            "whatever x is. Draw them in the guide, or draw from the prior: sample(program, batch). (A site with obs=None is latent too: "
-            "let it come after the observed ones, and predict(program, batch) draws it.)"
+            "whatever x is. Draw them in the guide, or draw from the prior: sample(program, batch). (A site with obs=None "
+            "is latent too: let it come after the observed ones, and predict(program, batch) draws it.)"
         )
 
 
