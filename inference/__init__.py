@@ -24,12 +24,14 @@ from inference.objectives.svi import SVI
 from inference.programs.bounds import Bound, elbo, iwae, renyi
 from inference.programs.check import check
 from inference.programs.pair import Pair
-from inference.programs.predict import decode, posterior, reconstruct, sample
+from inference.programs.predict import decode, posterior, predict, reconstruct, sample
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Shared, Terms, log_joint, terms
 from inference.training.differentiate import Compiled, Traced
+from inference.training.factories import adam
 from inference.training.fit import Fitted, Validation, fit
-from inference.training.step import NonFinite, Step, adam
+from inference.training.parameter_groups import parameter_groups
+from inference.training.step import NonFinite, Step
 
 __all__ = [
     "SVI",
@@ -73,9 +75,11 @@ __all__ = [
     "least_squares",
     "log_joint",
     "non_saturating",
+    "parameter_groups",
     "pearson",
     "plug_in_kl",
     "posterior",
+    "predict",
     "r1",
     "r2",
     "reconstruct",

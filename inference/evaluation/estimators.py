@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.programs.bounds import Bound, iwae
+from inference.programs.entries import rows_of
 from inference.programs.program import Batch, Program, as_batch
 from inference.programs.terms import log_marginal, terms
 
@@ -83,7 +84,7 @@ class Importance:
         return {"bound": self.bound.name, "particles": self.particles}
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
-        chunk = max(1, self.rows // len(as_batch(batch)[0]))
+        chunk = max(1, self.rows // rows_of(as_batch(batch)))
         moments = _Mean() if self.bound.alpha == 1.0 else _PowerMean(1.0 - self.bound.alpha)
         for start in range(0, self.particles, chunk):
             drawn = terms(program, batch, min(chunk, self.particles - start))

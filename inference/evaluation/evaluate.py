@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
+from inference.evaluation.passes import Data, batches_of, no_batches
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.check import check_batch, check_finite, check_values
+from inference.programs.entries import Examples, joined, layout, leaves, named, rows_of
 from inference.programs.noise import mix, own_noise, reseed
-from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
+from inference.programs.program import Program, ProgramError, evaluating
 from inference.programs.sites import hides_values
 from inference.programs.traces import runs
 from inference.programs.units import log_jacobian_of, refuse_partial_observation
@@ -128,7 +130,7 @@ class Evaluation:
 
 def evaluate(
     program: Program,
-    batches: Batch | Iterable[Batch],
+    batches: Data,
     estimators: Mapping[str, Estimator],
     measured_on: Mapping[str, str | int] | None = None,
     seed: int = 0,
@@ -137,15 +139,16 @@ def evaluate(
 
     Args:
         program: the model and its guide.
-        batches: the data, as one batch or many; a `description` mapping that they carry goes into the result, and a
-            `log_jacobian` into every number, in nats per example, where their values are not in the data's own units.
+        batches: the data, as one batch; as many, in a list or a loader; or as a generator function. A `description` mapping
+            that they carry goes into the result, and a `log_jacobian` into every number, in nats per example, where their
+            values are not in the data's own units.
         estimators: by the name that the results will have, such as `{"iwae": importance(1000)}`.
         measured_on: what the data are, where `batches` do not say so themselves.
         seed: of the estimators' noise; the caller's generators are left as they were.
 
     Raises:
-        ProgramError: the program subsamples by itself, there are several batches and no plate that counts examples, or what
-            the estimators raise.
+        ProgramError: there is no batch, the batch observes nothing, the program subsamples by itself, there are several
+            batches and no plate that counts examples, or what the estimators raise.
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
@@ -155,7 +158,7 @@ def evaluate(
         stream = batches_of(batches)
         first = next(stream, None)
         if first is None:
-            raise ProgramError("there are no batches to evaluate on: the iterable is empty. Give at least one example.")
+            raise no_batches(batches)
         check_batch(program, first)
         log_jacobian = log_jacobian_of(batches)
         if log_jacobian:
@@ -167,13 +170,13 @@ def evaluate(
             check_finite(batch)
             if not description:
                 _add(whole, batch)
-            shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in batch))
+            shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in leaves(batch)))
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
                 with masked:
                     estimate = _estimated(estimator, program, batch)
                 log_prob = estimate.log_prob.double().cpu()
-                examples = len(batch[0]) // len(log_prob)  # a number of the whole dataset counts all its examples
+                examples = rows_of(batch) // len(log_prob)  # a number of the whole dataset counts all its examples
                 found[name].append((log_prob + examples * log_jacobian, estimate.error.double().cpu()))
     if not description:
         description = {"data": whole.hexdigest()[:12]}
@@ -219,7 +222,7 @@ class _Masks(Messenger):
             self.sites.add(message["name"])
 
 
-def _estimated(estimator: Estimator, program: Program, batch: tuple[Tensor, ...]) -> Estimate:
+def _estimated(estimator: Estimator, program: Program, batch: Examples) -> Estimate:
     """An estimate; where Pyro's own validation finds a value outside its support, the site is named.
 
     Raises:
@@ -253,20 +256,14 @@ def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]
 _POINT = "log joint at a point estimate, no bound"
 
 
-def _add(digest: "hashlib._Hash", batch: tuple[Tensor, ...]) -> None:
+def _add(digest: "hashlib._Hash", batch: Examples) -> None:
     """Adds a batch to the digest that names data without a description."""
-    for tensor in batch:
+    for tensor in leaves(batch):
         laid_out = tensor.cpu().clone(memory_format=torch.contiguous_format)
         digest.update(laid_out.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
-def batches_of(batches: Batch | Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
-    """The batches of one batch, or of many."""
-    one = isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(t, Tensor) for t in batches))
-    return map(as_batch, [batches] if one else batches)  # type: ignore[arg-type, list-item]  # narrowed by `one`
-
-
-def _only(batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _only(batches: list[Examples]) -> Examples:
     """The one batch of a program without a batch plate."""
     if len(batches) > 1:
         raise ProgramError(
@@ -276,13 +273,19 @@ def _only(batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return batches[0]
 
 
-def _whole(program: Program, likelihood: Likelihood, batches: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _whole(program: Program, likelihood: Likelihood, batches: list[Examples]) -> Examples:
     """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
     if likelihood.dataset is None:
         return _only(batches)
-    whole = tuple(torch.cat(column) for column in zip(*batches, strict=True))
-    size, rows = likelihood.dataset, len(whole[0])
-    if size == len(batches[0][0]) < rows:  # a plate as long as the first batch may grow with it
+    kinds = {layout(batch, lambda tensor: tuple(tensor.shape[1:])) for batch in batches}
+    if len(kinds) > 1:
+        raise ProgramError(
+            "the program shares sites between all examples, so that its batches are joined into one, and their entries are "
+            f"different: {' against '.join(sorted({str(_shapes(batch)) for batch in batches}))}. Give batches of one kind."
+        )
+    whole = joined(batches)
+    size, rows = likelihood.dataset, rows_of(whole)
+    if size == rows_of(batches[0]) < rows:  # a plate as long as the first batch may grow with it
         with suppress(ValueError):
             size = runs(program, whole)[0].dataset_size
     if size != rows:
@@ -291,3 +294,7 @@ def _whole(program: Program, likelihood: Likelihood, batches: list[tuple[Tensor,
             "all of them, or declare the plate by the data: pyro.plate('data', len(x))."
         )
     return whole
+
+
+def _shapes(batch: Examples) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape[1:]) for name, tensor in named(batch).items()}

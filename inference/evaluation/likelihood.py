@@ -8,6 +8,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from inference.programs.entries import rows_of
 from inference.programs.execution import Run
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Site, hides_values, is_discrete, is_implicit, is_point, layers, random_sites
@@ -33,16 +34,21 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
     """What kind of number log p(x) is, read from the sites of one batch.
 
     Raises:
-        ProgramError: the program draws its own subsample of the batch.
+        ProgramError: the program draws its own subsample of the batch, or the batch observes nothing.
     """
     run = runs(program, batch)[0]
-    rows = len(as_batch(batch)[0])
+    rows = rows_of(as_batch(batch))
     if run.plate is not None and run.plate.size != rows:
         raise ProgramError(
             f"plate {run.plate.name!r} draws its own subsample of {run.plate.size} from {rows} examples, so no number "
             "belongs to a given example. Pass batches to the program and use pyro.plate('data', len(x))."
         )
     observed = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
+    if not observed:
+        raise ProgramError(
+            "the batch observes nothing (an entry that is None?), so there is no log p(x) of it. Give it what the model "
+            "observes; draws of what it does not are predict(program, batch)."
+        )
     densities = {name: site for name, site in observed.items() if not is_implicit(site["fn"])}
     kinds = {"discrete" if is_discrete(site) else "density" for site in densities.values()}
     without_bits = _of_the_dataset(run) or _without_bits(observed)

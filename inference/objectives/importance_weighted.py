@@ -11,10 +11,13 @@ from torch.func import functional_call
 from inference.objectives.objective import Objective, Player, factor
 from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import BoundFunction, elbo, iwae
+from inference.programs.dtypes import widest_dtype
+from inference.programs.entries import Examples, rows_of
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
+from inference.programs.sites import has_rsample, random_sites
 from inference.programs.terms import Terms, terms, terms_of
-from inference.programs.traces import runs
+from inference.programs.traces import guide_runs, runs
 
 
 class Gradient(Enum):
@@ -70,16 +73,18 @@ class ImportanceWeighted(Objective):
                 "Gradient.STICKING_THE_LANDING with the ELBO, or Gradient.PATH with any bound."
             )
         self.bound, self.particles, self.gradient = bound, particles, gradient
-        self._beta_at = beta if callable(beta) else None
-        first = factor("beta", 0, beta(0) if callable(beta) else beta)
-        self.register_buffer("beta", torch.tensor(first), persistent=False)
+        self._beta_at: Callable[[int], float] = beta if callable(beta) else lambda step: beta
+        self.register_buffer("beta", torch.tensor(factor("beta", 0, self._beta_at(0))), persistent=False)
 
     def players(self) -> dict[str, Player]:
         return {"loss": Player(parameters(self.program), self.loss, log_density=True)}
 
+    def prepare(self, batch: Batch) -> None:
+        super().prepare(batch)
+        self.beta = self.beta.to(widest_dtype(self.program))
+
     def schedule(self, step: int) -> None:
-        if self._beta_at is not None:
-            self.beta.fill_(factor("beta", step, self._beta_at(step)))
+        self.beta.fill_(factor("beta", step, self._beta_at(step)))
 
     def loss(self, batch: Batch) -> Tensor:
         """Minus the bound per example, in nats, with the gradient asked for."""
@@ -98,7 +103,7 @@ class ImportanceWeighted(Objective):
                 "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
                 "ImportanceWeighted needs at least two particles; got 1."
             )
-        rows = len(as_batch(batch)[0])
+        rows = rows_of(as_batch(batch))
         if run.plate is not None and run.plate.size != rows and self.particles > 1 and self.bound != elbo:
             raise ProgramError(
                 f"the program draws its own subsample of {run.plate.size} from {rows} examples, another one for "
@@ -115,7 +120,7 @@ class ImportanceWeighted(Objective):
             )
 
     @torch.no_grad()
-    def _check_guide_repeats(self, examples: tuple[Tensor, ...]) -> None:
+    def _check_guide_repeats(self, examples: Examples) -> None:
         """The draws are scored by a second run of the guide, which must be the guide that drew them."""
         latents = draw(self.program, examples, self.particles)
         first, second = (terms(self.program, examples, latents=latents) for _ in range(2))
@@ -126,6 +131,10 @@ class ImportanceWeighted(Objective):
                 f"{self.gradient.value} needs one. Remove the noise from the guide, or use Gradient.PATH."
             )
 
+    def _is_reparameterised(self, examples: Examples) -> bool:
+        guide = guide_runs(self.program, examples)[0].guide
+        return all(has_rsample(site["fn"]) for site in random_sites(guide).values())
+
     def _tempered(self, drawn: Terms) -> Terms:
         """The terms with beta on log p(z) - log q(z | x)."""
         beta = self.beta
@@ -134,11 +143,11 @@ class ImportanceWeighted(Objective):
             shared = shared._replace(prior=beta * shared.prior, posterior=beta * shared.posterior)
         return drawn._replace(prior=beta * drawn.prior, posterior=beta * drawn.posterior, shared=shared)
 
-    def _through_the_draws(self, examples: tuple[Tensor, ...]) -> Terms:
+    def _through_the_draws(self, examples: Examples) -> Terms:
         """Terms in which log q has a gradient through the draws alone."""
         latents = draw(self.program, examples, self.particles)
         still = [name for name, value in latents.items() if not value.requires_grad]
-        if not latents or still:
+        if not latents or (still and not self._is_reparameterised(examples)):  # or the guide is frozen
             raise ProgramError(
                 f"{self.gradient.value} follows reparameterised draws; the draws of {still or 'no site'} carry no "
                 "gradient. Use Gradient.PATH."
@@ -159,6 +168,8 @@ def _scaled_gradient(value: Tensor, weights: list[Tensor]) -> Tensor:
     second. The hook sits on the copy that is scored, so that draws which depend on earlier draws meet it once.
     """
     copy = value.view_as(value)
+    if not copy.requires_grad:
+        return copy
 
     def scale(gradient: Tensor) -> Tensor:
         weight = weights[0] if gradient.dim() > 1 else weights[0].squeeze(1)
@@ -175,7 +186,7 @@ class _Guide(nn.Module):
         super().__init__()
         self.program = program
 
-    def forward(self, *batch: Tensor) -> Any:
+    def forward(self, *batch: Any) -> Any:
         return self.program.guide(*batch)  # type: ignore[operator]  # nn.Module's attributes are untyped
 
 
@@ -184,10 +195,10 @@ class _Detached(NamedTuple):
 
     program: Any
 
-    def model(self, *batch: Tensor) -> Any:
+    def model(self, *batch: Any) -> Any:
         return self.program.model(*batch)
 
-    def guide(self, *batch: Tensor) -> Any:
+    def guide(self, *batch: Any) -> Any:
         holder = _Guide(self.program)
         constants = {name: parameter.detach() for name, parameter in holder.named_parameters()}
         return functional_call(holder, constants, batch)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from inference.programs.check import check_batch, check_gradients, check_sites
 from inference.programs.dataset import Scope, scope
+from inference.programs.entries import Examples
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.traces import runs
 
@@ -62,7 +63,7 @@ class Objective(nn.Module, ABC):
         with torch.no_grad():
             runs(self.program, as_batch(batch))
 
-    def scope(self, batch: tuple[Tensor, ...]) -> Scope:
+    def scope(self, batch: Examples) -> Scope:
         """How the program relates a batch to its dataset, by a run that changes nothing; `Step` asks at each new shape."""
         return scope(self.program, batch)
 

@@ -10,6 +10,7 @@ from inference.objectives.objective import Objective, Player
 from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import elbo
 from inference.programs.check import check_sites
+from inference.programs.entries import rows_of
 from inference.programs.enumeration import within_axes
 from inference.programs.execution import executing
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
@@ -61,7 +62,7 @@ class SVI(Objective):
         if self.estimator is not None:
             with executing(self.program), within_axes(), _Plates() as plates:
                 loss = self.estimator.differentiable_loss(self.program.model, self.program.guide, *examples)
-            return loss / plates.dataset_size(len(examples[0]))
+            return loss / plates.dataset_size(rows_of(examples))
         return -bound_per_example(elbo, terms_of(self.program, runs(self.program, examples, self.particles)))
 
     def check(self, batch: Batch) -> None:

@@ -9,6 +9,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from inference.programs.bounds import elbo, surrogate
+from inference.programs.entries import Examples, leaves, named
 from inference.programs.execution import Run, refuse_writes
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
@@ -53,8 +54,8 @@ def check_sites(program: Program, batch: Batch, own_densities: bool = True) -> N
     with torch.no_grad():
         run = runs(program, examples)[0]
     refuse_writes(run.written)
-    pairs = enumerate(zip(run.batch, examples, strict=True))
-    refuse_writes(tuple(place for place, (given, data) in pairs if not torch.equal(given, data)))  # by x.data or numpy
+    pairs = zip(named(run.batch).items(), leaves(examples), strict=True)
+    refuse_writes(tuple(name for (name, given), data in pairs if not torch.equal(given, data)))  # by x.data or numpy
     check_values(run)
     if own_densities:
         terms(program, examples)
@@ -75,7 +76,7 @@ def check_data(program: Program, batches: Iterable[Batch]) -> None:
                 return  # real numbers, or no density: any value will do, in every batch
 
 
-def outside_support(program: Program, batch: tuple[Tensor, ...]) -> ProgramError | None:
+def outside_support(program: Program, batch: Examples) -> ProgramError | None:
     """What `check_data` says of a batch on which a program has failed; None where it finds nothing."""
     try:
         with pyro.validation_enabled(False):
@@ -174,7 +175,7 @@ def _count(what: str, values: Tensor) -> str | None:
     )
 
 
-def _check_interface(program: Program, batch: tuple[Tensor, ...]) -> None:
+def _check_interface(program: Program, batch: Examples) -> None:
     for part in ("model", "guide"):
         function = getattr(program, part, None)
         if not callable(function):
@@ -186,17 +187,18 @@ def _check_interface(program: Program, batch: tuple[Tensor, ...]) -> None:
             inspect.signature(function).bind(*batch)
         except TypeError as error:
             raise ProgramError(
-                f"the {part} cannot be called with the batch's {len(batch)} tensors ({error}); its signature is "
-                f"{inspect.signature(function)}. Give the batch as many tensors as model and guide take."
+                f"the {part} cannot be called with the batch's {len(batch)} entries ({error}); its signature is "
+                f"{inspect.signature(function)}. Give the batch as many entries as model and guide take. (A tuple is one "
+                "batch, and a list several.)"
             ) from None
         except ValueError:
             pass  # a callable without a signature is checked when it is called
 
 
-def check_finite(batch: tuple[Tensor, ...]) -> None:
+def check_finite(batch: Examples) -> None:
     """Raises a ProgramError where the data of a batch are not finite."""
-    for position, tensor in enumerate(batch):
-        fault = _count(f"batch[{position}]", tensor)
+    for name, tensor in named(batch).items():
+        fault = _count(name, tensor)
         if fault:
             raise ProgramError(
                 f"{fault} Remove or impute these examples; or replace the values (torch.nan_to_num) and mask their sites."

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from inference.programs.entries import Examples, mapped, rows_of
 from inference.programs.execution import Run
 from inference.programs.noise import own_noise
 from inference.programs.pair import Pair
@@ -29,7 +30,7 @@ class Scope(NamedTuple):
     """The name of the batch plate; None where there is none, and every batch counts as a whole dataset."""
 
 
-def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
+def scope(program: Program, batch: Examples) -> Scope:
     """Runs the program on a batch, which changes nothing in it, to see how it relates the batch to its dataset."""
     with buffers_kept(program), own_noise(0):
         with torch.no_grad():
@@ -41,22 +42,22 @@ def scope(program: Program, batch: tuple[Tensor, ...]) -> Scope:
         return Scope(shared, run.dataset_size, _by_place(program, batch), run.plate.name)
 
 
-def _by_place(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
+def _by_place(program: Program, batch: Examples) -> tuple[str, ...]:
     """The tensors of guide and model in which each row has entries of its own, the same ones after the rows have moved.
 
     A network's weights serve all rows, and a table that is indexed by the data is read elsewhere after the move.
     """
-    if len(batch[0]) < 2:
+    if rows_of(batch) < 2:
         return _of_autoguide(program, batch)
     before = {name: entries for name, entries in _entries(program, batch).items() if _disjoint(entries)}
     if not before:
         return ()
-    after = _entries(program, tuple(tensor.roll(1, 0) for tensor in batch))
+    after = _entries(program, mapped(lambda tensor: tensor.roll(1, 0), batch))
     return tuple(name for name, entries in before.items() if name in after and entries.equal(after[name]))
 
 
 @torch.no_grad()
-def _of_autoguide(program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
+def _of_autoguide(program: Program, batch: Examples) -> tuple[str, ...]:
     """The local latents of an AutoGuide, which has values for each; one row alone can not be moved."""
     if not isinstance(program, Pair) or program.autoguide is None:
         return ()
@@ -69,7 +70,7 @@ def _disjoint(entries: Tensor) -> bool:
 
 
 @torch.enable_grad()
-def _entries(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def _entries(program: Program, batch: Examples) -> dict[str, Tensor]:
     """For each parameter or shared draw of the guide, its entries that each of the first rows needs: `(rows, entries)`."""
     with own_noise(0):
         run = runs(program, batch)[0]

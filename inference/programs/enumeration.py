@@ -17,6 +17,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from inference.programs.densities import refuse_inner_subsample, refuse_scale, unmasked_log_prob
+from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Latents, Run, executed, executing
 from inference.programs.masks import HiddenValues, Unmasked
 from inference.programs.program import Batch, Program, ProgramError
@@ -98,8 +99,8 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
     They are drawn in the backward pass of the contraction that sums them out.
     """
 
-    def once(examples: tuple[Tensor, ...], copies: tuple[Tensor, ...], given: Latents | None) -> tuple[Trace, Trace]:
-        model = given_latents(program, given or {}, len(copies[0]))
+    def once(examples: Examples, copies: Examples, given: Latents | None) -> tuple[Trace, Trace]:
+        model = given_latents(program, given or {}, rows_of(copies))
         nesting = _nesting(poutine.trace(model).get_trace(*copies))
         marked = poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {}))
         marked = HiddenValues()(Unmasked()(marked))  # inside, as handlers outside are shut off

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from inference.programs.caches import FreshTransforms
 from inference.programs.densities import refuse_loose_axes
+from inference.programs.dtypes import explained_dtypes
+from inference.programs.entries import Examples, leaves, mapped, named, rows_of
 from inference.programs.masks import HiddenValues
 from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
 from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
@@ -29,10 +31,10 @@ class Run(NamedTuple):
     plate: Frame
     """The plate over the examples; None where there is none: all the data are then one example, and every site is local."""
     particles: int
-    batch: tuple[Tensor, ...] = ()
+    batch: Examples = ()
     """What the model was called with."""
-    written: tuple[int, ...] = ()
-    """The indices of the tensors in the batch that the program wrote into."""
+    written: tuple[str, ...] = ()
+    """The places in the batch that the program wrote into."""
 
     @property
     def examples(self) -> int:
@@ -41,7 +43,7 @@ class Run(NamedTuple):
     def first_copy(self, site: Site) -> Tensor | None:
         """A site's values on the first particle's copy of the batch, where all others are copies of them; else None."""
         value = site["value"]
-        copied = any(value is tensor or value._base is tensor for tensor in self.batch)
+        copied = any(value is tensor or value._base is tensor for tensor in leaves(self.batch))
         if self.particles == 1 or not copied or not self.is_local(site):
             return None
         axis: int = self.plate.dim - site["fn"].event_dim
@@ -71,7 +73,7 @@ class Run(NamedTuple):
         return self.in_front(value, site["fn"].event_dim) if self.is_local(site) else value.unsqueeze(0)
 
 
-Once = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Latents | None], tuple[Trace, Trace]]
+Once = Callable[[Examples, Examples, Latents | None], tuple[Trace, Trace]]
 """Runs guide and model of a program, given a batch and its copies concatenated along the batch axis."""
 
 
@@ -95,9 +97,10 @@ def executed(
         raise ProgramError(f"expected at least one particle, got {particles}.")
     if particles > 1 and tiles:
         try:
-            with _InOnePlate(particles * len(examples[0])):
+            rows = particles * rows_of(examples)
+            with _InOnePlate(rows):
                 run = _run(program, once, examples, particles, latents)
-            if run.plate and run.plate.size == particles * len(examples[0]) and all(map(run.is_local, _all_sites(run))):
+            if run.plate and run.plate.size == rows and all(map(run.is_local, _all_sites(run))):
                 return [run]
         except Exception as error:
             if _is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway
@@ -125,9 +128,7 @@ class _InOnePlate(Messenger):
             raise _Outside
 
 
-def _in_halves(
-    program: Program, batch: tuple[Tensor, ...], particles: int, once: Once, latents: Latents | None
-) -> list[Run]:
+def _in_halves(program: Program, batch: Examples, particles: int, once: Once, latents: Latents | None) -> list[Run]:
     half = particles // 2
     bounds = ((0, half), (half, particles))
     return [
@@ -167,18 +168,19 @@ def may_be_of_tiling(error: Exception) -> bool:
     return not of_values and any(word in said for word in _SHAPES)
 
 
-def _run(program: Program, once: Once, batch: tuple[Tensor, ...], particles: int, latents: Latents | None) -> Run:
+def _run(program: Program, once: Once, batch: Examples, particles: int, latents: Latents | None) -> Run:
     # Where nothing is trained a program is given copies, so that what it writes into its batch stays its own.
-    given = batch if particles > 1 or torch.is_grad_enabled() else tuple(tensor.clone() for tensor in batch)
-    before = [_version(tensor) for tensor in given]
-    with executing(program):
+    given = batch if particles > 1 or torch.is_grad_enabled() else mapped(torch.clone, batch)
+    before = _versions(given)
+    with executing(program), explained_dtypes(program, given):
         copies = _copies(given, particles)
         guide, model = once(given, copies, latents)
-    written = tuple(place for place, tensor in enumerate(given) if _version(tensor) != before[place])
+    after = _versions(given)
+    written = tuple(name for name in before | after if before.get(name) != after.get(name))
     if given is batch:
         refuse_writes(written)
     sites = [*random_sites(guide).values(), *random_sites(model).values()]
-    rows = particles * len(batch[0])
+    rows = particles * rows_of(batch)
     plate = batch_plate(sites, rows)
     if plate is None and model.nodes:  # a guide alone may draw shared sites only, or nothing
         _refuse_forgotten_plate(sites, rows)
@@ -204,26 +206,27 @@ def _refuse_forgotten_plate(sites: list[Site], rows: int) -> None:
             )
 
 
-def refuse_writes(written: tuple[int, ...]) -> None:
+def refuse_writes(written: tuple[str, ...]) -> None:
     """Raises a ProgramError where a program has written into its batch."""
     if written:
-        named = ", ".join(f"batch[{place}]" for place in written)
         raise ProgramError(
-            f"the program writes into {named}, which are the caller's data and would be others at the next step. Make a new "
-            "tensor in its place: x = x / 2 and not x /= 2 (no method that ends in an underscore)."
+            f"the program writes into {', '.join(written)}, which are the caller's data and would be others at the next "
+            "step. Make a new tensor in its place: x = x / 2 and not x /= 2 (no method that ends in an underscore)."
         )
 
 
-def _version(tensor: Tensor) -> int:
-    """How often a tensor has been written into; tensors made in inference mode do not count."""
-    return 0 if tensor.is_inference() else tensor._version
+def _versions(batch: Examples) -> dict[str, tuple[int, int]]:
+    """Which tensor stands where, and how often it has been written into; tensors made in inference mode do not count."""
+    return {
+        name: (id(tensor), 0 if tensor.is_inference() else tensor._version) for name, tensor in named(batch).items()
+    }
 
 
-def _copies(batch: tuple[Tensor, ...], particles: int) -> tuple[Tensor, ...]:
+def _copies(batch: Examples, particles: int) -> Examples:
     """The batch for so many particles, one copy after the other."""
     if particles == 1:
         return batch
-    return tuple(tensor.expand(particles, *tensor.shape).flatten(0, 1) for tensor in batch)
+    return mapped(lambda tensor: tensor.expand(particles, *tensor.shape).flatten(0, 1), batch)
 
 
 def _common_particles(latents: Latents) -> int:

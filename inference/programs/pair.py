@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from inference.programs.autoguides import HiddenSites, take_over
-from inference.programs.program import Program, ProgramError, localise, without_store
+from inference.programs.entries import Examples
+from inference.programs.program import Program, ProgramError, as_batch, localise, without_store
 
 
 class Pair(nn.Module):
@@ -81,17 +82,17 @@ class Pair(nn.Module):
         """Whether particles may be laid along the batch axis; an AutoGuide keeps the batch length of its first call."""
         return self.autoguide is None
 
-    def model(self, *batch: Tensor) -> Any:
+    def model(self, *batch: Any) -> Any:
         """Runs the model; its `pyro.param` statements read this pair's parameters."""
         with without_store(self._adopt):
             return self._functions["model"](*batch)
 
-    def guide(self, *batch: Tensor) -> Any:
+    def guide(self, *batch: Any) -> Any:
         """Runs the guide; its `pyro.param` statements read this pair's parameters."""
         with without_store(self._adopt), self._hidden.checked(self.autoguide):
             return self._functions["guide"](*batch)
 
-    def laplace_approximation(self, *batch: Tensor) -> "Pair":
+    def laplace_approximation(self, *batch: Any) -> "Pair":
         """The same model with a normal around the point that an AutoLaplaceApproximation guide was fitted to.
 
         Its covariance is the inverse Hessian of -log p(x, z) there, in unconstrained coordinates; a guide with a density,
@@ -107,7 +108,7 @@ class Pair(nn.Module):
                 f"{type(guide).__name__}."
             )
         with without_store(self._adopt), torch.enable_grad():
-            normal = guide.laplace_approximation(*batch)
+            normal = guide.laplace_approximation(*as_batch(batch))
         found = Pair(self.model, None, *self.modules_used)
         found._functions["guide"] = normal
         found.modules_used.append(normal)
@@ -156,8 +157,8 @@ class Pair(nn.Module):
         return value
 
 
-def arguments(program: Program, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The tensors of the batch by the model's argument names."""
+def arguments(program: Program, batch: Examples) -> dict[str, Any]:
+    """The entries of the batch by the model's argument names."""
     written = program._functions["model"] if isinstance(program, Pair) else program.model
     named = inspect.signature(written).parameters.values()
     return dict(zip([each.name for each in named if each.kind is not each.VAR_POSITIONAL], batch, strict=False))
@@ -167,7 +168,7 @@ def _is_plain_function(function: Callable[..., Any]) -> bool:
     return inspect.isfunction(inspect.unwrap(function)) and function is not _draws_nothing
 
 
-def _refuse_to_run_a_copy(*batch: Tensor) -> None:
+def _refuse_to_run_a_copy(*batch: Any) -> None:
     raise ProgramError(
         "this is a copy of a Pair of functions: it holds copies of the modules, and the functions go on computing with the "
         "originals. Make a second pair of new modules and load_state_dict(pair.state_dict()), or write the program as an "
@@ -203,7 +204,7 @@ def _is_autoguide(guide: object) -> bool:
     return isinstance(factory, type) and issubclass(factory, AutoGuide)
 
 
-def _draws_nothing(*batch: Tensor) -> None:
+def _draws_nothing(*batch: Any) -> None:
     """The guide of a model without latent sites: its ELBO is the exact log-likelihood."""
 
 

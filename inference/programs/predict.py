@@ -1,14 +1,17 @@
 """Draws from a program: from its prior, its guide, and its model given latents."""
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import Unit
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from inference.programs.entries import rows_of
 from inference.programs.enumeration import assignment_runs, is_finite
 from inference.programs.execution import Latents, Run
+from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, deterministic_sites, latents_in, plates, random_sites
 from inference.programs.traces import guide_runs, joint_runs, model_runs, runs
@@ -37,15 +40,24 @@ def sample(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
 def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
     """Draws of the latent sites from the guide, and the `pyro.deterministic` sites that follow from them.
 
+    Sites of finite support that the guide leaves out are drawn from p(k | x, z), and are among the result.
+
     Returns:
-        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per other site.
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site.
     """
     with torch.no_grad(), evaluating(program):
         found = runs(program, batch, draws)
-        if len(found) < draws and not all(map(found[0].is_local, _deterministic(found[0]).values())):
-            # A value shared by all examples must not be shared by all particles.
+        rows = rows_of(as_batch(batch))
+        if any(name not in found[0].guide and is_finite(site) for name, site in latents_in(found[0].model).items()):
+            latents = _together([run.values(_drawn(run)) for run in found])
+            latents = _with_assignments(program, batch, latents, draws, _left_out(program, batch, latents))
+            found = joint_runs(program, batch, latents)
+            if _shares_between_draws(found, draws):
+                found = [run for part in _parts(latents, draws) for run in joint_runs(program, batch, part)]
+            return latents | _together([_following(run, rows) for run in found])
+        if _shares_between_draws(found, draws):
             found = [run for _ in range(draws) for run in runs(program, batch)]
-        return _together([run.values(_drawn(run)) | _following(run, len(as_batch(batch)[0])) for run in found])
+        return _together([run.values(_drawn(run)) | _following(run, rows) for run in found])
 
 
 def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
@@ -56,19 +68,15 @@ def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
 def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor]:
     """The mean of each observed site's distribution given latents: `(particles, batch, ...)`; no batch axis without a plate.
 
-    Latent sites that are not given are drawn from the prior; but those of finite support from p(k | x, z), where the batch
-    observes x. Where it does not, a UserWarning says so.
+    Latent sites that are not given are drawn from the prior; but those of finite support from p(k | x, z).
 
     Raises:
         NoMean: a distribution has no mean in closed form.
+        ProgramError: the batch observes nothing.
     """
     with torch.no_grad(), evaluating(program):
-        left_out, observes = _left_out(program, batch, latents)
-        if not observes:
-            finite = [name for name, site in left_out.items() if is_finite(site)]
-            if finite:
-                warnings.warn(f"the batch observes nothing, so that {finite} are drawn from the prior", stacklevel=2)
-            left_out = {}
+        left_out = _left_out(program, batch, latents)
+        _refuse_unobserved(left_out)
         found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out))
         return _together(
             [
@@ -88,11 +96,13 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
     Sites of finite support that the guide leaves out are drawn from p(k | x, z), and are among the result.
 
     Raises:
-        ProgramError: the guide leaves out a latent site of another kind, which would be drawn whatever x is.
+        ProgramError: the batch observes nothing, or the guide leaves out a latent site of another kind, which would be drawn
+            whatever x is, and on which x may depend.
     """
     with torch.no_grad(), evaluating(program):
         latents = draw(program, batch, draws)
-        left_out, _ = _left_out(program, batch, latents)
+        left_out = _left_out(program, batch, latents)
+        _refuse_unobserved(left_out)
         _refuse_infinite(left_out)
         given = _with_assignments(program, batch, latents, draws, left_out)
         found = model_runs(program, batch, draws, given)
@@ -100,35 +110,148 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
         return _together([run.values(_lifted(run)) for run in found]) | assigned
 
 
-def _left_out(program: Program, batch: Batch, latents: Latents) -> tuple[dict[str, Site], bool]:
-    """The model's latent sites that are not given, and whether the batch observes anything."""
+def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
+    """Draws from the posterior predictive: latents from the guide, every other site of the model given these.
+
+    For new inputs there is nothing to observe: of `model(x, y=None)`, fitted to `(x, y)`, the batch is `(x_new, None)`, or
+    `(x_new,)`, of any number of rows. What the batch does observe is drawn anew, as `reconstruct` does; sites of finite
+    support that the guide leaves out are then drawn from p(k | x, z).
+
+    Returns:
+        `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site, `pyro.deterministic` ones too.
+
+    Raises:
+        ProgramError: the guide has values for the rows of another batch, or leaves out a latent site on which what is
+            observed may depend.
+    """
+    with torch.no_grad(), evaluating(program):
+        _refuse_other_rows(program, batch)
+        latents = draw(program, batch, draws)
+        left_out = _left_out(program, batch, latents)
+        if left_out.observes:
+            _refuse_infinite(left_out)
+            latents = _with_assignments(program, batch, latents, draws, left_out)
+        found = model_runs(program, batch, draws, latents)
+        if _shares_between_draws(found, draws):
+            found = [run for part in _parts(latents, draws) for run in model_runs(program, batch, 1, part)]
+        rows = rows_of(as_batch(batch))
+        return _together([run.values(_values(run)) | _following(run, rows) for run in found])
+
+
+def _shares_between_draws(found: list[Run], draws: int) -> bool:
+    """Whether runs of several draws have one value where all examples share it, which each draw should have for itself."""
+    return len(found) < draws and not all(map(found[0].is_local, _deterministic(found[0]).values()))
+
+
+def _parts(latents: Latents, draws: int) -> list[Latents]:
+    """The latents of each draw by itself."""
+    return [{name: value[k : k + 1] for name, value in latents.items()} for k in range(draws)]
+
+
+class _LeftOut(NamedTuple):
+    """The latent sites of a model that are not given."""
+
+    finite: list[str]
+    """Those of finite support."""
+    causes: list[str]
+    """The others before an observed site, which may depend on them."""
+    unseen: frozenset[str]
+    """The others after all that is observed, of which it says nothing by itself."""
+    observes: bool
+    """Whether the batch observes anything."""
+
+
+def _left_out(program: Program, batch: Batch, latents: Latents) -> _LeftOut:
     first = {name: value[:1] for name, value in latents.items()}
-    model = joint_runs(program, batch, first)[0].model
-    left_out = {name: site for name, site in latents_in(model).items() if name not in latents}
-    return left_out, any(site["is_observed"] for site in random_sites(model).values())
+    sites = random_sites(joint_runs(program, batch, first)[0].model)
+    observed = [place for place, site in enumerate(sites.values()) if site["is_observed"]]
+    upstream = list(sites)[: observed[-1]] if observed else []
+    left_out = {name: site for name, site in sites.items() if not site["is_observed"] and name not in latents}
+    infinite = [name for name, site in left_out.items() if not is_finite(site)]
+    return _LeftOut(
+        finite=[name for name in left_out if name not in infinite],
+        causes=[name for name in infinite if name in upstream],
+        unseen=frozenset(infinite) - {*upstream},
+        observes=bool(observed),
+    )
+
+
+class _Unscored(NamedTuple):
+    """A program in whose model some sites have no say: what is drawn beside them is drawn as if they were not there."""
+
+    program: Program
+    names: frozenset[str]
+
+    def model(self, *batch: Any) -> Any:
+        with _Silent(self.names):
+            return self.program.model(*batch)
+
+    def guide(self, *batch: Any) -> Any:
+        return self.program.guide(*batch)
+
+
+class _Silent(Messenger):
+    """Masks sites by their names."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, message: Any) -> None:
+        if message["name"] in self.names:
+            message["mask"] = False
+
+
+def _refuse_other_rows(program: Program, batch: Batch) -> None:
+    """Raises a ProgramError where the guide has values for the rows of the batch it was fitted to, and these are others."""
+    autoguide = program.autoguide if isinstance(program, Pair) else None
+    if autoguide is not None and autoguide.prototype_trace is None:
+        raise ProgramError(
+            f"the {type(autoguide).__name__} has not been run, and learns the latent sites from the first batch. Fit it "
+            "before it predicts."
+        )
+    plate = model_runs(program, batch, 1)[0].plate
+    if plate is None:  # all the data are one example, whose values may be of any number
+        return
+    sites = random_sites(guide_runs(program, batch)[0].guide)
+    framed = {name: plates(site)[plate.name].size for name, site in sites.items() if plate.name in plates(site)}
+    others = {name: size for name, size in framed.items() if size != plate.size}
+    if others:
+        raise ProgramError(
+            f"the guide has values for the {next(iter(others.values()))} examples it was fitted to ({sorted(others)}), and "
+            f"none for the {plate.size} of this batch. Amortise the guide: a network of x; or let it have shared sites only."
+        )
+
+
+def _refuse_unobserved(left_out: _LeftOut) -> None:
+    if not left_out.observes:
+        raise ProgramError(
+            "the batch observes nothing (an entry that is None?), so that there is nothing to decode or reconstruct. For "
+            "draws of all sites given the guide's latents: predict(program, batch)."
+        )
 
 
 def _with_assignments(
-    program: Program, batch: Batch, latents: Latents, draws: int, left_out: Mapping[str, Site]
+    program: Program, batch: Batch, latents: Latents, draws: int, left_out: _LeftOut
 ) -> dict[str, Tensor]:
     """The latents, and draws of the sites of finite support that they leave out, given x and them."""
-    finite = [name for name, site in left_out.items() if is_finite(site)]
-    if not finite:
+    if not left_out.finite:
         return dict(latents)
-    if len(finite) < len(left_out):
+    if left_out.causes:
         prior = _together([run.values(latents_in(run.model)) for run in model_runs(program, batch, draws, latents)])
-        latents = {**{name: prior[name] for name in left_out if name not in finite}, **latents}
-    found = assignment_runs(program, batch, draws, latents)
+        latents = {**{name: prior[name] for name in left_out.causes}, **latents}
+    scored = _Unscored(program, left_out.unseen) if left_out.unseen else program
+    found = assignment_runs(scored, batch, draws, latents)
     sites = [(run, latents_in(run.model)) for run in found]
-    return {**latents, **_together([run.values({name: each[name] for name in finite}) for run, each in sites])}
+    return {**latents, **_together([run.values({name: each[name] for name in left_out.finite}) for run, each in sites])}
 
 
-def _refuse_infinite(left_out: Mapping[str, Site]) -> None:
-    strange = sorted(name for name, site in left_out.items() if not is_finite(site))
-    if strange:
+def _refuse_infinite(left_out: _LeftOut) -> None:
+    if left_out.causes:
         raise ProgramError(
-            f"the guide does not draw the latent sites {strange}, so they would be drawn from the prior, whatever x is. "
-            "Draw them in the guide, or draw from the prior: sample(program, batch)."
+            f"the guide does not draw the latent sites {sorted(left_out.causes)}, so they would be drawn from the prior, "
+            "whatever x is. Draw them in the guide, or draw from the prior: sample(program, batch). (A site with obs=None "
+            "is latent too: let it come after the observed ones, and predict(program, batch) draws it.)"
         )
 
 
@@ -148,6 +271,11 @@ def _mean(name: str, site: Site) -> Tensor:
 
 def _drawn(run: Run) -> dict[str, Site]:
     return {name: site for name, site in random_sites(run.guide).items() if not site["infer"].get("is_auxiliary")}
+
+
+def _values(run: Run) -> dict[str, Site]:
+    """The random sites of the model, without factors."""
+    return {name: site for name, site in random_sites(run.model).items() if not isinstance(site["fn"], Unit)}
 
 
 def _lifted(run: Run) -> dict[str, Site]:
@@ -184,5 +312,5 @@ def _batch_axis(run: Run, site: Site) -> int | None:
     return None
 
 
-def _together(pieces: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _together(pieces: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -1,9 +1,10 @@
 """What a program is: a model and the guide that inverts it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import pyro
 import torch
 from pyro.nn import PyroModule
@@ -11,8 +12,16 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-Batch = Tensor | tuple[Tensor, ...]
-"""Tensors that share their first axis, the examples; a program is called as `model(*batch)`."""
+from inference.programs.entries import Examples, leaves, named
+
+Entry = Tensor | np.ndarray | None | Mapping[str, "Entry"]
+"""A tensor or an array, which becomes a tensor of its dtype; None, as for `y` in `model(x, y=None)`; or these by name."""
+Batch = Entry | tuple[Entry, ...]
+"""Entries whose tensors share their first axis, the examples; a program is called as `model(*batch)`.
+
+A mapping is one entry, and comes to the program as one dict. Numbers keep their dtype: arrays of floats are float64 by
+default, and a float32 program wants `x.astype("float32")`.
+"""
 
 
 class ProgramError(ValueError):
@@ -34,26 +43,60 @@ class Program(Protocol):
     def guide(self) -> Callable[..., Any]: ...
 
 
-def as_batch(batch: Batch | list[Tensor]) -> tuple[Tensor, ...]:
-    """The batch as a tuple of tensors that share their first axis.
+def as_batch(batch: Batch | list[Any]) -> Examples:
+    """The batch as a tuple of tensors that share their first axis, None, and dicts of such entries.
 
     Raises:
-        ProgramError: it is not made of tensors, is empty, or its tensors disagree about the number of examples.
+        ProgramError: an entry is of another kind, there is no tensor, or the tensors disagree about the number of examples.
     """
-    tensors = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-    for position, tensor in enumerate(tensors):
-        if not isinstance(tensor, Tensor):
-            raise ProgramError(
-                f"batch[{position}] is a {type(tensor).__name__}; expected a tensor whose first axis counts the "
-                "examples. Convert it with torch.as_tensor."
-            )
-    lengths = [tensor.shape[0] if tensor.dim() else 0 for tensor in tensors]
-    if not tensors or min(lengths) == 0 or len(set(lengths)) != 1:
+    given = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    examples = tuple(
+        entry if isinstance(entry, Tensor) else _entry(f"batch[{place}]", entry) for place, entry in enumerate(given)
+    )
+    lengths = [tensor.shape[0] if tensor.dim() else 0 for tensor in leaves(examples)]
+    if not lengths or min(lengths) == 0 or len(set(lengths)) != 1:
+        shapes = {name: tuple(tensor.shape) for name, tensor in named(examples).items()}
         raise ProgramError(
             f"the tensors of a batch must share a first axis of at least one example; their shapes are "
-            f"{[tuple(tensor.shape) for tensor in tensors]}. (A tuple is one batch; several batches go in a list.)"
+            f"{shapes or 'none, as there is no tensor'}. (A tuple is one batch; several batches go in a list.)"
         )
-    return tensors
+    return examples
+
+
+def is_entry(value: object) -> bool:
+    """Whether a value can stand in a batch."""
+    return value is None or isinstance(value, Tensor | np.ndarray | Mapping)
+
+
+def _entry(name: str, value: Any) -> Any:
+    """What a program is given for an entry."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _entry(f"{name}[{key!r}]", each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return _tensor(name, value)
+    raise ProgramError(
+        f"{name} is a {type(value).__name__}; expected a tensor or a numpy array whose first axis counts the examples, "
+        "None, or a dict of these. Convert it with torch.as_tensor, or leave it out."
+    )
+
+
+def _tensor(name: str, array: np.ndarray) -> Tensor:
+    """A tensor on the memory of an array; on a copy where torch can not share it."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise ProgramError(
+            f"{name} is a masked array, whose mask a tensor does not have. Give the values and the mask as two entries: "
+            "(x.filled(0), ~x.mask), and mask the site."
+        )
+    shared = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    try:
+        return torch.as_tensor(array if shared else array.copy())
+    except (TypeError, ValueError) as error:
+        raise ProgramError(
+            f"{name} is an array of {array.dtype}, of which there are no tensors. Convert it to numbers: "
+            "x.astype('float32')."
+        ) from error
 
 
 class _ParamSites(Messenger):

@@ -1,6 +1,7 @@
 """The log densities of a program's draws, of which every bound, weight and gradient estimator is made."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import dropwhile
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
+from inference.programs.entries import leaves
 from inference.programs.enumeration import contracted, entangled, enumerated, is_finite, is_summed, refuse_unsummable
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError
@@ -210,12 +212,14 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
         raise ProgramError(
             f"the guide does not draw the model's latent sites {missing}, of which {finite} are of finite support. "
             "Mark these infer={'enumerate': 'parallel'} (or the whole model: pyro.infer.config_enumerate), and they are "
-            "summed out; or draw them in the guide under the same names."
+            "summed out; or draw them in the guide under the same names. (A site with obs=None is latent: "
+            "predict(program, batch) draws it.)"
         )
     if missing:
         raise ProgramError(
             f"the guide does not draw the model's latent sites {missing} (it draws {sorted(drawn) or 'nothing'}): what "
-            "they contribute would not be a bound. Draw them in the guide under the same names."
+            "they contribute would not be a bound. Draw them in the guide under the same names. (A site with obs=None is "
+            "latent: predict(program, batch) draws it.)"
         )
     extra = sorted(drawn - model.keys())
     if extra:
@@ -226,7 +230,7 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
 
 
 def _terms_of(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
-    like = run.batch[0]
+    like = leaves(run.batch)[0]
     if summed:
         run = run._replace(model=enumerated(program, run, summed))
     model = random_sites(run.model)
@@ -236,14 +240,17 @@ def _terms_of(program: Program, run: Run, summed: Mapping[str, Site], guide: Map
     latent = {name: site for name, site in free.items() if not site["is_observed"]}
     unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
     groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}
-    local = {kind: _local(run, sites, like) for kind, sites in groups.items()}
+    local = _in_one_dtype({kind: _local(run, sites, like) for kind, sites in groups.items()})
     implicit = [name for sites in (model, guide) for name, site in sites.items() if is_implicit(site["fn"])]
     shared = None
     if not all(map(run.is_local, [*model.values(), *guide.values()])):
+        of_sites = {
+            "prior": _shared(run, observed, like) + _shared(run, latent, like),
+            "posterior": _shared(run, guide, like),
+            "score": _shared(run, unscored, like),
+        }
         shared = Shared(
-            prior=_shared(run, observed, like) + _shared(run, latent, like),
-            posterior=_shared(run, guide, like),
-            score=_shared(run, unscored, like),
+            **_in_one_dtype(of_sites),
             size=run.dataset_size,
             come_first=_come_first(run, [*model.values()]) and _come_first(run, [*guide.values()]),
         )
@@ -305,6 +312,12 @@ def _added(densities: list[Tensor], zeros: Tensor) -> Tensor:
     for density in densities[1:]:
         total = total + density
     return total
+
+
+def _in_one_dtype(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts in the widest dtype among them: the zeros of a part without sites know no more than the data."""
+    widest = reduce(torch.promote_types, (part.dtype for part in parts.values()))
+    return {name: part.to(widest) for name, part in parts.items()}
 
 
 def _zeros(like: Tensor, shape: int | tuple[int, ...]) -> Tensor:

@@ -8,10 +8,12 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from inference.programs.autoguides import auxiliary_values
+from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Latents, Run, executed, may_be_of_tiling
 from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError
@@ -52,7 +54,7 @@ def _tiles(program: Program) -> bool:
 
 
 def _guide_then_model(
-    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
+    program: Program, batch: Examples, copies: Examples, latents: Latents | None
 ) -> tuple[Trace, Trace]:
     guide_trace = _guide_trace(program, batch, copies, latents)
     for name, site in random_sites(guide_trace).items():
@@ -64,7 +66,7 @@ def _guide_then_model(
     # The whole guide trace is replayed, subsample indices too, or model and guide would index different rows.
     model = poutine.replay(program.model, trace=guide_trace)
     if latents is not None:
-        model = _Given(latents, len(copies[0]))(model)
+        model = _Given(latents, rows_of(copies))(model)
     model_trace = poutine.trace(model).get_trace(*copies)
     if latents is not None:
         _refuse_other_names(
@@ -73,25 +75,19 @@ def _guide_then_model(
     return guide_trace, model_trace
 
 
-def _guide_only(
-    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
-) -> tuple[Trace, Trace]:
+def _guide_only(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:
     return _guide_trace(program, batch, copies, latents), Trace()
 
 
-def _unconditioned(
-    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
-) -> tuple[Trace, Trace]:
-    model = poutine.uncondition(program.model)
+def _unconditioned(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:
+    model: Callable[..., Any] = _Unconditioned()(program.model)
     if latents is not None:
-        model = _Given(latents, len(copies[0]))(model)
+        model = _Given(latents, rows_of(copies))(model)
     return Trace(), poutine.trace(model).get_trace(*copies)
 
 
-def _given(
-    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
-) -> tuple[Trace, Trace]:
-    model = given_latents(program, latents or {}, len(copies[0]))
+def _given(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:
+    model = given_latents(program, latents or {}, rows_of(copies))
     return Trace(), poutine.trace(model).get_trace(*copies)
 
 
@@ -101,11 +97,10 @@ def given_latents(program: Program, latents: Latents, rows: int) -> Callable[...
     return model
 
 
-def _guide_trace(
-    program: Program, batch: tuple[Tensor, ...], copies: tuple[Tensor, ...], latents: Latents | None
-) -> Trace:
+def _guide_trace(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> Trace:
     """The guide's draws for all particles: by one run on the batch where it has one site, else on the tiled batch."""
-    rows, particles = len(batch[0]), len(copies[0]) // len(batch[0])
+    rows = rows_of(batch)
+    particles = rows_of(copies) // rows
     autoguide = _autoguide(program)
     if latents is not None and autoguide is not None:
         if autoguide.prototype_trace is None:
@@ -121,8 +116,16 @@ def _guide_trace(
             # What comes after the site has rows for all particles, and may be written for those of the batch.
             if not isinstance(error, NotVectorizable) and not may_be_of_tiling(error):
                 raise
-    guide = program.guide if latents is None else _Given(latents, len(copies[0]))(program.guide)
+    guide = program.guide if latents is None else _Given(latents, rows_of(copies))(program.guide)
     return poutine.trace(guide).get_trace(*copies)
+
+
+class _Unconditioned(UnconditionMessenger):
+    """Draws what is observed; what follows from the draws stays as it is computed, as a plate would give it further axes."""
+
+    def _pyro_sample(self, message: Any) -> None:
+        if not message["infer"].get("_deterministic"):
+            super()._pyro_sample(message)
 
 
 class _Given(Messenger):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from inference.programs.entries import leaves
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import Site, hides_values, is_discrete, is_implicit, random_sites
 from inference.programs.traces import runs
@@ -22,7 +23,7 @@ def refuse_partial_observation(program: Program, batch: Batch) -> None:
 
     The Jacobian of all values counts only there; in a regression it would count covariates, which have no density.
     """
-    x = as_batch(batch)[0]
+    x = leaves(as_batch(batch))[0]
     run = runs(program, batch)[0]
     values = x.numel() if run.plate is None else x[0].numel()
     observed = [site for site in random_sites(run.model).values() if site["is_observed"]]

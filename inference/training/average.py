@@ -14,7 +14,7 @@ class Average:
     """A running average of a module's parameters.
 
     Buffers are copied. They are no weights: an average of a spectral norm's vectors is no singular vector, and the
-    running statistics of a BatchNorm are averages already.
+    running statistics of a BatchNorm are averages already. So are frozen parameters, which do not move.
 
     Args:
         module: what is averaged.
@@ -38,7 +38,7 @@ class Average:
             kept = self.state.get(name)
             if kept is None or (kept.shape, kept.dtype, kept.device) != (value.shape, value.dtype, value.device):
                 self.state[name] = value.detach().clone()
-            elif isinstance(value, nn.Parameter) and value.is_floating_point():
+            elif isinstance(value, nn.Parameter) and value.requires_grad and value.is_floating_point():
                 moving[0].append(kept)
                 moving[1].append(value)
             else:

@@ -10,14 +10,15 @@ from torch.distributions import Distribution
 from torch.fx import GraphModule
 
 from inference.objectives.objective import Player
+from inference.programs.entries import Examples, layout, leaves, refilled
 from inference.programs.graphs import graph_of
 from inference.programs.program import ProgramError
 
-Differentiate = Callable[[Player, tuple[Tensor, ...]], Tensor]
+Differentiate = Callable[[Player, Examples], Tensor]
 """Gives a player's loss on a batch, and leaves its gradients in the `.grad` of its parameters."""
 
 
-def backward(player: Player, batch: tuple[Tensor, ...]) -> Tensor:
+def backward(player: Player, batch: Examples) -> Tensor:
     """Runs the program and its backward pass; the gradient reaches that player's parameters alone."""
     loss = player.loss(batch)
     loss.backward(inputs=player.parameters)
@@ -39,15 +40,15 @@ class Traced:
     def __init__(self) -> None:
         self._graphs: dict[tuple[object, ...], Graph] = {}
 
-    def __call__(self, player: Player, batch: tuple[Tensor, ...]) -> Tensor:
-        shapes = ((tensor.shape, tensor.dtype, tensor.device) for tensor in batch)
-        key = (player.loss, *map(id, player.parameters), *shapes)
+    def __call__(self, player: Player, batch: Examples) -> Tensor:
+        shapes = layout(batch, lambda tensor: (tensor.shape, tensor.dtype, tensor.device))
+        key = (player.loss, *map(id, player.parameters), shapes)
         fresh = key not in self._graphs
         if fresh:
             self._graphs[key] = self.made(_graph(player, batch))
         try:
             with torch.no_grad():
-                loss, *gradients = self._graphs[key](*batch)
+                loss, *gradients = self._graphs[key](*leaves(batch))
         except RuntimeError as error:
             if not fresh:
                 raise
@@ -103,12 +104,12 @@ class _Attempt:
         self.graph: Graph = compiled
         self.instead: GraphModule | None = graph
 
-    def __call__(self, *batch: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         if self.instead is None:
-            return self.graph(*batch)
+            return self.graph(*tensors)
         try:
             with _settings_kept():
-                found = self.graph(*batch)
+                found = self.graph(*tensors)
         except Exception as error:
             names = [
                 kind.__name__ for kind in type(error).__mro__
@@ -117,18 +118,18 @@ class _Attempt:
                 raise
             warnings.warn(f"the step is traced, but can not be compiled here: {error}", stacklevel=3)
             self.graph = self.instead
-            found = self.graph(*batch)
+            found = self.graph(*tensors)
         self.instead = None
         return found
 
 
 Graph = Callable[..., tuple[Tensor, ...]]
-"""A loss and its gradients, as a function of the batch."""
+"""A loss and its gradients, as a function of the batch's tensors."""
 
 
-def _graph(player: Player, batch: tuple[Tensor, ...]) -> GraphModule:
-    def differentiated(*examples: Tensor) -> tuple[Tensor, ...]:
-        loss = player.loss(examples)
+def _graph(player: Player, batch: Examples) -> GraphModule:
+    def differentiated(*tensors: Tensor) -> tuple[Tensor, ...]:
+        loss = player.loss(refilled(batch, tensors))
         return loss.detach(), *torch.autograd.grad(loss, player.parameters, allow_unused=True)
 
-    return graph_of(differentiated, batch)
+    return graph_of(differentiated, leaves(batch))

@@ -5,7 +5,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -20,14 +20,17 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from inference.evaluation.estimators import Estimator, Importance
-from inference.evaluation.evaluate import batches_of, evaluate
+from inference.evaluation.evaluate import evaluate
 from inference.evaluation.likelihood import likelihood_of
+from inference.evaluation.passes import WHAT_REPEATS, Data, batches_of, no_batches
 from inference.programs.bounds import elbo
 from inference.programs.check import check_data
+from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.noise import own_noise
-from inference.programs.program import Batch, ProgramError, as_batch, evaluating
+from inference.programs.program import Batch, ProgramError, evaluating
 from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.average import State, snapshot
+from inference.training.feed import ended_early, feed_of, is_function_of_the_step
 from inference.training.progress import shown
 from inference.training.signals import remembered
 from inference.training.step import Step
@@ -36,11 +39,14 @@ Callback = Callable[[Step, dict[str, Tensor]], object]
 """Called after every step with its metrics; the run ends where one returns True."""
 
 
+_OUT_OF_BATCHES = "out of batches"
+
+
 @dataclass(frozen=True)
 class Validation:
     """A periodic score on held-out data, of the averaged weights where an average is kept."""
 
-    batches: Batch | Iterable[Batch]
+    batches: Data
     every: int = 1000
     """Steps between two scores."""
     patience: int | None = None
@@ -48,14 +54,14 @@ class Validation:
     estimator: Estimator = field(default_factory=lambda: Importance(1, elbo))
 
     def __post_init__(self) -> None:
-        if callable(self.batches) and not isinstance(self.batches, Tensor):
+        if is_function_of_the_step(self.batches):
             raise ProgramError(
                 "the batches of a validation are the same at every score, and a function of the step is not."
             )
         if isinstance(self.batches, Iterator):
             raise ProgramError(
-                "the batches of a validation are scored again and again, and an iterator ends after the first time. Give a "
-                "list, a loader, or one batch."
+                "the batches of a validation are scored again and again, and an iterator ends after the first time. "
+                f"{WHAT_REPEATS}"
             )
         _refuse_below("every", self.every, 1)
         if self.patience is not None:
@@ -79,7 +85,7 @@ class Fitted:
 
 def fit(
     step: Step,
-    batches: Callable[[int], Batch] | Batch | Iterable[Batch],
+    batches: Callable[[int], Batch] | Data,
     steps: int,
     *,
     validation: Validation | None = None,
@@ -96,9 +102,9 @@ def fit(
 
     Args:
         step: the objective with its optimizers; its count goes on from where it stands.
-        batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable, which is
-            iterated again when it ends, and need not repeat exactly. Where they carry a `log_jacobian`, as batches of
-            standardised data do, losses are reported in the data's own units.
+        batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable (a list, a
+            loader, a generator function), which is started again when it ends, and need not repeat exactly. Where they carry
+            a `log_jacobian`, as batches of standardised data do, losses are reported in the data's own units.
         steps: how many.
         validation: a periodic score, with early stopping.
         callbacks: called after every step; one that returns True ends the run.
@@ -108,13 +114,16 @@ def fit(
         signals: those that end the run after the step under way, so that no step is left half done; a second one acts
             at once. By default Ctrl-C alone: who ends a process by SIGTERM does not expect it to go on after `fit`.
 
+    A UserWarning says so where the batches end before the steps, as those of a generator do.
+
     Raises:
-        ProgramError: what `check` finds on the first batch, what `Step` refuses of later ones, or a number out of range.
+        ProgramError: there is no batch, what `check` finds on the first one, what `Step` refuses of later ones, or a number
+            out of range.
         NonFinite: a loss, gradient or weight is not finite; the parameters are those from before that step.
     """
     _refuse_below("steps", steps, 0)
     _refuse_below("record_every", record_every, 1)
-    feed, log_jacobian = _feed(batches), log_jacobian_of(batches)
+    feed, log_jacobian = feed_of(batches), log_jacobian_of(batches)
     jacobians: dict[str, float] = {}
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = _Best(step, validation)
@@ -124,19 +133,21 @@ def fit(
         for done in range(1, steps + 1):
             batch = feed(step.count)
             if batch is None:
-                fitted.stopped = "out of batches"
+                if done == 1:
+                    raise no_batches(batches)
+                fitted.stopped = _OUT_OF_BATCHES
                 break
             if done == 1:
-                step.prepare(as_batch(batch))
-                jacobians = _jacobians(step, as_batch(batch), log_jacobian) if log_jacobian else {}
+                step.prepare(batch)
+                jacobians = _jacobians(step, batch, log_jacobian) if log_jacobian else {}
                 keeper.rehearse()
-            observed.look_at(as_batch(batch))
-            values = in_units(step(as_batch(batch)), jacobians)
+            observed.look_at(batch)
+            values = in_units(step(batch), jacobians)
             fitted.steps = done
             last = done == steps
             row = {"step": float(step.count)}
             if last or done == 1 or step.count % record_every == 0:
-                row |= {name: float(value) for name, value in (values | step.monitor(as_batch(batch))).items()}
+                row |= {name: float(value) for name, value in (values | step.monitor(batch)).items()}
                 row["seconds"] = time.perf_counter() - began
                 display.update(done, _shown(row))
             if validation is not None and (last or step.count % validation.every == 0):
@@ -151,16 +162,18 @@ def fit(
     if fitted.steps:
         fitted.best = keeper.keep()
     fitted.seconds = time.perf_counter() - began
+    if fitted.stopped == _OUT_OF_BATCHES:
+        warnings.warn(ended_early(batches, fitted.steps, steps), stacklevel=2)
     return fitted
 
 
-def _jacobians(step: Step, batch: tuple[Tensor, ...], log_jacobian: float) -> dict[str, float]:
+def _jacobians(step: Step, batch: Examples, log_jacobian: float) -> dict[str, float]:
     """What rescaled data add to each loss that is minus a log-density, once it is known that all of them are observed."""
     names = [name for name, player in step.objective.players().items() if player.log_density]
     if not names:
         return {}
     refuse_partial_observation(step.objective.program, batch)
-    rows = len(batch[0]) if step.objective.scope(batch).plate is None else 1  # that are one example
+    rows = rows_of(batch) if step.objective.scope(batch).plate is None else 1  # that are one example
     return dict.fromkeys(names, rows * log_jacobian)
 
 
@@ -175,12 +188,13 @@ class _Observed:
         self.step, self.known = step, known
         self.versions: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
-    def look_at(self, batch: tuple[Tensor, ...]) -> None:
+    def look_at(self, batch: Examples) -> None:
         """Raises a ProgramError where a batch that is new has values outside their support."""
-        if self.known or is_validation_enabled() or all(self.versions.get(each) == each._version for each in batch):
+        tensors = leaves(batch)
+        if self.known or is_validation_enabled() or all(self.versions.get(each) == each._version for each in tensors):
             return
         check_data(self.step.objective.program, [batch])
-        for each in batch:
+        for each in tensors:
             self.versions[each] = each._version
 
 
@@ -199,7 +213,7 @@ class _Best:
             return
         first = next(batches_of(self.validation.batches), None)
         if first is None:
-            raise ProgramError("the validation has no batches: its iterable is empty. Give at least one example.")
+            raise ProgramError(f"the validation: {no_batches(self.validation.batches)}")
         program = self.step.objective.program
         with torch.no_grad(), evaluating(program), own_noise(0):
             per_example = likelihood_of(program, first).per_example
@@ -248,25 +262,6 @@ def _is_true(answer: object) -> bool:
 def _refuse_below(name: str, value: int, least: int) -> None:
     if not isinstance(value, SupportsIndex) or index(value) < least:
         raise ProgramError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
-
-
-def _feed(batches: Callable[[int], Batch] | Batch | Iterable[Batch]) -> Callable[[int], Batch | None]:
-    if callable(batches) and not isinstance(batches, Tensor):
-        return batches
-    if isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(t, Tensor) for t in batches)):
-        return lambda step: batches  # type: ignore[return-value]  # narrowed to one batch
-    stream = _forever(batches)  # type: ignore[arg-type]
-    return lambda step: next(stream, None)
-
-
-def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
-            yield batch
-        if empty:  # an iterator that is used up, or nothing at all
-            return
 
 
 @contextmanager

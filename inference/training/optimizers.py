@@ -1,42 +1,16 @@
 """The optimizers of players: made from factories, checked, and given new parameters."""
 
-import math
 from collections.abc import Callable, Mapping
-from typing import SupportsFloat
 
-import torch
-from pyro.optim import PyroOptim
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
 from inference.objectives.objective import factor
 from inference.programs.program import ProgramError
-
-Factory = Callable[[list[nn.Parameter]], Optimizer]
-"""Makes the optimizer of a player's parameters."""
+from inference.training.factories import Factory, instead_of
 
 _BASE = "initial_lr"
 """Where a group keeps the learning rate that a schedule multiplies, by the name that torch's schedulers have for it."""
-
-
-def adam(lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Factory:
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980), fused where the device allows, which saves a fifth of a small step.
-
-    Raises:
-        ProgramError: a number that is not finite or out of its range.
-    """
-    below = {"lr": (lr, math.inf), "betas[0]": (betas[0], 1.0), "betas[1]": (betas[1], 1.0), "eps": (eps, math.inf)}
-    for name, (value, end) in below.items():
-        if not (isinstance(value, SupportsFloat) and 0.0 <= float(value) < end):
-            raise ProgramError(
-                f"adam: expected {name} to be at least 0 and below {end}, got {value!r}; 1e-3 is a usual lr."
-            )
-
-    def factory(parameters: list[nn.Parameter]) -> Optimizer:
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=fused)
-
-    return factory
 
 
 def by_player(given: Factory | Mapping[str, Factory], name: str) -> Factory:
@@ -50,25 +24,34 @@ def by_player(given: Factory | Mapping[str, Factory], name: str) -> Factory:
 
 def check_factories(given: Factory | Mapping[str, Factory]) -> None:
     """Raises a ProgramError for an optimizer in place of a function that makes one, and for what is no function."""
-    for each in given.values() if isinstance(given, Mapping) else (given,):
-        if isinstance(each, Optimizer | PyroOptim) or not callable(each):
-            raise ProgramError(
-                f"optimizer: expected a function of a list of parameters, such as adam(1e-3) or lambda parameters: "
-                f"torch.optim.SGD(parameters, lr=0.1), got a {type(each).__name__}: the parameters may not be there yet."
-            )
+    several: Mapping[str, object] = given if isinstance(given, Mapping) else {}
+    named: dict[str, object] = {f"optimizer[{name!r}]": each for name, each in several.items()}
+    for name, each in (named or {"optimizer": given}).items():
+        advice = instead_of(each)
+        if advice:
+            raise ProgramError(f"{name}: {advice}")
 
 
 def made(factory: Factory, parameters: list[nn.Parameter]) -> Optimizer:
-    """An optimizer of these parameters.
+    """An optimizer of these parameters, in one group or several.
 
     Raises:
-        ProgramError: it makes no torch optimizer, or one that needs the loss several times a step.
+        ProgramError: it makes no torch optimizer, one that needs the loss several times a step, or one of other parameters.
     """
     optimizer = factory(parameters)
     if not isinstance(optimizer, Optimizer) or isinstance(optimizer, LBFGS):
         raise ProgramError(
             f"optimizer: expected a torch.optim.Optimizer that takes one gradient a step, got a {type(optimizer).__name__}. "
             "Pass a function that makes one, such as adam(1e-3)."
+        )
+    held = {id(each): each for group in optimizer.param_groups for each in group["params"]}
+    given = {id(each) for each in parameters}
+    others = sum(each.requires_grad for key, each in held.items() if key not in given)
+    if others or not given <= held.keys():
+        raise ProgramError(
+            f"optimizer: the function was given {len(given)} parameters; its optimizer leaves out "
+            f"{len(given - held.keys())} of them and has {others} others. Make it of all that is given: "
+            "lambda parameters: torch.optim.SGD(parameters, lr=0.1)."
         )
     return optimizer
 

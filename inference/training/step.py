@@ -10,21 +10,16 @@ from torch.optim import Optimizer
 
 from inference.objectives.objective import Objective, Player
 from inference.programs.check import first_non_finite, outside_support
+from inference.programs.dtypes import dtypes_of
+from inference.programs.entries import Examples, leaves
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Batch, ProgramError, as_batch
 from inference.training.average import Average, State, restore, snapshot
 from inference.training.batches import Batches
 from inference.training.differentiate import Differentiate, backward
-from inference.training.optimizers import (
-    Factory,
-    adam,
-    by_player,
-    check_factories,
-    clear_gradients,
-    follow,
-    made,
-    set_rate,
-)
+from inference.training.factories import Factory, adam
+from inference.training.optimizers import by_player, check_factories, clear_gradients, follow, made, set_rate
+from inference.training.parameter_groups import ParameterGroups
 from inference.training.weights import Weights, norm_of
 
 _MONITOR = 1 << 32
@@ -103,6 +98,8 @@ class Step:
         with own_noise(mix(self.seed, 0)):
             self.objective.schedule(self.count)
             self.objective.prepare(batch)
+            self._refuse_autocast()
+            self._players()  # a player without parameters is named before its loss is looked at
             with self._autocast(as_batch(batch)):
                 self.objective.check(batch)
             self._batches.look_at(as_batch(batch))
@@ -111,6 +108,10 @@ class Step:
         if strange:
             raise ProgramError(f"optimizer: there are no players {strange}, only {[*players]}; correct the names.")
         factories = {name: by_player(self._optimizer, name) for name in players}
+        for factory in factories.values():
+            if isinstance(factory, ParameterGroups):
+                own = [player for name, player in players.items() if factories[name] is factory]
+                factory.refuse_unused(parameter for player in own for parameter in player.parameters)
         self.optimizers = {name: made(factories[name], player.parameters) for name, player in players.items()}
         if self._decay is not None:
             self.average = Average(self.objective.program, self._decay)
@@ -166,21 +167,24 @@ class Step:
         restore(self.objective.program, state)
 
     def _take_back(self) -> None:
-        """Undoes `leave`, unless the program has been given other weights since."""
+        """Undoes `leave`, unless the program has been given other weights since; what is frozen stays as it was left."""
         if self._raw is None:
             return
         (raw, left), self._raw = self._raw, None
         held = {name: value for name, value in self.objective.program.named_parameters() if name in left}
         if all(value.equal(left[name].to(value)) for name, value in held.items()):
-            restore(self.objective.program, raw)
+            frozen = {name for name, value in held.items() if not value.requires_grad}
+            restore(self.objective.program, {name: value for name, value in raw.items() if name not in frozen})
 
     def _players(self) -> dict[str, Player]:
         players = self.objective.players()
         for name, player in players.items():
             if not player.parameters:
+                frozen = sum(not parameter.requires_grad for parameter in self.objective.parameters())
+                unfreeze = f"{frozen} are frozen: requires_grad_(True) trains them. " if frozen else ""
                 raise ProgramError(
-                    f"the player {name!r} has no trainable parameters. Register the networks as submodules of the program, "
-                    "or pass them: Pair(model, guide, *modules)."
+                    f"the player {name!r} has no trainable parameters. {unfreeze}Register the networks as submodules of the "
+                    "program, or pass them: Pair(model, guide, *modules)."
                 )
             if not isinstance(player.turns, int) or player.turns < 1:
                 raise ProgramError(f"the player {name!r} has {player.turns!r} turns a step; give it 1 or more.")
@@ -195,7 +199,7 @@ class Step:
                 follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
         self._weights.keep()
 
-    def _turn(self, name: str, player: Player, examples: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def _turn(self, name: str, player: Player, examples: Examples) -> tuple[Tensor, Tensor]:
         optimizer = self.optimizers[name]
         clear_gradients(optimizer)
         noise = torch.default_generator.get_state()
@@ -244,10 +248,17 @@ class Step:
             f"finite (learning rates {rates}). The parameters are those from before the step. Lower the learning rate."
         )
 
-    def _autocast(self, batch: tuple[Tensor, ...]) -> AbstractContextManager[object]:
+    def _refuse_autocast(self) -> None:
+        if self.autocast is not None and torch.float64 in dtypes_of(self.objective.program):
+            raise ProgramError(
+                f"autocast={self.autocast}: the program has float64 parameters, whose networks autocast leaves as they are. "
+                "Leave autocast out, or give a float32 program: program.float(), with float32 data."
+            )
+
+    def _autocast(self, batch: Examples) -> AbstractContextManager[object]:
         if self.autocast is None:
             return nullcontext()
-        return torch.autocast(batch[0].device.type, dtype=self.autocast)
+        return torch.autocast(leaves(batch)[0].device.type, dtype=self.autocast)
 
 
 def _process() -> int:
@@ -262,7 +273,7 @@ def _refuse_no_gradients(batch: Batch) -> None:
             "a step needs gradients, which torch.no_grad() or torch.inference_mode() has switched off around it. Take steps "
             "and call fit outside of such a block."
         )
-    if any(tensor.is_inference() for tensor in as_batch(batch)):
+    if any(tensor.is_inference() for tensor in leaves(as_batch(batch))):
         raise ProgramError(
             "the batch was made under torch.inference_mode(), so no gradient can pass it. Clone it outside: batch.clone()."
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
-from inference.training.step import Factory
+from inference.training.factories import Factory
 from ppmodels.app.presets import Preset
 from ppmodels.app.settings import Setting, accepted, settings_of, unknown
 from ppmodels.data import Dataset, Standardisation

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from inference.objectives.adversarial.contrast import Contrast
 from inference.programs.densities import refuse_inner_subsample, refuse_scale
+from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.execution import Run
 from inference.programs.pair import arguments
 from inference.programs.program import Program, ProgramError
@@ -26,14 +27,14 @@ class Comparison(NamedTuple):
     shared: tuple[str, ...]
     """The sites outside the batch plate, of which a critic is given the same values for q and p."""
     data: Mapping[str, int]
-    """The observed sites that observe a tensor of the batch as it is, with its place."""
+    """The observed sites that observe a tensor of the batch as it is, with its place among these."""
     observed: tuple[str, ...]
     """The observed sites among the compared."""
     scored: tuple[str, ...]
     """The observed sites among the exact."""
 
 
-def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[str] | None) -> Comparison:
+def comparison(program: Program, batch: Examples, compare: Sequence[str] | None) -> Comparison:
     """What is compared: implicit observations, and all local latents where one of these sites has no density.
 
     Where observations are compared, the guide may also leave out all local latents: they are then the model's own noise.
@@ -45,10 +46,10 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
     run = runs(program, batch)[0]
     if run.plate is None:
         raise ProgramError(
-            f"no plate counts the {len(batch[0])} examples of the batch, and a critic compares examples one by one. Draw "
+            f"no plate counts the {rows_of(batch)} examples of the batch, and a critic compares examples one by one. Draw "
             "the sites of each example inside `with pyro.plate('data', len(x)):`."
         )
-    _refuse_own_subsample(run, len(batch[0]))
+    _refuse_own_subsample(run, rows_of(batch))
     model, guide = random_sites(run.model), random_sites(run.guide)
     observed = [name for name, site in model.items() if site["is_observed"]]
     drawn = [name for name, site in guide.items() if not site["infer"].get("is_auxiliary")]
@@ -70,7 +71,7 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
         )
     refuse_mismatch(latents, set(drawn))
     _refuse_unfit(run, compared, model, guide)
-    places = {id(tensor): index for index, tensor in enumerate(run.batch)}
+    places = {id(tensor): index for index, tensor in enumerate(leaves(run.batch))}
     return Comparison(
         compared=tuple(compared),
         exact=tuple(name for name in model if name not in compared),
@@ -81,7 +82,7 @@ def comparison(program: Program, batch: tuple[Tensor, ...], compare: Sequence[st
     )
 
 
-def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch: tuple[Tensor, ...]) -> tuple[str, ...]:
+def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch: Examples) -> tuple[str, ...]:
     """The names of what a critic's `forward` is given: sites, or further arguments of the model.
 
     Raises:
@@ -100,7 +101,7 @@ def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch:
     return names
 
 
-def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: tuple[Tensor, ...]) -> Contrast:
+def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: Examples) -> Contrast:
     """The contrast where one latent site is compared, which has a density in the model.
 
     Raises:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference.objectives.adversarial.comparison import Comparison
 from inference.programs.densities import log_density, site_log_prob
+from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.execution import Run, executing
 from inference.programs.pair import arguments
 from inference.programs.program import Program
@@ -19,11 +20,12 @@ from inference.programs.sites import Site, batch_plate, random_sites
 from inference.programs.traces import guide_runs
 
 
-def q_samples(program: Program, batch: tuple[Tensor, ...], found: Comparison) -> tuple[Trace, dict[str, Tensor]]:
+def q_samples(program: Program, batch: Examples, found: Comparison) -> tuple[Trace, dict[str, Tensor]]:
     """The guide's trace, and the values of data and guide by name, examples first."""
     guide = guide_runs(program, batch)[0].guide
     values = _values(random_sites(guide), batch)
-    values |= {name: batch[index] for name, index in found.data.items()}
+    tensors = leaves(batch)
+    values |= {name: tensors[index] for name, index in found.data.items()}
     if not values.keys() >= set(found.observed):  # the model reshapes what it observes
         sites = random_sites(_replayed(program, batch, guide))
         values |= _values({name: sites[name] for name in found.observed}, batch)
@@ -31,7 +33,7 @@ def q_samples(program: Program, batch: tuple[Tensor, ...], found: Comparison) ->
 
 
 def p_samples(
-    program: Program, batch: tuple[Tensor, ...], found: Comparison, guide: Trace, q: Mapping[str, Tensor]
+    program: Program, batch: Examples, found: Comparison, guide: Trace, q: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The values of q, but those of the compared sites drawn from the model; what comes after these is not run."""
     kept = {name: site["value"] for name, site in random_sites(guide).items() if name not in found.compared}
@@ -42,7 +44,7 @@ def p_samples(
 
 
 def exact_terms(
-    program: Program, batch: tuple[Tensor, ...], found: Comparison, guide: Trace, size: int | None, prior: Sequence[str]
+    program: Program, batch: Examples, found: Comparison, guide: Trace, size: int | None, prior: Sequence[str]
 ) -> Tensor:
     """Σ log p - log q of the sites that are not compared, and log p of those in `prior`: nats per example, a scalar.
 
@@ -50,9 +52,9 @@ def exact_terms(
     auxiliary sites of an AutoGuide carry its log q; the points beside them have none.
     """
     model, drawn = random_sites(_replayed(program, batch, guide)), random_sites(guide)
-    plate = batch_plate([*model.values(), *drawn.values()], len(batch[0]))
+    plate = batch_plate([*model.values(), *drawn.values()], rows_of(batch))
     assert plate is not None  # or `comparison` would have raised
-    total = torch.zeros((), device=batch[0].device)
+    total = torch.zeros((), device=leaves(batch)[0].device)
     of_guide = [name for name in drawn if name not in found.compared]
     for sign, sites, names in ((1, model, (*found.exact, *prior)), (-1, drawn, of_guide)):
         for name in names:
@@ -63,21 +65,21 @@ def exact_terms(
     return total
 
 
-def log_prior(program: Program, batch: tuple[Tensor, ...], guide: Trace, site: str) -> Tensor:
+def log_prior(program: Program, batch: Examples, guide: Trace, site: str) -> Tensor:
     """log p of the guide's draws of a local site: `(batch,)` nats."""
     model = random_sites(_replayed(program, batch, guide))
-    plate = batch_plate(model.values(), len(batch[0]))
+    plate = batch_plate(model.values(), rows_of(batch))
     assert plate is not None
     return log_density(site, model[site], plate)
 
 
-def _values(sites: Mapping[str, Site], batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def _values(sites: Mapping[str, Site], batch: Examples) -> dict[str, Tensor]:
     """Values with the examples in front, wherever the sites' plates have them; those of shared sites as they are."""
-    run = Run(Trace(), Trace(), batch_plate(sites.values(), len(batch[0])), 1)
+    run = Run(Trace(), Trace(), batch_plate(sites.values(), rows_of(batch)), 1)
     return {name: value.squeeze(0) for name, value in run.values(sites).items()}
 
 
-def _replayed(program: Program, batch: tuple[Tensor, ...], guide: Trace) -> Trace:
+def _replayed(program: Program, batch: Examples, guide: Trace) -> Trace:
     with executing(program):
         return poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
 

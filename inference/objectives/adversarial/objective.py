@@ -20,6 +20,8 @@ from inference.objectives.adversarial.penalties import Penalty, Values
 from inference.objectives.objective import Objective, Player, factor
 from inference.programs.check import check_batch, check_gradients, check_values
 from inference.programs.dataset import Scope
+from inference.programs.dtypes import explained_dtypes, widest_dtype
+from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.program import Batch, Program, ProgramError, as_batch, buffers_kept, evaluating, parameters
 from inference.programs.traces import runs
 
@@ -121,11 +123,14 @@ class Adversarial(Objective):
             self._comparison = found
             if self.contrast is not None:
                 self._contrast = contrast_of(self.contrast, found, self.program, examples)
-                self._contrast.check(q_samples(self.program, examples, found)[1])
+                with explained_dtypes(self.contrast, examples):
+                    self._contrast.check(q_samples(self.program, examples, found)[1])
             q, p, _ = self._samples(examples)
-            self._check_shape(q, len(examples[0]))
+            with explained_dtypes(self.critic, examples):
+                self._check_shape(q, rows_of(examples))
             for samples in (q, p) if self.penalty is not None else ():
                 refuse_whole_numbers(samples, found.compared)
+        self._annealed = self._annealed.to(widest_dtype(self.critic))
         self._q_alone = self.divergence.q_alone
         if self.weight is None and (found.exact or self._contrast) and self.divergence.log_ratio is None:
             raise ProgramError(
@@ -133,11 +138,11 @@ class Adversarial(Objective):
                 "log_ratio (plug_in_kl, kl), or say what it weighs: weight=…"
             )
 
-    def scope(self, batch: tuple[Tensor, ...]) -> Scope:
+    def scope(self, batch: Examples) -> Scope:
         found = super().scope(batch)
         if self.size is None or not found.shared:
             return found
-        if found.size not in (len(batch[0]), self.size):
+        if found.size not in (rows_of(batch), self.size):
             raise ProgramError(
                 f"size: the program's plate says that the dataset has {found.size} examples, and size={self.size}. Say it "
                 "once: leave size out."
@@ -194,7 +199,7 @@ class Adversarial(Objective):
         with torch.no_grad():
             return self._critic_metrics(examples) | self._draw_metrics(examples)
 
-    def _critic_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def _critic_metrics(self, examples: Examples) -> dict[str, Tensor]:
         """In the critic's own mode: in eval mode a BatchNorm would make another critic of it."""
         with buffers_kept(self):
             q, p, _ = self._samples(examples)
@@ -204,7 +209,7 @@ class Adversarial(Objective):
             found["critic/calibration"] = calibration(self.divergence.log_ratio(values[1]))
         return found
 
-    def _draw_metrics(self, examples: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def _draw_metrics(self, examples: Examples) -> dict[str, Tensor]:
         """Of draws in eval mode: p against data, or the guide's q against p where no data are compared."""
         with evaluating(self):
             q, p, _ = self._samples(examples)
@@ -252,13 +257,13 @@ class Adversarial(Objective):
         assert self._comparison is not None, "`prepare` comes first"
         return self._comparison
 
-    def _samples(self, examples: tuple[Tensor, ...]) -> tuple[Values, Values, Tensor]:
+    def _samples(self, examples: Examples) -> tuple[Values, Values, Tensor]:
         """The samples that the critic compares, without a gradient to the program; and log r of the guide's draws, or 0."""
         with torch.no_grad():
             guide, q = q_samples(self.program, examples, self._found)
             if self._contrast is None:
                 p = p_samples(self.program, examples, self._found, guide, q)
-                return q, p, torch.zeros((), device=examples[0].device)
+                return q, p, torch.zeros((), device=leaves(examples)[0].device)
         q, p, log_r = self._contrast.whitened(q)
         return {name: value.detach() for name, value in q.items()}, p, log_r  # r is fitted by log r alone
 

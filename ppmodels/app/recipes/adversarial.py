@@ -22,7 +22,7 @@ from inference import (
     wasserstein,
 )
 from inference.objectives.adversarial.penalties import Penalty
-from inference.training.step import Factory, adam
+from inference.training.factories import Factory, adam
 from ppmodels.app.presets import LARGE, PLANE, SMALL_COLOUR, TABLE, Preset
 from ppmodels.app.recipe import Recipe, bounds, cosine
 from ppmodels.data import Dataset

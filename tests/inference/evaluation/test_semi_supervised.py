@@ -9,7 +9,19 @@ import torch
 from pyro.infer import config_enumerate
 from torch import Tensor, nn
 
-from inference import SVI, ImportanceWeighted, ProgramError, Step, adam, evaluate, fit, importance, reconstruct, terms
+from inference import (
+    SVI,
+    ImportanceWeighted,
+    ProgramError,
+    Step,
+    adam,
+    evaluate,
+    fit,
+    importance,
+    posterior,
+    reconstruct,
+    terms,
+)
 
 CLASSES = 3
 
@@ -65,6 +77,12 @@ def test_labels_known_for_some_are_observed_and_the_others_summed() -> None:
     torch.testing.assert_close(found.log_prob["iwae"].float(), right, rtol=0, atol=0.1)
     assert right.mean() > before + 0.5
     drawn = reconstruct(program, (x, y, known), 30)["y_unobserved"]
+    labels = posterior(program, (x, y, known), 30)
+    assert torch.equal(labels["y"][:, known], y[known].expand(30, -1))
+    assert torch.equal(
+        labels["y"][:, ~known], labels["y_unobserved"][:, ~known]
+    )  # pyro.deterministic, of the same draws
+    assert (labels["y"].mode(0).values == y).float().mean() > 0.9
     assert (drawn.mode(0).values == y)[~known].float().mean() > 0.9
 
 

@@ -161,7 +161,7 @@ def test_interfaces() -> None:
 
     with pytest.raises(ProgramError, match=r"has no `guide`. Wrap Pyro functions as Pair"):
         check(OnlyModel(), X)
-    with pytest.raises(ProgramError, match=r"cannot be called with the batch's 2 tensors.*signature is \(x"):
+    with pytest.raises(ProgramError, match=r"cannot be called with the batch's 2 entries.*signature is \(x"):
         check(Vae(), (X, X))
     with pytest.raises(ProgramError, match=r"is an nn.Module.*Pair\(model, guide, \*modules\)"):
         SVI(object())

@@ -10,7 +10,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 
-from inference import Pair, decode, posterior, reconstruct, sample
+from inference import Pair, decode, posterior, predict, reconstruct, sample
 
 X = torch.ones(3, 4, dtype=torch.float64)
 
@@ -39,9 +39,10 @@ class Dropped(nn.Module):
         lambda program: sample(program, X, 50)["x"],
         lambda program: posterior(program, X, 50)["z"],
         lambda program: reconstruct(program, X, 50)["x"],
+        lambda program: predict(program, X, 50)["x"],
         lambda program: decode(program, X, {"z": torch.ones(50, 3, 4, dtype=torch.float64)})["x"],
     ],
-    ids=["sample", "posterior", "reconstruct", "decode"],
+    ids=["sample", "posterior", "reconstruct", "predict", "decode"],
 )
 def test_draws_are_made_without_dropout_and_without_a_graph(drawn: Callable[[Any], Tensor]) -> None:
     program = Dropped().train()

@@ -214,13 +214,13 @@ def test_decode_assigns_by_x_and_by_given_latents() -> None:
     torch.testing.assert_close(found, (weight * MEANS).sum(-1) + 0.5, rtol=0, atol=0.06)
 
 
-def test_decode_says_that_it_draws_from_the_prior_where_nothing_is_observed() -> None:
+def test_decode_refuses_a_batch_that_observes_nothing() -> None:
     def model(x: Tensor) -> Tensor:
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", dist.Categorical(WEIGHTS), infer={"enumerate": "parallel"})
             return pyro.sample("x", dist.Normal(MEANS[k], 1.0))
 
-    with pytest.warns(UserWarning, match=r"\['k'\] are drawn from the prior"):
+    with pytest.raises(ProgramError, match=r"observes nothing.*predict\(program, batch\)"):
         decode(Pair(model), X, {})
 
 

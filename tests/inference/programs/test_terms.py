@@ -340,7 +340,7 @@ def test_half_precision_densities_are_refused() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((torch.zeros(3), torch.zeros(2)), r"must share a first axis.*\[\(3,\), \(2,\)\]"),
+        ((torch.zeros(3), torch.zeros(2)), r"must share a first axis.*'batch\[0\]': \(3,\), 'batch\[1\]': \(2,\)"),
         (torch.zeros(0, 3), "at least one example"),
         (([1, 2],), r"batch\[0\] is a list; expected a tensor"),
     ],

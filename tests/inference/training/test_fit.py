@@ -182,8 +182,6 @@ def test_neighbouring_seeds_are_unrelated() -> None:
 def test_batches_of_every_kind() -> None:
     for batches in (X, (X,), [X[:32], X[32:]], iter([X] * 5), lambda step: X, torch.utils.data.DataLoader(X, 32)):
         assert fit(Step(SVI(LinearGaussian())), batches, 5, progress=False).steps == 5
-    short = fit(Step(SVI(LinearGaussian())), iter([X] * 2), 5, progress=False)
-    assert (short.steps, short.stopped) == (2, "out of batches")
 
 
 def test_metrics_are_recorded_as_json_lines(tmp_path: Path) -> None:
@@ -347,7 +345,7 @@ def test_a_player_without_parameters_is_refused() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(x.new_zeros(()), 1.0), obs=x[:, 0])
 
-    with pytest.raises(ProgramError, match="no parameter"):
+    with pytest.raises(ProgramError, match=r"player 'loss' has no trainable parameters\. Register the networks"):
         fit(Step(SVI(Pair(model))), X, 1, progress=False)
 
 
@@ -493,7 +491,7 @@ def test_what_else_a_callback_returns_does_not(answer: object) -> None:
         (lambda step: fit(step, X, 2, record_every=0), "record_every: expected a whole number of at least 1, got 0"),
         (lambda step: Validation(X, every=0), "every: expected a whole number of at least 1"),
         (lambda step: Validation(X, patience=0), "patience: expected a whole number of at least 1"),
-        (lambda step: fit(step, X, 2, validation=Validation([])), "the validation has no batches"),
+        (lambda step: fit(step, X, 2, validation=Validation([])), "the validation: there are no batches"),
         (lambda step: fit(step, X, 2, validation=Validation(X[:0])), "at least one example"),
     ],
 )

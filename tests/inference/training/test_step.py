@@ -313,20 +313,6 @@ def test_schedules_that_give_no_factor_are_stopped_before_weights_move(value: ob
         assert step.objective.program.mean.equal(before)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        torch.optim.Adam([nn.Parameter(torch.zeros(1))]),
-        pyro.optim.Adam({"lr": 1e-3}),
-        {"loss": torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)},
-        "adam",
-    ],
-)
-def test_an_optimizer_that_is_made_already_is_refused(optimizer: object) -> None:
-    with pytest.raises(ProgramError, match=r"expected a function of a list of parameters, such as adam\(1e-3\)"):
-        Step(SVI(LinearGaussian()), optimizer)  # type: ignore[arg-type]
-
-
 def test_a_class_of_torchs_is_a_function_that_makes_one() -> None:
     Step(SVI(LinearGaussian()), torch.optim.Adam)(X)
     for wrong in (torch.optim.LBFGS, lambda parameters: None):
