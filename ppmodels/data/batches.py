@@ -20,8 +20,9 @@ class Shuffled:
     """Training batches as a function of the step: `(x,)`, or `(x, y)` where `labelled`, always `batch_size` examples.
 
     x is float32 level values `(batch, channel, height, width)` or `(batch, features)`; y is int64 `(batch,)`. Every
-    epoch visits each example once in an order of its own, and a batch may straddle two epochs. Order and binarisation
-    are functions of (seed, epoch) and (seed, step) alone: resuming needs the step and no generator's state.
+    epoch visits each example once in an order of its own, and a batch may straddle two epochs. A batch of the whole split
+    has the split's order at every step: to a program without a plate it is one example. Order and binarisation are functions of
+    (seed, epoch) and (seed, step) alone: resuming needs the step and no generator's state.
     Raises ValueError if `batch_size` exceeds the split or labels are asked for that it does not have.
     """
 
@@ -70,6 +71,8 @@ class Shuffled:
         return torch.cat([index, self._order(epoch + 1)[:missing]]) if missing else index
 
     def _order(self, epoch: int) -> Tensor:
+        if self.batch_size == len(self._source):
+            return torch.arange(self.batch_size, device=self._source.values.device)
         if epoch not in self._orders:
             # A straddling batch needs two orders: keep the previous one, forget the rest.
             self._orders = {known: order for known, order in self._orders.items() if known == epoch - 1}

@@ -38,12 +38,19 @@ def test_every_epoch_visits_every_example_once(n: int, data: st.DataObject, seed
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = {
-        tuple(Shuffled(numbered(20), batch_size=20, seed=seed)(step)[0].flatten().tolist())
-        for seed in range(10)
-        for step in range(10)
-    }
+    orders = set()
+    for seed in range(10):
+        batches = Shuffled(numbered(20), batch_size=10, seed=seed)
+        orders |= {
+            tuple(torch.cat([batches(2 * epoch)[0], batches(2 * epoch + 1)[0]]).flatten().tolist())
+            for epoch in range(10)
+        }
     assert len(orders) == 100
+
+
+def test_a_batch_of_the_whole_split_keeps_its_order() -> None:
+    batches = Shuffled(numbered(20), batch_size=20, seed=3)
+    assert all(torch.equal(batches(step)[0].flatten(), torch.arange(20.0)) for step in range(3))
 
 
 @pytest.mark.parametrize("how", ["none", "dynamic"])
