@@ -382,7 +382,7 @@ def _scored(
 ) -> Evaluation:
     if not estimators:
         raise ValueError(NO_DENSITY)
-    batches = _WithProgress(experiment.in_order(split, limit=limit), len(experiment.data.split(split)), progress)
+    batches = _WithProgress(experiment.scored(split, limit=limit), len(experiment.data.split(split)), progress)
     with _unvalidated():
         return inference.evaluate(experiment.program, batches, estimators, seed=seed)
 
@@ -483,7 +483,7 @@ def _validation(experiment: Experiment) -> Validation | None:
     # Over many examples one draw of each is enough; other estimators, such as exact(), are used as they are.
     first = next(iter(recipe.estimators.values()))
     estimator = Importance(1, elbo) if isinstance(first, Importance) else first
-    return Validation(experiment.in_order("valid", 500), recipe.validate_every, recipe.patience, estimator)
+    return Validation(experiment.scored("valid", 500), recipe.validate_every, recipe.patience, estimator)
 
 
 def _record(

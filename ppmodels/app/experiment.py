@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from inference import Objective
+from inference.evaluation.likelihood import likelihood_of
 from inference.programs.noise import mix, own_noise
+from inference.programs.program import evaluating
 from ppmodels.app.lookup import RecipeFile, defined_in
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
@@ -37,6 +39,17 @@ class Experiment:
         """The split's examples, or a fixed choice of `limit` of them, as batches."""
         data = self.data if limit is None else limited(self.data, split, limit)
         return InOrder(data, split, batch_size, self.recipe.labelled)
+
+    def scored(self, split: str, batch_size: int = 100, limit: int | None = None) -> InOrder:
+        """The same for scoring: one batch where no plate counts the examples, which are then one example."""
+        batches = self.in_order(split, batch_size, limit)
+        with torch.no_grad(), evaluating(self.program), own_noise(0):
+            is_one = likelihood_of(self.program, next(iter(batches))).dataset is None
+        return (
+            InOrder(batches.dataset, split, len(batches.dataset.split(split)), self.recipe.labelled)
+            if is_one
+            else batches
+        )
 
     def examples(self, count: int, split: str = "test") -> tuple[Tensor, ...]:
         """A fixed choice of at most `count` examples of a split, as one batch."""

@@ -21,8 +21,8 @@ class Shuffled:
 
     x is float32 level values `(batch, channel, height, width)` or `(batch, features)`; y is int64 `(batch,)`. Every
     epoch visits each example once in an order of its own, and a batch may straddle two epochs. A batch of the whole split
-    has the split's order at every step: to a program without a plate it is one example. Order and binarisation are functions of
-    (seed, epoch) and (seed, step) alone: resuming needs the step and no generator's state.
+    has the split's order at every step: to a program without a plate it is one example. Order and binarisation are functions
+    of (seed, epoch) and (seed, step) alone: resuming needs the step and no generator's state.
     Raises ValueError if `batch_size` exceeds the split or labels are asked for that it does not have.
     """
 

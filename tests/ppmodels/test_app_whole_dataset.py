@@ -1,0 +1,60 @@
+"""A recipe whose program has no plate over the examples: trained on all rows as one batch, and scored as one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference import ProgramError
+from ppmodels import load
+from ppmodels.app import commands
+from ppmodels.app.lookup import find
+from ppmodels.app.run import Run
+
+RECIPE = """
+import pyro, pyro.distributions as dist
+from pyro.infer.autoguide import AutoNormal
+from inference import Pair, importance
+from ppmodels.app import Recipe
+
+
+def program(data):
+    def model(x):
+        slope = pyro.sample("slope", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("y", dist.Normal(slope * x[:, 0], 0.5).to_event(1), obs=x[:, 1])
+
+    return Pair(model, AutoNormal)
+
+
+recipe = Recipe(
+    program, steps=150, learning_rate=0.05, batch_size=BATCH, validate_every=50, standardise=False,
+    estimators={"iwae": importance(20)},
+)
+"""
+
+
+def _written(folder: Path, batch: int) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1300, generator=generator)
+    rows = torch.stack([x, 0.7 * x + 0.5 * torch.randn(1300, generator=generator)], 1).tolist()
+    (folder / "line.csv").write_text("x,y\n" + "\n".join(f"{a:.5f},{b:.5f}" for a, b in rows))
+    recipe = RECIPE.replace("BATCH", str(batch)).replace("steps=150,", f"data={str(folder / 'line.csv')!r}, steps=150,")
+    (folder / "line.py").write_text(recipe)
+    return folder / "line.py"
+
+
+def test_all_rows_are_one_batch_and_one_number(tmp_path: Path) -> None:
+    run, _ = commands.train(find(_written(tmp_path, 1040)), tmp_path / "run", progress=False)
+    result = commands.evaluate(Run.open(run.folder), progress=False)
+    assert result.log_prob["iwae"].shape == (1,)  # of the 130 test rows, which are more than a batch of scoring
+    assert not json.loads((run.folder / "evaluation.json").read_text())["per_example"]
+    x, y = load(str(tmp_path / "line.csv"), standardise=False).test.values.double().unbind(1)
+    covariance = torch.outer(x, x) + 0.25 * torch.eye(len(x))
+    evidence = torch.distributions.MultivariateNormal(torch.zeros_like(x), covariance).log_prob(y)
+    assert evidence - 10 < result.mean("iwae") < evidence + 3  # the guide is that of the training rows
+
+
+def test_a_part_of_the_rows_as_a_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"no plate counts the examples.*give all the data as one batch"):
+        commands.train(find(_written(tmp_path, 100)), tmp_path / "run", progress=False)
