@@ -117,7 +117,8 @@ def train(
                     record = _record(experiment, found, folder, seed, fitted)
                     Run.write(place.folder, tensors_of(experiment.program), record)
                     run = Run.open(place.settle())
-            notes = [*experiment.data.notes, *_entered(found), *left_out, *place.notes]
+                    entered = _entered(found)
+            notes = [*experiment.data.notes, *entered, *left_out, *place.notes]
             ended = came() or late()
             if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
                 notes += _illustrated(run, experiment, fitted, progression, seed)
