@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -43,7 +44,8 @@ def write_whole(path: Path, contents: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that is read only even for a name that is not there
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_name(name: str) -> str:

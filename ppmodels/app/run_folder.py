@@ -76,7 +76,7 @@ class Place:
 def refuse(name: str, out: str | Path | None, overwrite: bool, data: Path | None = None) -> None:
     """Raises ValueError where a run of that name may not be written, before anything is computed.
 
-    A run that `data` lie in is not replaced, as they would be gone.
+    Data of the user's own must not lie there, as a run that is replaced takes them with it.
     """
     path = _asked(name, out, overwrite)
     if path is None:
@@ -84,7 +84,7 @@ def refuse(name: str, out: str | Path | None, overwrite: bool, data: Path | None
     else:
         _examined(path, overwrite)
         if data is not None and Path(os.path.realpath(data)).is_relative_to(os.path.realpath(path)):
-            raise ValueError(f"the data {data} lie in {path}, which would be replaced; choose another --out.")
+            raise ValueError(f"the data {data} lie in {path}, the folder of the run; choose another --out.")
 
 
 @contextmanager
@@ -279,8 +279,9 @@ def _locked(folder: Path) -> Iterator[None]:
             raise ValueError(f"{folder}: {who} is training there; choose another --out, or wait until it has ended.")
         if not os.path.lexists(path) or not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
             raise ValueError(f"{folder}: another process has just ended its training there; start again.")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # a full disk, which what is to be written next names better
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         os.close(descriptor)

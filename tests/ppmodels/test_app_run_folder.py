@@ -125,7 +125,7 @@ def test_data_in_the_run_that_would_be_replaced_are_refused(
     monkeypatch.chdir(tmp_path)
     Path("link").symlink_to("run")
     for data, folder in (("run/samples.csv", None), ("samples.csv", "link"), (str(run.folder), None)):
-        with pytest.raises(ValueError, match=r"the data .* lie in run, which would be replaced; choose another --out"):
+        with pytest.raises(ValueError, match=r"the data .* lie in run, the folder of the run; choose another --out"):
             train(NamedRecipe("vae", dataclasses.replace(TINY, data=data)), "run", folder, overwrite=True)
     Path("link").unlink()
     assert state(tmp_path) == before
@@ -430,6 +430,29 @@ def test_a_disk_without_room_for_the_weights_is_refused_before_training(
     with pytest.raises(OSError, match=r"the weights need [\d,]+ bytes, and the disk has 100 left"):
         trained(tmp_path / "run")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_room_for_a_lock_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, contents: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with claimed("tiny", tmp_path / "run", overwrite=False) as place:
+        assert place.folder.is_dir()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_can_only_be_read_is_told_by_the_files_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, *about: object, **more: object) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(OSError, match="Read-only") as raised:
+        write_whole(tmp_path / "evaluation.json", b"")
+    assert raised.value.filename == str(tmp_path / "evaluation.json")
 
 
 def test_ctrl_c_at_the_pictures_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
