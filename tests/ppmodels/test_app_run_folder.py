@@ -116,6 +116,19 @@ def test_a_recipe_that_was_edited_in_its_run_is_its_owners(run: Run) -> None:
         refuse("tiny", run.folder, overwrite=True)
 
 
+def test_a_lock_that_is_another_file_by_a_second_name_is_not_written_into(tmp_path: Path) -> None:
+    """In a folder that someone sent."""
+    (tmp_path / "thesis").write_text("mine")
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "thesis", tmp_path / "run" / LOCK)
+    with (
+        pytest.raises(ValueError, match=r"holds \.ppmodels\.lock, which no run has written"),
+        claimed("tiny", tmp_path / "run", overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "thesis").read_text() == "mine"
+
+
 def test_data_in_the_run_that_would_be_replaced_are_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
