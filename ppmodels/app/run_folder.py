@@ -227,9 +227,8 @@ def _is_ours(path: Path, known: tuple[str, ...]) -> bool:
     """Whether a run has written a file: one of these names, or a temporary one of theirs."""
     if path.name == _BYTECODE and _BYTECODE in known and path.is_dir() and not path.is_symlink():
         return all(re.fullmatch(r"recipe\..*\.pyc", each.name) for each in path.iterdir())
-    if (
-        path.name == LOCK and path.lstat().st_nlink > 1
-    ):  # it is written into, and can be another's file by a second name
+    # A lock is written into, and with two names it can be another's file.
+    if path.name == LOCK and path.lstat().st_nlink > 1:
         return False
     named = path.name in known or any(is_temporary(path.name, each) for each in known)
     return named and path.is_file() and not path.is_symlink()
