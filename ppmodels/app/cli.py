@@ -277,8 +277,8 @@ def trust(
 def clean() -> Iterator[None]:
     """A block whose errors of the user are printed in one line: exit code 2 for what can not be found, else 1.
 
-    These are errors that `inference` and `ppmodels` themselves raise, and those of the system about a file; any other
-    keeps its traceback. Signals end it with 128 and their number.
+    These are errors that `inference` and `ppmodels` themselves raise, and those of the system; any other keeps its
+    traceback. Signals end it with 128 and their number.
     """
     try:
         with raised():
@@ -288,7 +288,7 @@ def clean() -> Iterator[None]:
         _print(f"ended by {signal.Signals(number).name}", err=True)
         raise typer.Exit(128 + number) from None
     except (ValueError, OSError, ImportError) as error:
-        line = _of_a_file(error) or (str(error) if _is_ours(error) else None)
+        line = _of_the_system(error) or (str(error) if _is_ours(error) else None)
         if line is None:
             raise
         nowhere = isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -297,10 +297,11 @@ def clean() -> Iterator[None]:
         raise typer.Exit(2 if missing else 1) from None
 
 
-def _of_a_file(error: Exception) -> str | None:
-    """What the system says of a file, which it names."""
-    named = isinstance(error, OSError) and error.filename is not None
-    return f"{error.filename}: {error.strerror}" if named else None  # type: ignore[attr-defined]  # an OSError
+def _of_the_system(error: Exception) -> str | None:
+    """What the system says of a file, or of there being no place for one."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return None
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _printed() -> None:

@@ -27,7 +27,7 @@ from inference.training.differentiate import backward
 from inference.training.progress import shown, tell
 from inference.training.signals import remembered
 from ppmodels.app import plots
-from ppmodels.app.experiment import Experiment, device_named, located, prepared, restored
+from ppmodels.app.experiment import Experiment, device_named, located, path_of, prepared, restored
 from ppmodels.app.files import write_whole
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.pictures import (
@@ -43,6 +43,7 @@ from ppmodels.app.recipe import TRAINING, Recipe
 from ppmodels.app.run import METRICS, RECIPE, Run, sha256, versions
 from ppmodels.app.run_folder import claimed, refuse
 from ppmodels.app.sample_progression import SampleProgression
+from ppmodels.app.terminal import printable
 from ppmodels.app.threads import computing_on, suitable
 from ppmodels.app.trust import approved, enter
 from ppmodels.data import NAMES, InOrder, Shuffled
@@ -93,7 +94,7 @@ def train(
         OSError: the folder can not be written.
     """
     name = _run_name(found)
-    refuse(name, out, overwrite)
+    refuse(name, out, overwrite, path_of(found.recipe.data, folder))
     experiment = prepared(found.recipe, folder, seed, device_named(device))
     recipe = experiment.recipe
     with _computing(experiment, recipe.batch_size, threads, progress):
@@ -109,21 +110,27 @@ def train(
             if found.file is not None:
                 write_whole(place.folder / RECIPE, found.file.text)
             if progress:
-                tell(f"metrics while it trains: {place.folder / METRICS}")
+                _tell(f"metrics while it trains: {place.folder / METRICS}")
             with remembered(*_ENDING) as came:
                 fitted = _fitted(experiment, step, batches, progression, came, place.folder / METRICS, progress)
                 with remembered(*_ENDING) as late:  # a second Ctrl-C ends training at once, but not while it is saved
                     record = _record(experiment, found, folder, seed, fitted)
                     Run.write(place.folder, tensors_of(experiment.program), record)
                     run = Run.open(place.settle())
-            notes = [*experiment.data.notes, *_entered(found), *left_out, *place.notes]
+                    entered = _entered(found)
+            notes = [*experiment.data.notes, *entered, *left_out, *place.notes]
             ended = came() or late()
             if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
                 notes += _illustrated(run, experiment, fitted, progression, seed)
                 return run, notes
-    tell(run.in_words())
+    _tell(run.in_words())
     signal.raise_signal(ended)  # who asked this process to end is obeyed, now that the run is saved
     return run, notes
+
+
+def _tell(line: str) -> None:
+    """Prints a line on standard error; a path in it can hold any character."""
+    tell(printable(line))
 
 
 def _refuse_a_full_disk(folder: Path, program: nn.Module) -> None:
@@ -178,7 +185,7 @@ def _illustrated(
     except OSError as error:
         return [*pictures.notes, f"pictures are missing: {error.filename}: {error.strerror}"]
     except BaseException:  # Ctrl-C, among others
-        tell(run.in_words())
+        _tell(run.in_words())
         raise
     return pictures.notes
 
@@ -419,7 +426,7 @@ def _computing(experiment: Experiment, rows: int, threads: int | None, progress:
     with computing_on(chosen):
         if progress:
             why = "" if threads is not None else ", by the size of the model; --threads N sets another number"
-            tell(f"{chosen} thread{'s' if chosen > 1 else ''}{why}")
+            _tell(f"{chosen} thread{'s' if chosen > 1 else ''}{why}")
         yield
 
 

@@ -202,6 +202,11 @@ def located(data: str, folder: str | Path | None) -> tuple[str, str | None]:
     return (data if data in NAMES or folder is not None else os.path.abspath(os.path.expanduser(data))), where
 
 
+def path_of(data: str, folder: str | Path | None) -> Path | None:
+    """Where data of the user's own lie; None of those that go by a name."""
+    return None if data in NAMES else Path(os.path.expanduser(folder or ""), os.path.expanduser(data))
+
+
 def limited(data: Dataset, split: str, limit: int) -> Dataset:
     """The data with a split of at most `limit` examples, a fixed random choice: some splits are sorted by class."""
     if limit < 1:

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,7 +21,13 @@ def contents_of(path: Path) -> bytes:
         raise ValueError(f"{path} is a link, and links in a run are not followed. Put the file itself in its place.")
     if not stat.S_ISREG(kind):
         raise ValueError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(kind) else 'device or a pipe'}.")
-    return path.read_bytes()
+    with open(path, "rb", opener=_unfollowed) as file:
+        return file.read()
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    """Opens neither a link nor, waiting for its writer, a pipe that has come in the place of what was looked at."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_whole(path: Path, contents: bytes) -> None:
@@ -37,7 +44,8 @@ def write_whole(path: Path, contents: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that is read only even for a name that is not there
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_name(name: str) -> str:

@@ -52,7 +52,7 @@ def _unknown(name: str, path: Path) -> str:
     if new is not None:
         return f"{name!r}: a recipe is a model now, and its data are an argument. Train it by: {new}"
     if path.suffix == ".py":
-        beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        beside = [str(other) for other in path.parent.glob("*.py") if other.is_file()] if path.parent.is_dir() else []
         close, known = difflib.get_close_matches(str(path), beside, n=1), f"there is no file {name}."
     else:
         close = difflib.get_close_matches(name.lower(), RECIPES, n=3, cutoff=0.5)

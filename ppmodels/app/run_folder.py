@@ -7,16 +7,17 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from ppmodels.app.exchange import exchange
 from ppmodels.app.files import contents_of, is_temporary, temporary_name
-from ppmodels.app.run import LOCK, METRICS, RECIPE, RECORD, WEIGHTS
+from ppmodels.app.run import LOCK, METRICS, RECIPE, RECORD, WEIGHTS, sha256
 
 WRITTEN = (
     *(RECORD, WEIGHTS, METRICS, RECIPE),
@@ -72,13 +73,18 @@ class Place:
         return self.path
 
 
-def refuse(name: str, out: str | Path | None, overwrite: bool) -> None:
-    """Raises ValueError where a run of that name may not be written, before anything is computed."""
+def refuse(name: str, out: str | Path | None, overwrite: bool, data: Path | None = None) -> None:
+    """Raises ValueError where a run of that name may not be written, before anything is computed.
+
+    Data of the user's own must not lie there, as a run that is replaced takes them with it.
+    """
     path = _asked(name, out, overwrite)
     if path is None:
         _refuse_below_a_file(Path("runs", name))
     else:
         _examined(path, overwrite)
+        if data is not None and Path(os.path.realpath(data)).is_relative_to(os.path.realpath(path)):
+            raise ValueError(f"the data {data} lie in {path}, the folder of the run; choose another --out.")
 
 
 @contextmanager
@@ -195,33 +201,47 @@ def _examined(path: Path, overwrite: bool) -> _Holds:
 
 
 def _refuse_below_a_file(path: Path) -> None:
-    above = next(each for each in path.absolute().parents if os.path.lexists(each))
-    if not above.is_dir():
+    above = next((each for each in path.absolute().parents if os.path.lexists(each)), None)  # none is above the root
+    if above is not None and not above.is_dir():
         raise ValueError(f"{path}: {above} is no folder; choose another --out.")
 
 
 def _foreign(folder: Path) -> list[str]:
     """What a folder holds that no run wrote. A file with a run's name counts only beside a record or a lock of ours."""
     names = os.listdir(folder)
-    known = (*WRITTEN, LOCK, _BYTECODE) if _is_record(folder / RECORD) else _TRAINING if LOCK in names else ()
-    return sorted(name for name in names if not _is_ours(folder / name, known))
+    record = _record(folder / RECORD)
+    unfinished = _TRAINING if LOCK in names else ()
+    known = unfinished if record is None else (*WRITTEN, LOCK, _BYTECODE)
+    foreign = {name for name in names if not _is_ours(folder / name, known)}
+    if record is not None and RECIPE in names and RECIPE not in foreign and _is_edited(folder / RECIPE, record):
+        foreign.add(RECIPE)
+    return sorted(foreign)
+
+
+def _is_edited(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a recipe file is another one than was trained, so that its text may be nowhere else."""
+    return "recipe_sha256" in record and sha256(contents_of(path)) != record["recipe_sha256"]
 
 
 def _is_ours(path: Path, known: tuple[str, ...]) -> bool:
     """Whether a run has written a file: one of these names, or a temporary one of theirs."""
     if path.name == _BYTECODE and _BYTECODE in known and path.is_dir() and not path.is_symlink():
         return all(re.fullmatch(r"recipe\..*\.pyc", each.name) for each in path.iterdir())
+    # A lock is written into, and with two names it can be another's file.
+    if path.name == LOCK and path.lstat().st_nlink > 1:
+        return False
     named = path.name in known or any(is_temporary(path.name, each) for each in known)
     return named and path.is_file() and not path.is_symlink()
 
 
-def _is_record(path: Path) -> bool:
-    """Whether a file is the record of a run, of any version."""
+def _record(path: Path) -> dict[str, Any] | None:
+    """The record of a run, of any version, if a file is one."""
     try:
         record = json.loads(contents_of(path))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and {"format", "recipe", "data", "seed"} <= record.keys()
+        return None
+    is_one = isinstance(record, dict) and {"format", "recipe", "data", "seed"} <= record.keys()
+    return record if is_one else None
 
 
 def _refuse_unmovable(path: Path, real: Path) -> None:
@@ -262,8 +282,9 @@ def _locked(folder: Path) -> Iterator[None]:
             raise ValueError(f"{folder}: {who} is training there; choose another --out, or wait until it has ended.")
         if not os.path.lexists(path) or not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
             raise ValueError(f"{folder}: another process has just ended its training there; start again.")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # a full disk, which what is to be written next names better
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         os.close(descriptor)

@@ -38,10 +38,13 @@ def enter(text: bytes, name: str) -> None:
         if sha256(text) in _digests(path):
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            os.lseek(file, max(os.fstat(file).st_size - 1, 0), os.SEEK_SET)
+            # An editor may have left the last line without its end.
+            begin = "" if os.read(file, 1) in (b"", b"\n") else "\n"
             # One write, as others may append at the same time. No name can add a line of its own.
-            os.write(file, f"{sha256(text)}  {printable(name)}\n".encode())
+            os.write(file, f"{begin}{sha256(text)}  {printable(name)}\n".encode())
         finally:
             os.close(file)
     except OSError as error:

@@ -54,6 +54,10 @@ def load(
     path = Path(os.path.expanduser(name)) if folder is None else Path(os.path.expanduser(folder)) / name
     if not path.exists():
         raise FileNotFoundError(_unknown(name, path))
+    if not path.is_dir() and not path.is_file():
+        raise ValueError(
+            f"{path}: expected a file or a folder of images, got a device or a pipe; save it as a file first"
+        )
     if not path.is_dir() and path.suffix.lower() not in _READERS:
         raise ValueError(
             f"{path}: expected a file {', '.join(_READERS)} or a folder of images, "

@@ -222,6 +222,18 @@ def test_ctrl_c_saves_what_was_reached(tmp_path: Path) -> None:
     assert (out / "samples.png").exists()
 
 
+def test_a_system_without_a_place_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where all disks are full or read only; torch asks for one, and the error names no file."""
+
+    def nowhere() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("torch.optim.Adam", lambda *arguments, **more: nowhere())
+    result = call("train", "vae", "--data", "ring-8", "--steps", 1, "--out", "never-made")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "error: No usable temporary directory found in ['/tmp']"
+
+
 def test_nothing_is_unpickled() -> None:
     """Loading a pickle runs any code that it holds; `weights_only` and `allow_pickle` are named nowhere but to refuse."""
     for package in ("inference", "ppmodels"):

@@ -19,10 +19,10 @@ from inference import NonFinite
 from ppmodels.app import RECIPES, Run, evaluate, files, sample, train
 from ppmodels.app import exchange as exchanging
 from ppmodels.app.cli import app
-from ppmodels.app.experiment import restored
-from ppmodels.app.files import write_whole
+from ppmodels.app.experiment import path_of, restored
+from ppmodels.app.files import contents_of, write_whole
 from ppmodels.app.lookup import NamedRecipe
-from ppmodels.app.run import LOCK
+from ppmodels.app.run import LOCK, sha256
 from ppmodels.app.run_folder import claimed, refuse
 from ppmodels.data import Dataset, load
 
@@ -79,8 +79,15 @@ def no_record(folder: Path) -> str:
     return "loss.png, metrics.jsonl, samples.csv"
 
 
+def recipe_of_ones_own(folder: Path) -> str:
+    """Beside the record of a run whose recipe is built in."""
+    (folder / "recipe.py").write_text("mine")
+    return "recipe.py"
+
+
 @pytest.mark.parametrize(
-    "put", [users_note, users_copy, folder_of_a_files_name, link, record_of_something_else, no_record]
+    "put",
+    [users_note, users_copy, folder_of_a_files_name, link, record_of_something_else, no_record, recipe_of_ones_own],
 )
 def test_what_no_run_has_written_is_refused_by_name(put: Callable[[Path], str], run: Run, tmp_path: Path) -> None:
     named = put(run.folder)
@@ -97,6 +104,46 @@ def test_a_table_of_the_users_is_not_taken_for_a_runs(tmp_path: Path) -> None:
         (tmp_path / name / name).write_text("mine")
         with pytest.raises(ValueError, match=f"holds {name}, which no run has written"):
             refuse("tiny", tmp_path / name, overwrite=True)
+
+
+def test_a_recipe_that_was_edited_in_its_run_is_its_owners(run: Run) -> None:
+    path, text = run.folder / "recipe.py", b"as it was trained"
+    path.write_bytes(text)
+    run.write_json("run.json", {**run.record, "recipe_sha256": sha256(text)})
+    refuse("tiny", run.folder, overwrite=True)
+    path.write_bytes(text + b", and edited")
+    with pytest.raises(ValueError, match=r"holds recipe.py, which no run has written"):
+        refuse("tiny", run.folder, overwrite=True)
+
+
+def test_a_lock_that_is_another_file_by_a_second_name_is_not_written_into(tmp_path: Path) -> None:
+    """In a folder that someone sent."""
+    (tmp_path / "thesis").write_text("mine")
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "thesis", tmp_path / "run" / LOCK)
+    with (
+        pytest.raises(ValueError, match=r"holds \.ppmodels\.lock, which no run has written"),
+        claimed("tiny", tmp_path / "run", overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "thesis").read_text() == "mine"
+
+
+def test_data_in_the_run_that_would_be_replaced_are_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`samples.csv` is a table like others, and can be trained on."""
+    sample(run, progress=False)
+    before = state(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("run")
+    for data, folder in (("run/samples.csv", None), ("samples.csv", "link"), (str(run.folder), None)):
+        with pytest.raises(ValueError, match=r"the data .* lie in run, the folder of the run; choose another --out"):
+            train(NamedRecipe("vae", dataclasses.replace(TINY, data=data)), "run", folder, overwrite=True)
+    Path("link").unlink()
+    assert state(tmp_path) == before
+    run.folder.rename("ring-8")  # which is the name of the data, too
+    refuse("tiny", "ring-8", overwrite=True, data=path_of("ring-8", None))
 
 
 def test_temporary_files_of_a_killed_write_are_a_runs(run: Run) -> None:
@@ -128,6 +175,7 @@ def test_a_name_that_is_taken_is_skipped(kind: str, tmp_path: Path, monkeypatch:
     ("out", "message"),
     [
         ("", "--out is empty; name a folder"),
+        ("/", "--out / holds .*, which no run has written"),
         ("file", "--out file is a file; name a folder"),
         ("file/below", "file/below: .*file is no folder; choose another --out"),
         ("dangling", "--out dangling is a link that leads nowhere"),
@@ -397,6 +445,29 @@ def test_a_disk_without_room_for_the_weights_is_refused_before_training(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_disk_without_room_for_a_lock_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, contents: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with claimed("tiny", tmp_path / "run", overwrite=False) as place:
+        assert place.folder.is_dir()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_can_only_be_read_is_told_by_the_files_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, *about: object, **more: object) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(OSError, match="Read-only") as raised:
+        write_whole(tmp_path / "evaluation.json", b"")
+    assert raised.value.filename == str(tmp_path / "evaluation.json")
+
+
 def test_ctrl_c_at_the_pictures_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(figure: object) -> bytes:
         raise KeyboardInterrupt
@@ -458,17 +529,24 @@ def test_a_signal_while_a_run_is_saved_waits(
 
 @pytest.mark.parametrize("name", ["run.json", "weights.safetensors"])
 def test_a_file_that_may_not_be_read_is_one_line(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
+    opened = files._unfollowed
 
-    def denied(path: Path) -> bytes:
-        if path.name == name:
-            raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+    def denied(path: str, flags: int) -> int:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, flags)
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(files, "_unfollowed", denied)
     result = CliRunner().invoke(app, ["evaluate", str(run.folder)])
     assert result.exit_code == 1
     assert result.stderr == f"error: {run.folder / name}: Permission denied\n"
+
+
+def test_a_name_of_a_folder_can_not_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(NamedRecipe("vae", TINY), tmp_path / "a\x1b[2J\nb")
+    shown = capsys.readouterr().err
+    assert r"a\x1b[2J\nb/metrics.jsonl" in shown
+    assert "\x1b" not in shown
 
 
 def test_a_run_says_which_weights_it_has(tmp_path: Path) -> None:
@@ -489,3 +567,19 @@ def test_a_number_is_given_where_it_can_not_be_written(run: Run) -> None:
     assert shown == [result]
     assert torch.isfinite(result.log_prob["elbo"]).all()
     assert json.loads((run.folder / "run.json").read_text()) == run.record
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_what_comes_in_the_place_of_a_file_that_was_looked_at_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, path = tmp_path / "real", tmp_path / "run.json"
+    real.write_text("another's")
+    looked_at = real.lstat()
+    monkeypatch.setattr(Path, "lstat", lambda self: looked_at)
+    path.symlink_to(real)
+    with pytest.raises(OSError, match=r"run\.json"):
+        contents_of(path)
+    path.unlink()
+    os.mkfifo(path)
+    assert contents_of(path) == b""  # it does not wait for a writer

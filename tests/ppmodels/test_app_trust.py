@@ -4,6 +4,7 @@ import json
 import os
 import py_compile
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -150,6 +151,19 @@ def test_an_own_training_is_trusted_by_itself(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def test_a_signal_waits_until_an_own_training_is_trusted(strangers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def signalled(text: bytes, name: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        enter(text, name)
+
+    monkeypatch.setattr("ppmodels.app.commands.enter", signalled)
+    folder = strangers.parent
+    recipe = write_recipe(folder, "digits", OWN.replace("steps=4", "steps=1"))
+    assert call("train", recipe, "--out", folder / "run").exit_code == 143
+    restored(Run.open(folder / "run"))
+
+
 def test_a_home_that_can_not_be_written_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PPMODELS_TRUSTED", "")
@@ -292,6 +306,15 @@ def test_trainings_that_end_together_are_all_entered(strangers: Path) -> None:
     for thread in threads:
         thread.join()
     assert {line.split()[0] for line in trusted_file().read_text().splitlines()} == set(map(sha256, texts))
+
+
+def test_a_last_line_without_its_end_does_not_swallow_the_next(strangers: Path) -> None:
+    text = (strangers / "recipe.py").read_bytes()
+    enter(b"another", "first")
+    trusted_file().write_text(trusted_file().read_text().rstrip("\n"))  # as some editors leave it
+    enter(text, "second")
+    assert [line.split()[0] for line in trusted_file().read_text().splitlines()] == [sha256(b"another"), sha256(text)]
+    restored(Run.open(strangers))
 
 
 def test_a_name_adds_no_line_of_its_own(strangers: Path) -> None:

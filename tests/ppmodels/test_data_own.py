@@ -1,5 +1,6 @@
 """Data of your own: arrays, archives, images and tables, and every way in which they are refused."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -321,3 +322,13 @@ def test_other_files_are_refused_with_the_kinds_that_are_read(tmp_path: Path) ->
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"model.pt: expected a file .npy, .npz, .csv or a folder .* got .pt; convert"):
         load(tmp_path / "model.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+@pytest.mark.parametrize("suffix", [".csv", ".npy", ".npz"])
+def test_a_pipe_is_refused_and_not_waited_for(suffix: str, tmp_path: Path) -> None:
+    """The record of a run that someone sent can name one."""
+    path = tmp_path / f"pipe{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"expected a file or a folder of images, got a device or a pipe"):
+        load(path)
