@@ -16,12 +16,13 @@ from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from inference.programs.assignments import of_all_values, refuse_across_plates
 from inference.programs.densities import refuse_inner_subsample, refuse_scale, unmasked_log_prob
 from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Latents, Run, executed, executing
 from inference.programs.masks import HiddenValues, Unmasked
 from inference.programs.program import Batch, Program, ProgramError
-from inference.programs.sites import Frame, Site, is_implicit, plates, random_sites
+from inference.programs.sites import Frame, Site, is_implicit, is_summed, latents_in, plates, random_sites
 from inference.programs.traces import given_latents
 from inference.programs.values import refuse_broadcast
 
@@ -33,7 +34,8 @@ def enumerated(program: Program, run: Run, summed: Collection[str]) -> Trace:
     densities packed: axes named by symbols, those of plates and those of enumeration.
 
     Raises:
-        ProgramError: a site that depends on them is scaled, subsampled inside the example, or broadcast.
+        ProgramError: a site that depends on them is scaled, subsampled inside the example, broadcast, or outside of their
+            plates; or the model does not run with all values at once.
     """
     nesting = _nesting(run.model)
     kept = run.model.copy()
@@ -42,7 +44,7 @@ def enumerated(program: Program, run: Run, summed: Collection[str]) -> Trace:
     marked = partial(_in_parallel, given=kept.nodes)
     model = Unmasked()(poutine.infer_config(program.model, config_fn=marked))
     model = poutine.enum(model, first_available_dim=-1 - nesting)  # inside of replay, or it overlooks what is replayed
-    with executing(program), within_axes():
+    with executing(program), of_all_values(sorted(summed)), within_axes():
         trace = poutine.trace(poutine.replay(model, trace=kept)).get_trace(*run.batch)
     trace = poutine.util.prune_subsample_sites(trace)
     for name, site in random_sites(trace).items():
@@ -53,12 +55,13 @@ def enumerated(program: Program, run: Run, summed: Collection[str]) -> Trace:
                 refuse_broadcast(name, site)
             site["log_prob"] = site["unscaled_log_prob"] = unmasked_log_prob(name, site)
     trace.pack_tensors()
+    refuse_across_plates(trace)
     return trace
 
 
 def entangled(trace: Trace) -> dict[str, Site]:
     """The sites of an enumerated trace that are summed or depend on one that is."""
-    return {name: site for name, site in random_sites(trace).items() if "unscaled_log_prob" in site["packed"]}
+    return {name: site for name, site in random_sites(trace).items() if "unscaled_log_prob" in site.get("packed", {})}
 
 
 def contracted(trace: Trace, sites: Mapping[str, Site], plate: Frame | None) -> Tensor:
@@ -101,11 +104,15 @@ def assignment_runs(program: Program, batch: Batch, particles: int, latents: Lat
 
     def once(examples: Examples, copies: Examples, given: Latents | None) -> tuple[Trace, Trace]:
         model = given_latents(program, given or {}, rows_of(copies))
-        nesting = _nesting(poutine.trace(model).get_trace(*copies))
+        drawn = poutine.trace(model).get_trace(*copies)
+        nesting = _nesting(drawn)
+        names = sorted(
+            name for name, site in latents_in(drawn).items() if is_finite(site) and name not in (given or {})
+        )
         marked = poutine.infer_config(model, config_fn=partial(_in_parallel, given=given or {}))
         marked = HiddenValues()(Unmasked()(marked))  # inside, as handlers outside are shut off
         sampled = infer_discrete(marked, first_available_dim=-1 - nesting)
-        with within_axes():
+        with of_all_values(names), within_axes():
             return Trace(), poutine.trace(sampled).get_trace(*copies)
 
     return executed(program, batch, particles, once, latents)
@@ -129,11 +136,6 @@ def within_axes() -> Iterator[None]:
             "Let the steps of the loop share them, `for t in pyro.markov(range(len(x))):`, where each depends on the one "
             "before (history=0: on none); or draw independent ones inside `with pyro.plate('data', len(x)):`."
         ) from error
-
-
-def is_summed(site: Site) -> bool:
-    """Whether a site of an enumerated trace holds all its values."""
-    return "_enumerate_dim" in site["infer"]
 
 
 def refuse_unsummable(sites: Mapping[str, Site]) -> None:

@@ -82,8 +82,19 @@ def executing(program: object) -> Iterator[None]:
     """A block that runs a program: transforms fresh, rows by its own subsample, nothing in Pyro's store or behind masks."""
     modules = list(program.modules()) if isinstance(program, nn.Module) else []
     localise(modules)
-    with without_store(), FreshTransforms(modules), GivenSubsamples(), HiddenValues():
-        yield
+    try:
+        with without_store(), FreshTransforms(modules), GivenSubsamples(), HiddenValues():
+            yield
+    except ProgramError as error:
+        said = _as_it_was_said(error)
+        raise said from said.__cause__
+
+
+def _as_it_was_said(error: ProgramError) -> ProgramError:
+    """The error without the shapes of all sites, which Pyro's traces add to it."""
+    while isinstance(error.__cause__, ProgramError):
+        error = error.__cause__
+    return error
 
 
 def executed(
@@ -103,7 +114,7 @@ def executed(
             if run.plate and run.plate.size == rows and all(map(run.is_local, _all_sites(run))):
                 return [run]
         except Exception as error:
-            if _is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway
+            if is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway
                 return _in_halves(program, examples, particles, once, latents)
             if not isinstance(error, _Outside) and not may_be_of_tiling(error):
                 raise
@@ -140,7 +151,8 @@ def _part(latents: Latents | None, start: int, end: int) -> Latents | None:
     return latents and {name: value[start:end] for name, value in latents.items()}
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory has run out."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
@@ -160,12 +172,20 @@ def may_be_of_tiling(error: Exception) -> bool:
         error, NotImplementedError | torch.linalg.LinAlgError | torch.OutOfMemoryError
     ):
         return False
+    return not is_of_values(error) and any(word in _said(error) for word in _SHAPES)
+
+
+def is_of_values(error: Exception) -> bool:
+    """Whether Pyro's validation has found a value or a parameter that a distribution does not take."""
+    said = _said(error)
+    return "to satisfy the constraint" in said or "within the support" in said
+
+
+def _said(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:  # Pyro adds the shapes of all sites to any error
         cause = cause.__cause__
-    said = str(cause).lower()
-    of_values = "to satisfy the constraint" in said or "within the support" in said
-    return not of_values and any(word in said for word in _SHAPES)
+    return str(cause).lower()
 
 
 def _run(program: Program, once: Once, batch: Examples, particles: int, latents: Latents | None) -> Run:

@@ -48,12 +48,13 @@ class Unmasked(Messenger):
     def _pyro_sample(self, message: Any) -> None:
         if not message["is_observed"] and message["infer"].get("enumerate") == "parallel":
             message["mask"] = None
-            message["fn"] = _without_mask(message["fn"])
+            message["fn"] = without_mask(message["fn"])
 
 
-def _without_mask(distribution: Any) -> Any:
+def without_mask(distribution: Any) -> Any:
+    """A distribution without the masks of its own."""
     if isinstance(distribution, MaskedDistribution):
-        return _without_mask(distribution.base_dist)
+        return without_mask(distribution.base_dist)
     if isinstance(distribution, Independent):
-        return _without_mask(distribution.base_dist).to_event(distribution.reinterpreted_batch_ndims)
+        return without_mask(distribution.base_dist).to_event(distribution.reinterpreted_batch_ndims)
     return distribution

@@ -9,7 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.programs.entries import rows_of
-from inference.programs.enumeration import assignment_runs, is_finite
+from inference.programs.enumeration import assignment_runs, enumerated, is_finite
 from inference.programs.execution import Latents, Run
 from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
@@ -241,6 +241,8 @@ def _with_assignments(
         prior = _together([run.values(latents_in(run.model)) for run in model_runs(program, batch, draws, latents)])
         latents = {**{name: prior[name] for name in left_out.causes}, **latents}
     scored = _Unscored(program, left_out.unseen) if left_out.unseen else program
+    first = {name: value[:1] for name, value in latents.items()}
+    enumerated(scored, joint_runs(scored, batch, first)[0], left_out.finite)  # refuses what can not be summed
     found = assignment_runs(scored, batch, draws, latents)
     sites = [(run, latents_in(run.model)) for run in found]
     return {**latents, **_together([run.values({name: each[name] for name in left_out.finite}) for run, each in sites])}

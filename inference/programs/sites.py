@@ -38,6 +38,11 @@ def is_discrete(site: Site) -> bool:
     return bool(getattr(site["fn"].support, "is_discrete", False))
 
 
+def is_summed(site: Site) -> bool:
+    """Whether a site of an enumerated trace holds all its values."""
+    return "_enumerate_dim" in site["infer"]
+
+
 def deterministic_sites(trace: Trace) -> dict[str, Site]:
     """The sites of `pyro.deterministic`: functions of what was drawn."""
     nodes: Iterable[tuple[str, Site]] = trace.nodes.items()

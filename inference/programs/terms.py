@@ -1,16 +1,17 @@
 """The log densities of a program's draws, of which every bound, weight and gradient estimator is made."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import dropwhile
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inference.programs.assignments import refuse_other_densities
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
 from inference.programs.entries import leaves
-from inference.programs.enumeration import contracted, entangled, enumerated, is_finite, is_summed, refuse_unsummable
+from inference.programs.enumeration import contracted, entangled, enumerated, is_finite, refuse_unsummable
 from inference.programs.execution import Latents, Run
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import (
@@ -20,10 +21,11 @@ from inference.programs.sites import (
     hides_values,
     is_implicit,
     is_point,
+    is_summed,
     latents_in,
     random_sites,
 )
-from inference.programs.traces import joint_runs, runs
+from inference.programs.traces import joint_runs, replayed, runs
 from inference.programs.values import check_support
 
 
@@ -106,15 +108,20 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
         ProgramError: model and guide draw different sites, a site is scaled, a plate is missing or ambiguous, a density
             does not have the shape that its plates give, or the data lie outside of their support.
     """
-    found = runs(program, batch, particles, latents)
-    for run in found:
+    pieces = []
+    for run in runs(program, batch, particles, latents):
         refuse_outside(run)
-    return terms_of(program, found)
+        pieces.append(_judged_terms(program, run, *latent_sites(run)))
+    return _together(pieces)
 
 
 def terms_of(program: Program, found: list[Run]) -> Terms:
     """The log densities of given runs, without a check of what they observe: a training step's data are checked already."""
-    return _together([_terms_of(program, run, *latent_sites(run)) for run in found])
+    pieces = []
+    for run in found:
+        summed, guide = latent_sites(run)
+        pieces.append(_terms_of(_enumerated(program, run, summed), guide))
+    return _together(pieces)
 
 
 def refuse_outside(run: Run) -> None:
@@ -141,7 +148,7 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
             raise ProgramError(
                 f"latents were given for {sorted(given)}; the model's latent sites are {sorted(model)}. Give all of them."
             )
-        pieces.append(_terms_of(program, run, summed, {}))
+        pieces.append(_judged_terms(program, run, summed, {}))
     return _together(pieces).log_weights
 
 
@@ -162,7 +169,7 @@ def log_marginal(program: Program, batch: Batch) -> Tensor:
     refuse_outside(run)
     latents = latents_in(run.model)
     refuse_unsummable(latents)
-    return _terms_of(program, run, latents, {}).log_weights.squeeze(0)
+    return _judged_terms(program, run, latents, {}).log_weights.squeeze(0)
 
 
 def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
@@ -213,7 +220,7 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
             f"the guide does not draw the model's latent sites {missing}, of which {finite} are of finite support. "
             "Mark these infer={'enumerate': 'parallel'} (or the whole model: pyro.infer.config_enumerate), and they are "
             "summed out; or draw them in the guide under the same names. (A site with obs=None is latent: "
-            "predict(program, batch) draws it.)"
+            "predict(program, batch) draws it. One with obs_mask loses its infer: mark the whole model.)"
         )
     if missing:
         raise ProgramError(
@@ -229,12 +236,24 @@ def refuse_mismatch(model: Mapping[str, Site], drawn: set[str]) -> None:
         )
 
 
-def _terms_of(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
-    like = leaves(run.batch)[0]
+def _enumerated(program: Program, run: Run, summed: Mapping[str, Site]) -> Run:
+    """The run with all values of the summed sites; itself where there are none."""
+    return run._replace(model=enumerated(program, run, summed)) if summed else run
+
+
+def _judged_terms(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
+    """The terms of a run, once the sums are known to be over the densities of the values that it drew, among others."""
+    whole = _enumerated(program, run, summed)
+    found = _terms_of(whole, guide)
     if summed:
-        run = run._replace(model=enumerated(program, run, summed))
+        refuse_other_densities(run.model, whole.model, partial(replayed, program, run))
+    return found
+
+
+def _terms_of(run: Run, guide: Mapping[str, Site]) -> Terms:
+    like = leaves(run.batch)[0]
     model = random_sites(run.model)
-    entangled_sites = entangled(run.model) if summed else {}
+    entangled_sites = entangled(run.model)
     free = {name: site for name, site in model.items() if name not in entangled_sites}
     observed = {name: site for name, site in free.items() if site["is_observed"]}
     latent = {name: site for name, site in free.items() if not site["is_observed"]}

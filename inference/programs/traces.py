@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inference.programs.autoguides import auxiliary_values
 from inference.programs.entries import Examples, rows_of
-from inference.programs.execution import Latents, Run, executed, may_be_of_tiling
+from inference.programs.execution import Latents, Run, executed, executing, may_be_of_tiling
 from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import Site, batch_plate, deterministic_sites, random_sites
@@ -46,6 +46,12 @@ def model_runs(program: Program, batch: Batch, particles: int, latents: Latents 
 def joint_runs(program: Program, batch: Batch, latents: Latents) -> list[Run]:
     """The model alone, its latents given, its observations the batch's (the guide traces are empty)."""
     return executed(program, batch, 1, partial(_given, program), latents)
+
+
+def replayed(program: Program, run: Run) -> Trace:
+    """The model of a run once more, every latent site at the run's value."""
+    with executing(program):
+        return poutine.trace(poutine.replay(program.model, trace=run.model)).get_trace(*run.batch)
 
 
 def _tiles(program: Program) -> bool:
