@@ -50,12 +50,17 @@ class HiddenSites:
         traces = guide is not None and guide.prototype_trace is None
         try:
             yield
-        except ValueError as error:
-            if "discrete sample site" not in str(error):
+        except (ValueError, NotImplementedError) as error:
+            said, kind = str(error).partition("\n")[0], type(guide).__name__
+            if "to be discrete" in said:
+                raise ProgramError(
+                    f"the guide ({kind}) draws marked finite sites alone, and the model has others ({said}). Let an AutoGuide draw "
+                    "those, and finite sites be summed out: Pair(model, AutoNormal, hide=[…])."
+                ) from error
+            if "discrete sample site" not in said:
                 raise
-            kind = type(guide).__name__
             raise ProgramError(
-                f"{str(error).split('.')[0]} in an AutoGuide. Leave it out, Pair(model, {kind}, hide=[…]), and mark "
+                f"{said.split('.')[0]} in an AutoGuide. Leave it out, Pair(model, {kind}, hide=[…]), and mark "
                 "it infer={'enumerate': 'parallel'}, so that it is summed out."
             ) from error
         unknown = sorted(self.names - self._met) if traces else []

@@ -43,23 +43,25 @@ def explained_dtypes(module: object, batch: Examples) -> Iterator[None]:
 
 
 def _explanation(module: object, batch: Examples) -> str | None:
-    floats, name = _floats(module), type(module).__name__
+    floats, name, held_by = _floats(module), type(module).__name__, "the parameters are"
     by_dtype = {tensor.dtype: place for place, tensor in floats.items()}
     if len(by_dtype) > 1:
         shown = ", ".join(sorted(f"{place!r} is {_short(dtype)}" for dtype, place in by_dtype.items()))
         return (
             f"the {name} has parameters of several dtypes: {shown}. Make them one: .double() or .float() of the module."
         )
+    if not by_dtype:  # as an AutoGuide has none before its first run: what the program makes is of torch's default
+        by_dtype, held_by = {torch.get_default_dtype(): ""}, "what a program without parameters makes is"
     strange = {place: tensor.dtype for place, tensor in named(batch).items() if tensor.dtype not in by_dtype}
     # Whole numbers, such as labels, are told only where no other entry can be meant.
     entries = {place: dtype for place, dtype in strange.items() if dtype.is_floating_point} or strange
-    if not by_dtype or not entries:
+    if not entries:
         return None
     held, theirs = _short(*by_dtype), next(iter(entries.values()))
     shown = ", ".join(f"{place} is {_short(dtype)}" for place, dtype in entries.items())
-    other = f"; or convert the module: .to({theirs})" if theirs.is_floating_point else ""
+    other = f"; or convert the module: .to({theirs})" if floats and theirs.is_floating_point else ""
     return (
-        f"the batch and the {name} have different dtypes: {shown}, and the parameters are {held}. Convert the data: "
+        f"the batch and the {name} have different dtypes: {shown}, and {held_by} {held}. Convert the data: "
         f"x.to(torch.{held}) of a tensor, x.astype('{held}') of an array{other}."
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from inference.programs.program import ProgramError
-from inference.training.factories import Factory
+from inference.training.factories import Factory, instead_of
 from inference.training.optimizers import made
 
 Part = nn.Module | nn.Parameter
@@ -53,8 +53,16 @@ def parameter_groups(factory: Factory, rates: Mapping[Part, float]) -> Parameter
     a module or a parameter; it may be frozen for a time, and its parameters may come later.
 
     Raises:
-        ProgramError: a part is neither, two have a parameter in common, or a rate is not a finite number of at least 0.
+        ProgramError: the factory makes no optimizer, `rates` is no mapping, a part is no module or parameter, two have a
+            parameter in common, or a rate is not a finite number of at least 0.
     """
+    if not isinstance(rates, Mapping):
+        raise ProgramError(
+            f"parameter_groups: expected a mapping from parts to learning rates, got a {type(rates).__name__}; "
+            "{vae.encoder: 1e-4}, say."
+        )
+    if advice := instead_of(factory):
+        raise ProgramError(f"parameter_groups: {advice}")
     if isinstance(factory, ParameterGroups):
         raise ProgramError("parameter_groups: the factory has groups already; give all rates in one mapping.")
     for part, rate in rates.items():

@@ -111,6 +111,12 @@ def test_an_autoguide_of_local_latents_has_none_for_other_rows(guide: type) -> N
         ProgramError, match=r"values for the 20 examples it was fitted to \(\['z.*for the 3 of this batch"
     ):
         predict(pair, (NEW, None))
+    for number in (
+        lambda: evaluate(pair, (NEW, Y[: len(NEW)]), {"iwae": importance(3)}),
+        lambda: terms(pair, (NEW[:1], Y[:1]), 2),
+    ):
+        with pytest.raises(ProgramError, match="values for the 20 examples it was fitted to"):
+            number()
 
 
 class Amortised(nn.Module):

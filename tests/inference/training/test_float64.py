@@ -178,6 +178,21 @@ def test_dtypes_that_do_not_agree_are_named(program, x: object, said: str) -> No
             use()
 
 
+def test_a_program_without_parameters_is_of_torchs_default_dtype() -> None:
+    """An AutoGuide has none before its first run, and arrays are float64 by default."""
+
+    def model(x: Tensor, y: Tensor) -> None:
+        weights = pyro.sample("weights", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(x @ weights, 1.0), obs=y)
+
+    batch = (X.numpy(), LABELS.double().numpy())
+    with pytest.raises(ProgramError, match=r"batch\[0\] is float64.*without parameters makes is float32.*astype"):
+        Step(SVI(Pair(model, AutoNormal)), adam())(batch)
+    single = tuple(entry.astype("float32") for entry in batch)
+    fit(Step(SVI(Pair(model, AutoNormal)), adam()), single, 2, progress=False)
+
+
 def test_a_critic_and_a_guide_of_another_dtype_are_named() -> None:
     objective = Adversarial(Labelled().double(), Critic(), compare=("x", "z"))
     with pytest.raises(ProgramError, match=r"the batch and the Critic have different dtypes: batch\[1\] is float64"):

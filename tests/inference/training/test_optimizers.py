@@ -203,6 +203,16 @@ def test_groups_are_given_once() -> None:
         parameter_groups(parameter_groups(adam(), {program.encoder: 1e-3}), {program.decoder: 1e-3})
 
 
+def test_groups_need_a_factory_and_a_mapping() -> None:
+    program = Linear()
+    with pytest.raises(
+        ProgramError, match=r"parameter_groups: got a SGD, made already; pass lambda p: torch\.optim\.SGD"
+    ):
+        parameter_groups(SGD, {program.encoder: 1e-3})
+    with pytest.raises(ProgramError, match="expected a mapping from parts to learning rates, got a list"):
+        parameter_groups(adam(), [(program.encoder, 1e-3)])
+
+
 def test_a_factory_may_make_groups_of_its_own() -> None:
     program = Linear()
 
