@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from inference.programs.autoguides import HiddenSites, take_over
-from inference.programs.entries import Examples
+from inference.programs.entries import Examples, rows_of
 from inference.programs.program import Program, ProgramError, as_batch, localise, without_store
 
 
@@ -70,6 +70,8 @@ class Pair(nn.Module):
         localise(self.modules_used.modules())
         self.adopted = nn.ParameterDict()
         self._constraints: dict[str, constraints.Constraint] = {}
+        self.rows: int | None = None
+        """The length of the batch from which an AutoGuide has learnt its latents."""
 
     @property
     def autoguide(self) -> AutoGuide | None:
@@ -90,7 +92,10 @@ class Pair(nn.Module):
     def guide(self, *batch: Any) -> Any:
         """Runs the guide; its `pyro.param` statements read this pair's parameters."""
         with without_store(self._adopt), self._hidden.checked(self.autoguide):
-            return self._functions["guide"](*batch)
+            drawn = self._functions["guide"](*batch)
+        if self.autoguide is not None and self.rows is None:
+            self.rows = rows_of(as_batch(batch))
+        return drawn
 
     def laplace_approximation(self, *batch: Any) -> "Pair":
         """The same model with a normal around the point that an AutoLaplaceApproximation guide was fitted to.
@@ -112,6 +117,7 @@ class Pair(nn.Module):
         found = Pair(self.model, None, *self.modules_used)
         found._functions["guide"] = normal
         found.modules_used.append(normal)
+        found.rows = self.rows
         return found
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from inference.programs.execution import Latents, Run
 from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, deterministic_sites, latents_in, plates, random_sites
-from inference.programs.traces import guide_runs, joint_runs, model_runs, runs
+from inference.programs.traces import guide_runs, joint_runs, model_runs, refuse_other_rows, runs
 
 
 class NoMean(ProgramError):
@@ -211,16 +211,7 @@ def _refuse_other_rows(program: Program, batch: Batch) -> None:
             "before it predicts."
         )
     plate = model_runs(program, batch, 1)[0].plate
-    if plate is None:  # all the data are one example, whose values may be of any number
-        return
-    sites = random_sites(guide_runs(program, batch)[0].guide)
-    framed = {name: plates(site)[plate.name].size for name, site in sites.items() if plate.name in plates(site)}
-    others = {name: size for name, size in framed.items() if size != plate.size}
-    if others:
-        raise ProgramError(
-            f"the guide has values for the {next(iter(others.values()))} examples it was fitted to ({sorted(others)}), and "
-            f"none for the {plate.size} of this batch. Amortise the guide: a network of x; or let it have shared sites only."
-        )
+    refuse_other_rows(guide_runs(program, batch)[0].guide, plate)
 
 
 def _refuse_unobserved(left_out: _LeftOut) -> None:

@@ -17,7 +17,7 @@ from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Latents, Run, executed, executing, may_be_of_tiling
 from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, ProgramError
-from inference.programs.sites import Site, batch_plate, deterministic_sites, random_sites
+from inference.programs.sites import Frame, Site, batch_plate, deterministic_sites, plates, random_sites
 from inference.programs.vectorized import NotVectorizable, VectorizedParticles
 
 
@@ -73,12 +73,30 @@ def _guide_then_model(
     model = poutine.replay(program.model, trace=guide_trace)
     if latents is not None:
         model = _Given(latents, rows_of(copies))(model)
+    if isinstance(program, Pair) and program.rows not in (None, rows_of(copies)):
+        alone = poutine.trace(program.model).get_trace(*copies)
+        refuse_other_rows(guide_trace, batch_plate(random_sites(alone).values(), rows_of(copies)))
     model_trace = poutine.trace(model).get_trace(*copies)
     if latents is not None:
         _refuse_other_names(
             latents.keys() - deterministic_sites(model_trace), guide_trace, _autoguide(program) is not None
         )
     return guide_trace, model_trace
+
+
+def refuse_other_rows(guide: Trace, plate: Frame | None) -> None:
+    """Raises a ProgramError where a guide has values for so many examples, and the model's batch plate other ones."""
+    if plate is None:  # all the data are one example, whose values may be of any number
+        return
+    framed = {
+        name: plates(site)[plate.name].size for name, site in random_sites(guide).items() if plate.name in plates(site)
+    }
+    others = {name: size for name, size in framed.items() if size != plate.size}
+    if others:
+        raise ProgramError(
+            f"the guide has values for the {next(iter(others.values()))} examples it was fitted to ({sorted(others)}), and "
+            f"none for the {plate.size} of this batch. Amortise the guide: a network of x; or let it have shared sites only."
+        )
 
 
 def _guide_only(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:

@@ -10,6 +10,7 @@ from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import (
     AutoDelta,
+    AutoDiscreteParallel,
     AutoGuideList,
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
@@ -170,6 +171,11 @@ def test_sites_to_hide_are_checked() -> None:
         Pair(_model, _guide, hide=["z"])
     with pytest.raises(ProgramError, match=r"discrete sample site 'k'.*Pair\(model, AutoNormal, hide="):
         Pair(_clusters, AutoNormal).guide(X)
+    with pytest.raises(
+        ProgramError, match=r"guide \(AutoDiscreteParallel\) draws marked finite sites alone.*hide=\["
+    ) as caught:
+        terms(Pair(_clusters, AutoDiscreteParallel), X)
+    assert "\n" not in str(caught.value), "the shapes of all sites, which Pyro's traces add, are not part of it"
 
 
 def test_pyro_modules_with_params_and_samples() -> None:
