@@ -54,7 +54,7 @@ class HiddenSites:
             said, kind = str(error).partition("\n")[0], type(guide).__name__
             if "to be discrete" in said:
                 raise ProgramError(
-                    f"the guide ({kind}) draws marked finite sites alone, and the model has others ({said}). Let an AutoGuide draw "
+                    f"{kind} draws marked finite sites alone, and the model has others ({said}). Let an AutoGuide draw "
                     "those, and finite sites be summed out: Pair(model, AutoNormal, hide=[…])."
                 ) from error
             if "discrete sample site" not in said:
