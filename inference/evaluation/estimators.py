@@ -1,7 +1,9 @@
 """Estimators of log p(x) per example, each of a stated kind: exact, or a lower bound in expectation."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,6 +25,10 @@ class Estimate(NamedTuple):
 
     log_prob: Tensor
     error: Tensor
+    details: Mapping[str, Tensor] = MappingProxyType({})
+    """What else was found out, by name: one value for each example, or for each of what was simulated."""
+    kind: str = ""
+    """What the number is, where that depends on the program; empty where it is the estimator's kind."""
 
 
 EXACT = "exact"

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -45,6 +45,8 @@ class Evaluation:
     """False where the program shares sites between examples, or has no plate that counts them."""
     without_bits: str = ""
     """Why there are no bits per dimension; empty where there are."""
+    details: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """By estimator, what else it found out, such as the acceptance of its chains: float64, see `Estimate.details`."""
 
     def mean(self, name: str) -> float:
         """The mean log-likelihood per example, in nats (the dataset's, where nothing can be had per example)."""
@@ -120,6 +122,7 @@ class Evaluation:
             "standard_error": _finite(self.standard_error(name)),
             "noise": _finite(self.noise(name)),
             "bits_per_dim": _finite(self.bits_per_dim(name)) if self.dimensions and self.per_example else None,
+            "details": {key: _finite(float(values.mean())) for key, values in self.details.get(name, {}).items()},
         }
 
     def _values(self, name: str) -> Tensor:
@@ -153,7 +156,7 @@ def evaluate(
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
     masked = _Masks()
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in estimators}
+    found: dict[str, list[Estimate]] = {name: [] for name in estimators}
     with torch.no_grad(), evaluating(program), own_noise(seed):
         stream = batches_of(batches)
         first = next(stream, None)
@@ -175,26 +178,39 @@ def evaluate(
                 reseed(mix(seed, index, position))
                 with masked:
                     estimate = _estimated(estimator, program, batch)
-                log_prob = estimate.log_prob.double().cpu()
-                examples = rows_of(batch) // len(log_prob)  # a number of the whole dataset counts all its examples
-                found[name].append((log_prob + examples * log_jacobian, estimate.error.double().cpu()))
+                examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
+                found[name].append(_on_the_host(estimate, examples * log_jacobian))
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
     likelihood = _seen_in_all(likelihood, masked.sites, shapes)
     return Evaluation(
-        log_prob={name: torch.cat([value for value, _ in pieces]) for name, pieces in found.items()},
-        error={name: torch.cat([error for _, error in pieces]) for name, pieces in found.items()},
-        kind={
-            name: _POINT if likelihood.point and isinstance(estimator, Importance) else estimator.kind
-            for name, estimator in estimators.items()
-        },
+        log_prob={name: torch.cat([piece.log_prob for piece in pieces]) for name, pieces in found.items()},
+        error={name: torch.cat([piece.error for piece in pieces]) for name, pieces in found.items()},
+        kind={name: _kind(estimator, found[name][0], likelihood) for name, estimator in estimators.items()},
         settings={name: dict(estimator.settings) for name, estimator in estimators.items()},
         measured_on=description,
         dimensions=likelihood.dimensions,
         without_bits=likelihood.without_bits,
         per_example=likelihood.per_example,
+        details={
+            name: {key: torch.cat([piece.details[key] for piece in pieces]) for key in pieces[0].details}
+            for name, pieces in found.items()
+        },
     )
+
+
+def _kind(estimator: Estimator, estimate: Estimate, likelihood: Likelihood) -> str:
+    if likelihood.point and isinstance(estimator, Importance):
+        return _POINT
+    return estimate.kind or estimator.kind
+
+
+def _on_the_host(estimate: Estimate, log_jacobian: float) -> Estimate:
+    """The estimate in float64 on the CPU, in the data's own units."""
+    details = {name: value.double().cpu() for name, value in estimate.details.items()}
+    log_prob, error = estimate.log_prob.double().cpu(), estimate.error.double().cpu()
+    return Estimate(log_prob + log_jacobian, error, details, estimate.kind)
 
 
 def _seen_in_all(likelihood: Likelihood, masked: set[str], shapes: set[tuple[tuple[int, ...], ...]]) -> Likelihood:
