@@ -1,5 +1,6 @@
 """Inference for any Pyro program: bounds, objectives, one training loop, one evaluator whose numbers carry errors."""
 
+from inference.evaluation.annealed import annealed
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
 from inference.objectives.adversarial.divergences import (
@@ -58,6 +59,7 @@ __all__ = [
     "Traced",
     "Validation",
     "adam",
+    "annealed",
     "both",
     "check",
     "decode",

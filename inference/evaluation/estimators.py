@@ -91,7 +91,7 @@ class Importance:
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         chunk = max(1, self.rows // rows_of(as_batch(batch)))
-        moments = _Mean() if self.bound.alpha == 1.0 else _PowerMean(1.0 - self.bound.alpha)
+        moments = _Mean() if self.bound.alpha == 1.0 else PowerMean(1.0 - self.bound.alpha)
         for start in range(0, self.particles, chunk):
             drawn = terms(program, batch, min(chunk, self.particles - start))
             moments.add(drawn.log_weights.double())
@@ -136,7 +136,7 @@ class _Mean:
         return Estimate(self.mean, torch.where(self.mean.isinf(), torch.inf, error))
 
 
-class _PowerMean:
+class PowerMean:
     """Running sums of w^power and of its square, kept as logarithms."""
 
     def __init__(self, power: float) -> None:

@@ -58,7 +58,7 @@ def likelihood_of(program: Program, batch: Batch) -> Likelihood:
         without_bits=without_bits,
         kind=" and ".join(sorted(kinds)) or "implicit",
         dataset=None if run.plate is None else run.dataset_size,
-        point=_is_point_estimate(program, batch, run),
+        point=is_point_estimate(program, batch, run),
     )
 
 
@@ -66,7 +66,7 @@ def _of_the_dataset(run: Run) -> str:
     """Why a number is the whole dataset's; empty where it is an example's."""
     if run.plate is None:
         return "no plate counts the examples, and the number is the whole dataset's"
-    if all(run.is_local(site) for trace in (run.model, run.guide) for site in random_sites(trace).values()):
+    if run.per_example:
         return ""
     return "latents are shared by all examples, and the number is the whole dataset's"
 
@@ -97,7 +97,7 @@ def _variables(site: Site) -> int:
     return int(value.numel()) if support.event_dim == 0 else 0
 
 
-def _is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
+def is_point_estimate(program: Program, batch: Batch, run: Run) -> bool:
     """Whether the guide puts a continuous latent at a value that depends on no random draw."""
     guide, model = random_sites(run.guide), random_sites(run.model)
     points = [

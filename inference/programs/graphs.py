@@ -1,11 +1,15 @@
 """A function of tensors traced once, so that its operations can be run again without Python."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
+import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 from inference.programs.program import ProgramError
 
@@ -19,7 +23,8 @@ def graph_of(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, 
         ProgramError: the function reads values (`.item()`, `if tensor:`), which no graph can follow.
     """
     # Fake tensors draw no noise and train no running average while the function is being traced.
-    tracer = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
+    # It counts the arguments of a function, those of a method wrongly.
+    tracer = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         with pyro.validation_enabled(False):  # validation reads values
             return tracer(*inputs)
@@ -28,3 +33,48 @@ def graph_of(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, 
             f"the program cannot be traced ({type(error).__name__}): it reads values while it runs. Use the default, "
             "Step(..., differentiate=backward)."
         ) from error
+
+
+def hoisted(graph: GraphModule) -> GraphModule:
+    """The graph with all that does not depend on its inputs computed once, here.
+
+    A graph that writes into tensors is left as it is: what was computed once would be written over.
+    """
+    if any(_writes(node) for node in graph.graph.nodes):
+        return graph
+    found: dict[Node, Any] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            found[node] = _attribute(graph, str(node.target))
+        elif node.op == "call_function" and _known(node, found) and not _draws(node):
+            args, kwargs = map_arg((node.args, node.kwargs), found.__getitem__)
+            found[node] = node.target(*args, **kwargs)
+    for place, (node, value) in enumerate(found.items()):
+        needed = any(user not in found for user in node.users)
+        if node.op == "call_function" and needed and isinstance(value, Tensor):
+            name = f"_computed_once_{place}"
+            graph.register_buffer(name, value)
+            with graph.graph.inserting_before(node):
+                node.replace_all_uses_with(graph.graph.get_attr(name))
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _known(node: Node, found: dict[Node, Any]) -> bool:
+    return all(each in found for each in node.all_input_nodes)
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _draws(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def _attribute(graph: GraphModule, path: str) -> Any:
+    found: Any = graph
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found

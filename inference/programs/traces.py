@@ -1,6 +1,6 @@
 """The traces of a program: its guide, and its model on the guide's draws, on given latents, or by itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -43,15 +43,27 @@ def model_runs(program: Program, batch: Batch, particles: int, latents: Latents 
     return executed(program, batch, particles, partial(_unconditioned, program), latents)
 
 
-def joint_runs(program: Program, batch: Batch, latents: Latents) -> list[Run]:
-    """The model alone, its latents given, its observations the batch's (the guide traces are empty)."""
-    return executed(program, batch, 1, partial(_given, program), latents)
+def joint_runs(program: Program, batch: Batch, latents: Latents, particles: int = 1) -> list[Run]:
+    """The model alone, its latents given, its observations the batch's (the guide traces are empty).
+
+    Latents that are not given are drawn from the prior, `particles` of each where none is given.
+    """
+    return executed(program, batch, particles, partial(_given, program), latents)
 
 
 def replayed(program: Program, run: Run) -> Trace:
     """The model of a run once more, every latent site at the run's value."""
     with executing(program):
         return poutine.trace(poutine.replay(program.model, trace=run.model)).get_trace(*run.batch)
+
+
+def guide_at(program: Program, batch: Examples, copies: Examples, model: Trace, names: Collection[str]) -> Trace:
+    """The guide's trace of a run whose model has been run already, at the values that these sites have there."""
+    rows, copied = rows_of(batch), rows_of(copies)
+    particles = copied // rows
+    sites = random_sites(model)
+    run = Run(Trace(), model, batch_plate(sites.values(), copied), particles, copies)
+    return _guide_trace(program, batch, copies, run.values({name: sites[name] for name in names}))
 
 
 def _tiles(program: Program) -> bool:
@@ -129,7 +141,7 @@ def _guide_trace(program: Program, batch: Examples, copies: Examples, latents: L
     if latents is not None and autoguide is not None:
         if autoguide.prototype_trace is None:
             program.guide(*batch)
-        drawn = auxiliary_values(autoguide, lambda name, site: _placed(latents[name], site, rows))
+        drawn = auxiliary_values(autoguide, lambda name, site: placed(latents[name], site, rows))
         return poutine.trace(_Drawn(drawn)(program.guide)).get_trace(*batch)
     if particles > 1:
         guide = program.guide if latents is None else _Given(latents, rows)(program.guide)
@@ -161,7 +173,7 @@ class _Given(Messenger):
 
     def _pyro_sample(self, message: Any) -> None:
         if message["name"] in self.latents and not message["is_observed"]:
-            message["value"] = _placed(self.latents[message["name"]], message, self.rows)
+            message["value"] = placed(self.latents[message["name"]], message, self.rows)
 
 
 class _Drawn(Messenger):
@@ -176,12 +188,15 @@ class _Drawn(Messenger):
             message["value"] = self.values[message["name"]]
 
 
-def _placed(value: Tensor, site: Site, rows: int) -> Tensor:
-    """A value `(particles, batch, ...)`, or `(1, ...)` of a shared site, laid out as the site's plates are."""
+def placed(value: Tensor, site: Site, rows: int, event_dim: int | None = None) -> Tensor:
+    """A value `(particles, batch, ...)`, or `(1, ...)` of a shared site, laid out as the site's plates are.
+
+    `event_dim` counts the axes of an event, where these are not those of the site's distribution.
+    """
     plate = batch_plate([site], rows)
     if plate is None:
         return value.squeeze(0)
-    return value.flatten(0, 1).movedim(0, plate.dim - site["fn"].event_dim)
+    return value.flatten(0, 1).movedim(0, plate.dim - (site["fn"].event_dim if event_dim is None else event_dim))
 
 
 def _autoguide(program: Program) -> AutoGuide | None:

@@ -1,0 +1,127 @@
+"""Annealed importance sampling: a lower bound on log p(x) whose gap closes with the number of temperatures."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from inference.evaluation.annealing import TARGET_ACCEPTANCE, Schedule, forward, frozen
+from inference.evaluation.annealing_path import AnnealingPath, Start
+from inference.evaluation.estimators import Estimate, PowerMean
+from inference.programs.bounds import LOWER_BOUND
+from inference.programs.entries import rows_of
+from inference.programs.execution import is_out_of_memory
+from inference.programs.program import Batch, Program, as_batch
+
+Found = TypeVar("Found")
+
+FEW_ACCEPTED = 0.5
+"""The mean acceptance below which a warning is given."""
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """A lower bound on log p(x), in expectation, by chains that move from a start to the posterior."""
+
+    temperatures: int
+    chains: int = 16
+    start: Start = "guide"
+    leapfrog: int = 10
+    rows: int = 2000
+    """How many chains × examples are moved at once."""
+
+    def __post_init__(self) -> None:
+        if self.temperatures < 2:
+            raise ValueError(
+                f"temperatures: expected at least 2, got {self.temperatures}; with one there is no transition, and the "
+                "bound is that of importance(particles)."
+            )
+        for name in ("chains", "leapfrog", "rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if self.start not in ("guide", "prior"):
+            raise ValueError(f"start: expected 'guide' or 'prior', got {self.start!r}.")
+
+    @property
+    def kind(self) -> str:
+        return LOWER_BOUND
+
+    @property
+    def settings(self) -> dict[str, str | int | float]:
+        return {
+            "temperatures": self.temperatures,
+            "chains": self.chains,
+            "start": self.start,
+            "leapfrog": self.leapfrog,
+        }
+
+    def __call__(self, program: Program, batch: Batch) -> Estimate:
+        def estimated(rows: int) -> Estimate:
+            path = AnnealingPath(program, batch, self.start)
+            chunks = self.chunks(batch, rows)
+            return lower_bound(path, self.schedule(path, chunks), chunks)
+
+        return as_memory_allows(estimated, self.rows)
+
+    def chunks(self, batch: Batch, rows: int) -> list[int]:
+        """How many chains are moved at once, one after the other: as equal as can be, so that few graphs are traced."""
+        number = -(-self.chains // max(1, rows // rows_of(as_batch(batch))))
+        return [self.chains // number + (place < self.chains % number) for place in range(number)]
+
+    def schedule(self, path: AnnealingPath, chunks: list[int]) -> Schedule:
+        """The schedule of a batch, by a pilot round of one chunk of chains."""
+        return frozen(path, self.temperatures, self.leapfrog, chunks[0])
+
+
+def annealed(temperatures: int, chains: int = 16, start: Start = "guide", leapfrog: int = 10) -> Annealed:
+    """The estimator that bounds log p(x) from below by annealed importance sampling (Neal 2001, arXiv physics/9803008).
+
+    Every chain goes from a draw of the start to the posterior by one Hamiltonian transition (Neal 2011, arXiv 1206.1901) at
+    each temperature. Step sizes, by example and temperature, are found in a pilot round and frozen. `details` has the mean
+    acceptance of each example.
+
+    Args:
+        temperatures: how many steps the path takes, on the sigmoid schedule of Grosse et al. (2015, arXiv 1511.02543).
+        chains: of each example; the bound is the log of their mean weight.
+        start: `"guide"`, completed by the prior of the latents that the guide does not draw; or `"prior"`.
+        leapfrog: steps of a transition.
+
+    Raises:
+        ValueError: fewer than two temperatures, or fewer than one of another number.
+    """
+    return Annealed(temperatures, chains, start, leapfrog)
+
+
+def lower_bound(path: AnnealingPath, schedule: Schedule, chunks: list[int]) -> Estimate:
+    """The log of the mean weight of chains moved forward, chunk by chunk."""
+    moments, acceptance = PowerMean(1.0), torch.zeros(())
+    for chains in chunks:
+        weighed = forward(path, schedule, chains)
+        moments.add(weighed.log_weights)
+        acceptance = acceptance + weighed.acceptance.sum(0) / sum(chunks)
+    warn_of_few_accepted(acceptance)
+    return moments.estimate()._replace(details={"acceptance": acceptance})
+
+
+def warn_of_few_accepted(acceptance: Tensor) -> None:
+    """Warns where transitions were mostly rejected, so that chains stay where they began."""
+    if (mean := float(acceptance.mean())) < FEW_ACCEPTED:
+        warnings.warn(
+            f"{mean:.0%} of the chains' transitions were accepted, where {TARGET_ACCEPTANCE:.0%} are aimed at: the "
+            "bound holds, and is looser than it could be. Take more temperatures, or more leapfrog steps.",
+            stacklevel=2,
+        )
+
+
+def as_memory_allows(function: Callable[[int], Found], rows: int) -> Found:
+    """The function of a number of rows; of half as many, as often as memory runs out."""
+    while True:
+        try:
+            return function(rows)
+        except Exception as error:
+            if rows == 1 or not is_out_of_memory(error):
+                raise
+        rows //= 2
