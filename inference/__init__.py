@@ -3,6 +3,7 @@
 from inference.evaluation.annealed import annealed
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
+from inference.evaluation.sandwich import sandwich
 from inference.objectives.adversarial.divergences import (
     Divergence,
     hellinger,
@@ -89,6 +90,7 @@ __all__ = [
     "renyi",
     "reverse_kl",
     "sample",
+    "sandwich",
     "terms",
     "wasserstein",
 ]

@@ -1,0 +1,117 @@
+"""Simulated batches: what is observed is drawn, all else is kept."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from inference import Pair, ProgramError, log_joint
+from inference.programs.simulate import simulated
+
+
+def nothing(*batch: object) -> None:
+    """A guide that draws nothing."""
+
+
+def regression(x: Tensor, y: Tensor) -> None:
+    slope = pyro.sample("slope", dist.Normal(x.new_tensor(0.0), 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope * x, 1e-3), obs=y)
+
+
+def test_covariates_are_kept_and_observations_are_drawn() -> None:
+    torch.manual_seed(0)
+    x, y = torch.linspace(1, 2, 5), torch.zeros(5)
+    batch, latents = simulated(Pair(regression, nothing), (x, y))
+    assert torch.equal(batch[0], x)
+    assert torch.allclose(batch[1], latents["slope"] * x, atol=0.01)
+    assert (y == 0).all(), "the caller's data stay"
+
+
+def test_parts_and_views_of_entries_are_filled_in_their_place() -> None:
+    def model(data: dict[str, Tensor]) -> None:
+        x = data["x"]
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 10.0))
+            pyro.sample("a", dist.Normal(z, 1e-3), obs=x[:, 0])
+            pyro.sample("b", dist.Normal(-z.unsqueeze(-1).expand(len(x), 4), 1e-3).to_event(1), obs=x[:, 2:].flatten(1))
+            pyro.sample("k", dist.Bernoulli(probs=torch.ones(len(x))), obs=data["k"])
+
+    torch.manual_seed(0)
+    x = torch.zeros(3, 6)
+    (data,), latents = simulated(Pair(model, nothing), {"x": x, "k": torch.zeros(3)})
+    z = latents["z"][0]
+    assert latents["z"].shape == (1, 3)
+    assert torch.allclose(data["x"][:, 0], z, atol=0.02)
+    assert torch.allclose(data["x"][:, 2:], -z[:, None].expand(3, 4), atol=0.02)
+    assert torch.equal(data["x"][:, 1], x[:, 1])
+    assert torch.equal(data["k"], torch.ones(3))
+
+
+def test_images_observed_as_rows_and_levels_as_integers() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Categorical(logits=torch.zeros(len(x), 6, 9)).to_event(1), obs=x.reshape(len(x), -1))
+
+    torch.manual_seed(0)
+    (x,), latents = simulated(Pair(model, nothing), torch.zeros(50, 2, 3, 1, dtype=torch.long).permute(0, 3, 1, 2))
+    assert x.shape == (50, 1, 2, 3)
+    assert x.dtype == torch.long
+    assert set(x.unique().tolist()) == set(range(9))
+    assert latents == {}
+
+
+def test_what_a_mask_hides_is_kept() -> None:
+    def model(x: Tensor, y: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            with poutine.mask(mask=y >= 0):
+                pyro.sample("y", dist.Categorical(logits=torch.zeros(len(x), 3)), obs=y)
+            pyro.sample("x", dist.Normal(z, 1.0).mask(x > -50), obs=x)
+
+    torch.manual_seed(0)
+    y = torch.tensor([0, -1, 2, -1])
+    x = torch.tensor([-99.0, 0.0, 0.0, 0.0])
+    batch, _ = simulated(Pair(model, nothing), (x, y))
+    assert torch.equal(batch[1] == -1, y == -1)
+    assert torch.equal(batch[0] == -99, x == -99)
+    assert (batch[0][1:] != 0).all()
+
+
+def test_a_simulation_is_drawn_from_the_joint() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(x.new_tensor([0.2, 0.8])), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(x.new_tensor([-3.0, 3.0])[k], 1.0), obs=x)
+
+    torch.manual_seed(0)
+    program = Pair(model, nothing)
+    (x,), latents = simulated(program, torch.zeros(20_000, dtype=torch.float64))
+    assert abs(float(x.mean()) - 1.8) < 0.1
+    assert set(latents) == {"k"}
+    # E[log p(x)] under p is minus the entropy, here that of k and of a normal, as the components are apart.
+    entropy = (
+        -(0.2 * torch.tensor(0.2).log() + 0.8 * torch.tensor(0.8).log())
+        + 0.5 * torch.tensor(2 * torch.pi * torch.e).log()
+    )
+    assert abs(float(log_joint(program, x, {}).mean()) + float(entropy)) < 0.05
+
+
+def test_what_cannot_be_simulated_is_refused_by_name() -> None:
+    def scaled(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x / 255)
+
+    def factored(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.factor("penalty", -x)
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x)
+
+    with pytest.raises(ProgramError, match=r"site 'x' observes what is no entry of the batch \(batch\[0\]\)"):
+        simulated(Pair(scaled, nothing), torch.zeros(3))
+    with pytest.raises(ProgramError, match=r"the factors \['penalty'\]"):
+        simulated(Pair(factored, nothing), torch.zeros(3))
+    with pytest.raises(ProgramError, match="observes nothing"):
+        simulated(Pair(lambda x, y: regression(x, y), nothing), (torch.zeros(3), None))
