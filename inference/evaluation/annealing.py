@@ -10,7 +10,7 @@ from inference.evaluation.hamiltonian import transition
 
 TARGET_ACCEPTANCE = 0.65  # the best of Hamiltonian transitions in many dimensions (Beskos et al. 2013, arXiv 1001.4460)
 _PILOT_TEMPERATURES = 250  # step sizes are smooth along the path, and those between are interpolated
-_PILOT_TRANSITIONS = 200
+_PILOT_TRANSITIONS = 100
 
 
 class Schedule(NamedTuple):
@@ -47,7 +47,7 @@ def frozen(path: AnnealingPath, temperatures: int, leapfrog: int, chains: int) -
     each = -(-_PILOT_TRANSITIONS // len(visited))
     here = path.draw(chains)
     step = torch.full_like(here.log_start[0], 0.1)
-    here, step = _adapted(path, here, betas[1], step, leapfrog, transitions=50, rate=0.5)
+    here, step = _adapted(path, here, betas[1], step, leapfrog, transitions=30, rate=0.5)
     found = []
     for place in visited:
         here, step = _adapted(path, here, betas[place], step, leapfrog, transitions=each, rate=0.2)

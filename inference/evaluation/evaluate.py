@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ class Evaluation:
     """Why there are no bits per dimension; empty where there are."""
     details: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """By estimator, what else it found out, such as the acceptance of its chains: float64, see `Estimate.details`."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By estimator, how long it took for all examples."""
 
     def mean(self, name: str) -> float:
         """The mean log-likelihood per example, in nats (the dataset's, where nothing can be had per example)."""
@@ -95,8 +99,8 @@ class Evaluation:
             ProgramError: the two were measured on different data, or by estimators of different settings.
         """
         than = name if than is None else than
-        mine = (_data(self.measured_on), self.kind.get(name), self.settings.get(name))
-        theirs = (_data(other.measured_on), other.kind.get(than), other.settings.get(than))
+        mine = (_data(self.measured_on), self.kind.get(name), _compared(self.settings.get(name)))
+        theirs = (_data(other.measured_on), other.kind.get(than), _compared(other.settings.get(than)))
         one_exact = {mine[1], theirs[1]} == {EXACT, LOWER_BOUND} and mine[0] == theirs[0]
         if mine != theirs and not one_exact:
             raise ProgramError(
@@ -157,6 +161,7 @@ def evaluate(
     shapes: set[tuple[tuple[int, ...], ...]] = set()
     masked = _Masks()
     found: dict[str, list[Estimate]] = {name: [] for name in estimators}
+    seconds = dict.fromkeys(estimators, 0.0)
     with torch.no_grad(), evaluating(program), own_noise(seed):
         stream = batches_of(batches)
         first = next(stream, None)
@@ -176,10 +181,12 @@ def evaluate(
             shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in leaves(batch)))
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
+                began = time.perf_counter()
                 with masked:
                     estimate = _estimated(estimator, program, batch)
                 examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
                 found[name].append(_on_the_host(estimate, examples * log_jacobian))
+                seconds[name] += time.perf_counter() - began
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
@@ -193,6 +200,7 @@ def evaluate(
         dimensions=likelihood.dimensions,
         without_bits=likelihood.without_bits,
         per_example=likelihood.per_example,
+        seconds=seconds,
         details={
             name: {key: torch.cat([piece.details[key] for piece in pieces]) for key in pieces[0].details}
             for name, pieces in found.items()
@@ -256,6 +264,11 @@ def _estimated(estimator: Estimator, program: Program, batch: Examples) -> Estim
 def _data(measured_on: Mapping[str, str | int]) -> dict[str, str | int]:
     """The data that two numbers must share; standardisation is left out, as all numbers are in the data's own units."""
     return {name: value for name, value in measured_on.items() if name != "standardised"}
+
+
+def _compared(settings: Mapping[str, str | int | float] | None) -> dict[str, str | int | float] | None:
+    """The settings that two numbers must share; where chains start is left out, as a generator has the prior alone."""
+    return None if settings is None else {name: value for name, value in settings.items() if name != "start"}
 
 
 def _finite(value: float) -> float | None:

@@ -59,6 +59,12 @@ Folder = Annotated[
 ]
 Device = Annotated[DeviceName, typer.Option(help="auto takes the GPU where there is one.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Estimators = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:N],…", help="Such as elbo,iwae:5000,annealed:1000,sandwich,refined; by default the recipe's."
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Execute, this once, a recipe file that this user neither trained nor trusts.")
 ]
@@ -144,6 +150,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Draws per example of the importance-weighted bounds.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only so many examples, chosen at random.")] = None,
+    estimators: Estimators = None,
     data: Data = None,
     folder: Folder = None,
     seed: Seed = 0,
@@ -151,7 +158,7 @@ def evaluate(
     threads: Threads = None,
     trust: Trust = False,
 ) -> None:
-    """Score RUN: log p(x) by the recipe's estimators, each with its standard error and its kind."""
+    """Score RUN: log p(x) by estimators, each with its standard error and its kind."""
     with clean():
         from ppmodels.app import commands, report
         from ppmodels.app.run import Run
@@ -159,6 +166,7 @@ def evaluate(
         opened = Run.open(run)
         commands.evaluate(
             *(opened, split.value, particles, limit, data, folder, device.value, seed, threads),
+            estimators=_named(estimators),
             show=lambda result: report.evaluation(result.summary(), report.console()),
             trust=trust,
         )
@@ -173,6 +181,7 @@ def compare(
         int | None, typer.Option(min=1, help="Draws per example of importance-weighted bounds.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only so many examples, chosen at random.")] = None,
+    estimators: Estimators = None,
     data: Data = None,
     folder: Folder = None,
     seed: Seed = 0,
@@ -187,10 +196,18 @@ def compare(
 
         opened = [Run.open(run) for run in runs]
         ranking = commands.compare(
-            opened, split.value, particles, limit, data, folder, device.value, seed, threads, trust=trust
+            *(opened, split.value, particles, limit, data, folder, device.value, seed, threads),
+            estimators=_named(estimators),
+            trust=trust,
         )
         report.comparison(ranking, report.console())
         _printed()
+
+
+def _named(estimators: str | None) -> dict[str, Any] | None:
+    from ppmodels.app.estimators import estimators_named
+
+    return None if estimators is None else estimators_named(estimators)
 
 
 @app.command()

@@ -6,25 +6,21 @@ import shutil
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import nn
 
-import inference
 from inference import Estimator, Evaluation, Fitted, Step, Validation, elbo, fit
 from inference.evaluation.estimators import EXACT, Importance
 from inference.programs.check import check_data
 from inference.training.average import tensors_of
 from inference.training.differentiate import backward
-from inference.training.progress import shown, tell
+from inference.training.progress import tell
 from inference.training.signals import remembered
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment, device_named, located, path_of, prepared, restored
@@ -43,10 +39,12 @@ from ppmodels.app.recipe import TRAINING, Recipe
 from ppmodels.app.run import METRICS, RECIPE, Run, sha256, versions
 from ppmodels.app.run_folder import claimed, refuse
 from ppmodels.app.sample_progression import SampleProgression
+from ppmodels.app.scores import write_scores
+from ppmodels.app.scoring import best_of, scoring_of, unvalidated, with_particles
 from ppmodels.app.terminal import printable
 from ppmodels.app.threads import computing_on, suitable
 from ppmodels.app.trust import approved, enter
-from ppmodels.data import NAMES, InOrder, Shuffled
+from ppmodels.data import NAMES, Shuffled
 
 _ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if sys.platform != "win32":
@@ -55,11 +53,6 @@ if sys.platform != "win32":
 
 _ROWS = 2000
 """How many examples × particles an estimator runs at once."""
-
-NO_DENSITY = (
-    "estimators: the recipe has none, as its program draws x or z without a density, so that log p(x) can not be computed. "
-    "Look at samples, or give a generator an observation noise: ppmodels.NoisyGenerator(generator, scale)."
-)
 
 
 def train(
@@ -151,7 +144,7 @@ def _fitted(
     progress: bool,
 ) -> Fitted:
     """Trains until the steps are done or a signal came."""
-    with _unvalidated():
+    with unvalidated():
         fitted = fit(
             step,
             batches,
@@ -209,12 +202,13 @@ def evaluate(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    estimators: Mapping[str, Estimator] | None = None,
     show: Callable[[Evaluation], object] | None = None,
     trust: bool = False,
 ) -> Evaluation:
-    """Scores a run by its recipe's estimators and writes evaluation.json (evaluation-SPLIT.json of other splits).
+    """Scores a run and writes evaluation.json, scores.csv of every example, and bounds.png (-SPLIT for other splits).
 
-    Where that can not be written the numbers are given all the same, with a warning.
+    Where these can not be written the numbers are given all the same, with a warning.
 
     Args:
         run: the run.
@@ -227,16 +221,16 @@ def evaluate(
         seed: of the estimators' noise.
         threads: of torch; by default what suits the size of the model.
         progress: whether to show progress on stderr.
+        estimators: by name, in place of the recipe's.
         show: called with the result before it is written.
         trust: whether to execute a recipe file that this user has neither trained nor trusts.
     """
     experiment = restored(run, data, folder, device, trust)
     began = time.perf_counter()
-    estimators = with_particles(experiment.recipe.estimators, particles)
+    chosen = with_particles(estimators or experiment.recipe.estimators, particles)
     with _computing(experiment, _ROWS, threads, progress):
         used = torch.get_num_threads()
-        result = _scored(experiment, estimators, split, limit, seed, progress)
-    name = "evaluation.json" if split == "test" else f"evaluation-{split}.json"
+        result = scoring_of(experiment, chosen, seed).result(experiment, split, limit, seed, progress)
     about = {
         "recipe": run.record["recipe"],
         "seed": seed,
@@ -248,10 +242,7 @@ def evaluate(
     }
     if show is not None:
         show(result)
-    try:
-        run.write_json(name, result.summary() | about)
-    except OSError as error:
-        warnings.warn(f"{error.filename} could not be written: {error.strerror}", stacklevel=2)
+    write_scores(run, result, about, "" if split == "test" else f"-{split}")
     return result
 
 
@@ -279,21 +270,23 @@ def compare(
     seed: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    estimators: Mapping[str, Estimator] | None = None,
     trust: bool = False,
 ) -> list[RankedRun]:
     """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
 
-    That number is the exact one where there is one, and else the last of the recipe's bounds. Raises ProgramError for
-    runs that were not trained on the same kind of data, and for bounds of different settings.
+    That number is the exact one where there is one, and else the last of `estimators`, or of the recipe's bounds. Raises
+    ProgramError for runs that were not trained on the same kind of data, and for bounds of different settings.
     """
     approved(runs, trust)  # all of them, before anything of the first is executed
     found: list[RankedRun] = []
     for run in runs:
         experiment = restored(run, data, folder, device, trust)
-        estimators = with_particles(experiment.recipe.estimators, particles)
-        name = best_of(estimators)
         with _computing(experiment, _ROWS, threads, progress):
-            result = _scored(experiment, {name: estimators[name]}, split, limit, seed, progress)
+            scoring = scoring_of(experiment, with_particles(_own_or(experiment, estimators), particles), seed)
+            name = best_of(scoring.estimators)
+            best = dataclasses.replace(scoring, estimators={name: scoring.estimators[name]})
+            result = best.result(experiment, split, limit, seed, progress)
         found.append(RankedRun(run, name, result))
     found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)
     for other in found[1:]:
@@ -360,63 +353,12 @@ def complete(
     return pictures
 
 
-def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
-    """The estimators, the importance-weighted bounds with that many particles; an ELBO keeps its own."""
-    if particles is None:
-        return dict(estimators)
-    return {
-        name: dataclasses.replace(estimator, particles=particles)
-        if isinstance(estimator, Importance) and estimator.bound != elbo
-        else estimator
-        for name, estimator in estimators.items()
-    }
-
-
-def best_of(estimators: Mapping[str, Estimator]) -> str:
-    """The name of the exact estimator where there is one, else of the last: recipes have the tightest bound there."""
-    if not estimators:
-        raise ValueError(NO_DENSITY)
-    return next((name for name, each in estimators.items() if each.kind == EXACT), list(estimators)[-1])
-
-
-def _scored(
-    experiment: Experiment,
-    estimators: Mapping[str, Estimator],
-    split: str,
-    limit: int | None,
-    seed: int,
-    progress: bool,
-) -> Evaluation:
-    if not estimators:
-        raise ValueError(NO_DENSITY)
-    batches = _WithProgress(experiment.scored(split, limit=limit), len(experiment.data.split(split)), progress)
-    with _unvalidated():
-        return inference.evaluate(experiment.program, batches, estimators, seed=seed)
-
-
-@dataclass(frozen=True)
-class _WithProgress:
-    """Batches that show how many of them have been taken."""
-
-    batches: InOrder
-    of_examples: int
-    """How many the whole split has."""
-    progress: bool
-
-    @property
-    def description(self) -> dict[str, str | int]:
-        about = self.batches.description
-        return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
-
-    @property
-    def log_jacobian(self) -> float:
-        return self.batches.log_jacobian
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        with shown(len(self.batches), self.progress) as display:
-            for done, batch in enumerate(self.batches, start=1):
-                yield batch
-                display.update(done, "batches scored")
+def _own_or(experiment: Experiment, estimators: Mapping[str, Estimator] | None) -> dict[str, Estimator]:
+    """The estimators that a comparison may use of a run: the recipe's own, or the given ones beside an exact one."""
+    own = experiment.recipe.estimators
+    if estimators is None:
+        return dict(own)
+    return {name: each for name, each in own.items() if each.kind == EXACT} | dict(estimators)
 
 
 @contextmanager
@@ -428,20 +370,6 @@ def _computing(experiment: Experiment, rows: int, threads: int | None, progress:
             why = "" if threads is not None else ", by the size of the model; --threads N sets another number"
             _tell(f"{chosen} thread{'s' if chosen > 1 else ''}{why}")
         yield
-
-
-@contextmanager
-def _unvalidated() -> Iterator[None]:
-    """A block without Pyro's and torch's validation, a sixth of a step's time; `fit` and `evaluate` check the data.
-
-    torch's own switch is restored too: compiling a step leaves it off, and Pyro sets it to Pyro's.
-    """
-    validated = Distribution._validate_args
-    try:
-        with pyro.validation_enabled(False):
-            yield
-    finally:
-        Distribution.set_default_validate_args(validated)
 
 
 def _run_name(found: NamedRecipe) -> str:

@@ -14,6 +14,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from inference import Evaluation
+
 GAP = 1
 """Pixels of the images between two of them."""
 
@@ -56,6 +58,28 @@ def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -
     axes.set_ylabel("loss (nats)" if len(names) == 1 else "loss of each player")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    return figure
+
+
+def bounds(result: "Evaluation") -> "Figure":
+    """The mean of every estimate, with its own Monte Carlo noise, against the seconds that it took for an example.
+
+    The spread of the examples is left out: all estimates have it in common.
+    """
+    figure = _figure((7.0, 4.2))
+    axes = figure.add_subplot()
+    for name, values in result.log_prob.items():
+        cost = result.seconds[name] / len(values)
+        noise = result.noise(name)
+        bar = noise if math.isfinite(noise) else 0.0
+        axes.errorbar(cost, result.mean(name), bar, marker="o", capsize=4, linestyle="none", label=name)
+    axes.set_xscale("log")
+    axes.margins(0.15)
+    axes.set_xlabel("seconds for an example" if result.per_example else "seconds")
+    axes.set_ylabel("log p(x), bounded or exact (nats)")
+    axes.set_title("Every estimate against its cost; bars are its own noise on these examples", fontsize=10)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
     return figure
 
 

@@ -7,9 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from inference.evaluation.refined import AMORTISED
+from inference.evaluation.sandwich import SIMULATED_GAP
 from ppmodels.app.commands import RankedRun
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
+from ppmodels.app.scoring import OBSERVATION_NOISE
 from ppmodels.app.settings import REQUIRED, written
 from ppmodels.app.terminal import printable
 
@@ -72,16 +75,25 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
     about = summary["measured_on"]
     density = about.get("likelihood") != "discrete"
     rows = Table(title=_measured_on(about), title_justify="left", title_style="bold")
-    for heading in ("estimate", "of log p(x)", "nats", "bits/dim"):
-        rows.add_column(heading, justify="right" if heading in ("nats", "bits/dim") else "left", no_wrap=True)
+    rows.add_column("estimate", overflow="fold")  # long names give way, numbers do not
+    rows.add_column("of log p(x)", no_wrap=True)
+    for heading in ("nats", "bits/dim"):
+        rows.add_column(heading, justify="right", no_wrap=True)
     for name, row in summary["estimates"].items():
-        settings = row["settings"]
-        label = f"{name}, K = {settings['particles']}" if "particles" in settings else name
+        label = f"{name}{_settings(row['settings'])}"
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
-        rows.add_row(*map(printable, (label, row["kind"], _nats(row), bits)))
+        rows.add_row(*map(printable, (label, row["kind"].removesuffix(" in expectation"), _nats(row), bits)))
     console.print(rows)
     for line in _limits(summary, density):
         console.print(line, style="dim")
+
+
+_SYMBOLS = {"temperatures": "T", "chains": "K", "particles": "K", "steps": "steps"}
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """The settings that a number is told by."""
+    return "".join(f", {symbol} = {settings[name]}" for name, symbol in _SYMBOLS.items() if name in settings)
 
 
 def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
@@ -131,9 +143,29 @@ def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
         lines.append("Mean nats per example ± its standard error over these examples.")
     if any("lower bound" in row["kind"] for row in summary["estimates"].values()):
         lines.append("Of a lower bound only its expectation lies below the mean of log p(x).")
+    for name, row in summary["estimates"].items():
+        lines += _told(name, row["details"])
     if density:
         lines.append(
             "A density: its nats depend on the units of the data and do not compare with those of discrete levels; "
             "it has no bits/dim."
         )
+    return lines
+
+
+def _told(name: str, details: Mapping[str, float | None]) -> list[str]:
+    """What an estimator found out besides its number."""
+    lines = []
+    if (noise := details.get(OBSERVATION_NOISE)) is not None:
+        lines.append(
+            f"{name}: of the generator with normal observation noise of {noise:.3g}, fitted on the valid split."
+        )
+    if (acceptance := details.get("acceptance")) is not None:
+        lines.append(f"{name}: {acceptance:.0%} of the chains' transitions were accepted.")
+    if (gap := details.get(SIMULATED_GAP)) is not None:
+        lines.append(
+            f"{name}: bounds from both sides are {gap:.2f} nats apart on simulated data: evidence for this number, no bound."
+        )
+    if (amortised := details.get(AMORTISED)) is not None:
+        lines.append(f"{name}: the encoder's own parameters give {amortised:.2f} nats.")
     return lines

@@ -19,11 +19,16 @@ from ppmodels.app.exchange import exchange
 from ppmodels.app.files import contents_of, is_temporary, temporary_name
 from ppmodels.app.run import LOCK, METRICS, RECIPE, RECORD, WEIGHTS, sha256
 
+SPLITS = ("", "-train", "-valid")
+"""The endings of files about a split; those about the test split have none."""
+
 WRITTEN = (
     *(RECORD, WEIGHTS, METRICS, RECIPE),
     *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
     *("traversal.png", "interpolation.png", "completions.png"),
-    *("evaluation.json", "evaluation-train.json", "evaluation-valid.json"),
+    *(f"evaluation{split}.json" for split in SPLITS),
+    *(f"scores{split}.csv" for split in SPLITS),
+    *(f"bounds{split}.png" for split in SPLITS),
 )
 """The files of a run. Any other file in its folder is its owner's."""
 

@@ -1,15 +1,20 @@
 """Adversarial models through the app: what a run without a density leaves behind, and what it can not be asked for."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from ppmodels import load
-from ppmodels.app import RECIPES, Run, compare, complete, evaluate, reconstruct, sample, train
+import inference
+from inference import annealed
+from inference.evaluation import annealing
+from ppmodels import NoisyGenerator, load
+from ppmodels.app import RECIPES, Run, complete, observation_noise, reconstruct, sample, train
 from ppmodels.app.cli import app
+from ppmodels.app.experiment import restored
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.presets import Kind, Preset
 from ppmodels.data.simulated import GRID_SD, RING_SD, grid_modes, ring_modes
@@ -61,13 +66,32 @@ def test_commands_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
     assert made.files.keys() == {"interpolation.png"}
     assert made.notes == ["no reconstructions: the program has no latent variables"]
     assert "Autoregressive" in complete(run).notes[0]
-    with pytest.raises(ValueError, match=r"without a density.*NoisyGenerator"):
-        evaluate(run, progress=False)
-    with pytest.raises(ValueError, match="without a density"):
-        compare([run, run], progress=False)
-    result = CliRunner().invoke(app, ["evaluate", str(run.folder)])
-    assert result.exit_code == 1
-    assert "without a density" in result.output
+
+
+@pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot round here is short
+def test_a_generator_is_scored_with_observation_noise_fitted_on_the_valid_split(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observation_noise, "_STEPS", 1)
+    monkeypatch.setattr(observation_noise, "_EXAMPLES", 2)
+    monkeypatch.setattr(annealing, "_PILOT_TRANSITIONS", 10)
+    result = CliRunner().invoke(app, ["evaluate", str(run.folder), "--limit", "4", "--estimators", "annealed:5"])
+    assert result.exit_code == 0, result.output
+    written = json.loads((run.folder / "evaluation.json").read_text())["estimates"]["annealed"]
+    assert written["kind"] == "lower bound in expectation"
+    assert written["settings"]["start"] == "prior"
+    noise = written["details"]["observation noise"]
+    assert 0.02 * 16 < noise < 16
+    assert f"normal observation noise of {noise:.3g}" in result.output
+    assert written["bits_per_dim"] > 0
+    noisy = NoisyGenerator(restored(run).program.generator, noise)
+    score = inference.evaluate(noisy, restored(run).examples(4), {"annealed": annealed(5)}).mean("annealed")
+    assert score == pytest.approx(written["nats"], abs=15)
+
+
+def test_the_noise_is_where_a_known_bound_is_highest() -> None:
+    assert observation_noise._highest(lambda x: -((x - 0.3) ** 2), -1, 2) == pytest.approx(0.3, abs=0.05)
+    assert observation_noise._highest(lambda x: x, -1, 2) == pytest.approx(2, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""What of a run is scored, by which estimators: the program itself, or a generator with observation noise."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+import inference
+from inference import Estimator, Evaluation, annealed, elbo
+from inference.evaluation.annealed import Annealed
+from inference.evaluation.estimators import EXACT, Importance
+from inference.evaluation.refined import Refined
+from inference.evaluation.sandwich import Sandwich
+from inference.training.progress import shown
+from ppmodels.app.experiment import Experiment
+from ppmodels.app.observation_noise import with_fitted_noise
+from ppmodels.data import InOrder
+from ppmodels.nn import Generator
+
+OBSERVATION_NOISE = "observation noise"
+"""The name in an evaluation's details of the noise that belongs to a scored generator, in levels or in units of x."""
+
+_BATCH, _SLOW_BATCH = 100, 20  # a slow estimator's progress is told by small batches
+_SLOW = Annealed | Sandwich | Refined
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A program, the estimators that score it, and the observation noise that was fitted to make it one."""
+
+    program: Any
+    estimators: Mapping[str, Estimator]
+    noise: float | None = None
+
+    def result(self, experiment: Experiment, split: str, limit: int | None, seed: int, progress: bool) -> Evaluation:
+        """The numbers on a split."""
+        size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in self.estimators.values()) else _BATCH
+        in_order = experiment.scored(split, size, limit)
+        batches = _WithProgress(in_order, len(experiment.data.split(split)), progress)
+        with unvalidated():
+            found = inference.evaluate(self.program, batches, self.estimators, seed=seed)
+        if self.noise is None:
+            return found
+        told = {OBSERVATION_NOISE: torch.tensor([self.noise], dtype=torch.float64)}
+        return dataclasses.replace(found, details={name: {**found.details[name], **told} for name in found.log_prob})
+
+
+def scoring_of(experiment: Experiment, estimators: Mapping[str, Estimator] | None, seed: int) -> Scoring:
+    """How a run is scored: by the given estimators, or the recipe's own.
+
+    A recipe without any draws x or z without a density: a generator gets an observation noise, fitted on the valid split,
+    and chains start from the prior, whatever the guide is.
+    """
+    program, own = experiment.program, experiment.recipe.estimators
+    if own:
+        return Scoring(program, estimators or own)
+    chosen = {
+        name: _from_the_prior(each) for name, each in (estimators or {"annealed": annealed(200, 8, leapfrog=5)}).items()
+    }
+    generator = getattr(program, "generator", None)
+    if not isinstance(generator, Generator):
+        return Scoring(program, chosen)
+    with unvalidated():
+        noisy = with_fitted_noise(generator, program.classes, experiment.in_order("valid"), seed)
+    return Scoring(noisy, chosen, float(noisy.scale))
+
+
+def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
+    """The estimators, the importance-weighted bounds with that many particles; an ELBO keeps its own."""
+    if particles is None:
+        return dict(estimators)
+    return {
+        name: dataclasses.replace(estimator, particles=particles)
+        if isinstance(estimator, Importance) and estimator.bound != elbo
+        else estimator
+        for name, estimator in estimators.items()
+    }
+
+
+def best_of(estimators: Mapping[str, Estimator]) -> str:
+    """The name of the exact estimator where there is one, else of the last: recipes have the tightest bound there."""
+    return next((name for name, each in estimators.items() if each.kind == EXACT), list(estimators)[-1])
+
+
+@contextmanager
+def unvalidated() -> Iterator[None]:
+    """A block without Pyro's and torch's validation, a sixth of a step's time; `fit` and `evaluate` check the data.
+
+    torch's own switch is restored too: compiling a step leaves it off, and Pyro sets it to Pyro's.
+    """
+    validated = Distribution._validate_args
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        Distribution.set_default_validate_args(validated)
+
+
+def _from_the_prior(estimator: Estimator) -> Estimator:
+    if isinstance(estimator, Annealed):
+        return dataclasses.replace(estimator, start="prior")
+    if isinstance(estimator, Sandwich):
+        return dataclasses.replace(estimator, annealed=dataclasses.replace(estimator.annealed, start="prior"))
+    return estimator
+
+
+@dataclass(frozen=True)
+class _WithProgress:
+    """Batches that show how many of them have been taken."""
+
+    batches: InOrder
+    of_examples: int
+    """How many the whole split has."""
+    progress: bool
+
+    @property
+    def description(self) -> dict[str, str | int]:
+        about = self.batches.description
+        return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
+
+    @property
+    def log_jacobian(self) -> float:
+        return self.batches.log_jacobian
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        with shown(len(self.batches), self.progress) as display:
+            for done, batch in enumerate(self.batches, start=1):
+                yield batch
+                display.update(done, "batches scored")

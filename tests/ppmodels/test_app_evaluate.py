@@ -1,0 +1,90 @@
+"""`ppmodels evaluate` by named estimators: the list, the numbers, the table of examples, the figure."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from inference import annealed, elbo, importance, refined, sandwich
+from inference.evaluation import annealing
+from ppmodels.app import RECIPES, Run, compare, train
+from ppmodels.app.cli import app
+from ppmodels.app.estimators import estimators_named
+from ppmodels.app.lookup import NamedRecipe
+from tests.ppmodels.app_helpers import picture_size
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot rounds here are short
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    recipe = dataclasses.replace(RECIPES["vae"], data="digits", steps=20, validate_every=None, traced=None)
+    made, notes = train(NamedRecipe("vae", recipe), tmp_path_factory.mktemp("scored") / "vae", progress=False)
+    assert notes == []
+    return made
+
+
+def test_estimators_go_by_name_and_number() -> None:
+    assert estimators_named("iwae:7, refined ,sandwich:9,annealed:3,elbo") == {
+        "iwae": importance(7),
+        "refined": refined(500),
+        "sandwich": sandwich(9, simulations=5),
+        "annealed": annealed(3),
+        "elbo": importance(100, elbo),
+    }
+    assert list(estimators_named("iwae:10,elbo:3,iwae:100")) == ["iwae:10", "elbo", "iwae:100"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("anealed:3", "'anealed' is none; did you mean annealed?"),
+        ("", "'' is none; expected a list of exact, elbo\\[:DRAWS\\]"),
+        ("iwae:ten", "'iwae:ten': expected a number of draws after the colon, such as iwae:1000"),
+        ("iwae:-1", "expected a number of draws"),
+        ("iwae:0", "at least 1"),
+        ("annealed:1", "temperatures: expected at least 2"),
+        ("exact:2", "exact takes no number"),
+        ("elbo,elbo", "'elbo' stands there twice"),
+    ],
+)
+def test_a_wrong_list_is_told(text: str, said: str, run: Run) -> None:
+    with pytest.raises(ValueError, match=said):
+        estimators_named(text)
+    assert CliRunner().invoke(app, ["evaluate", str(run.folder), "--estimators", text]).exit_code == 1
+
+
+def test_evaluate_writes_numbers_scores_and_a_figure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annealing, "_PILOT_TRANSITIONS", 30)
+    arguments = ["--limit", "6", "--estimators", "elbo:5,iwae:20,annealed:4,sandwich:4,refined:5", "--split", "valid"]
+    result = CliRunner().invoke(app, ["evaluate", str(run.folder), *arguments])
+    assert result.exit_code == 0, result.output
+    written = json.loads((run.folder / "evaluation-valid.json").read_text())["estimates"]
+    assert list(written) == ["elbo", "iwae", "annealed", "sandwich", "refined"]
+    with (run.folder / "scores-valid.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["example"]) for row in rows] == list(range(6))
+    for name, row in written.items():
+        assert sum(float(each[name]) for each in rows) / 6 == pytest.approx(row["nats"])
+    assert 0 < float(rows[0]["annealed acceptance"]) <= 1
+    assert picture_size(run.folder / "bounds-valid.png")[0] > 400
+    printed = " ".join(result.output.split())
+    assert "annealed, T = 4, K = 16" in printed
+    assert f"{written['sandwich']['details']['simulated gap']:.2f} nats apart on simulated data" in printed
+    assert "evidence for this number, no bound" in printed
+
+
+def test_runs_are_compared_by_a_named_estimator(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annealing, "_PILOT_TRANSITIONS", 30)
+    ranked = compare([run, run], limit=5, progress=False, estimators={"annealed": annealed(3, 4)})
+    assert [each.estimate for each in ranked] == ["annealed", "annealed"]
+    assert ranked[0].ahead_of(ranked[1]) == (0.0, 0.0)
+
+
+def test_one_number_makes_no_figure(run: Run) -> None:
+    alone = CliRunner().invoke(app, ["evaluate", str(run.folder), "--limit", "3", "--estimators", "iwae:9"])
+    assert alone.exit_code == 0
+    assert not (run.folder / "bounds.png").exists()
