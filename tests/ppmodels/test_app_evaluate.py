@@ -15,7 +15,6 @@ from ppmodels.app.estimators import estimators_named
 from ppmodels.app.lookup import NamedRecipe
 from tests.ppmodels.app_helpers import picture_size
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot rounds here are short
 
 
