@@ -1,6 +1,7 @@
 """Inference for any Pyro program: bounds, objectives, one training loop, one evaluator whose numbers carry errors."""
 
 from inference.evaluation.annealed import annealed
+from inference.evaluation.calibration import Calibration, calibration
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
 from inference.evaluation.inference_gap import InferenceGap, inference_gap
@@ -42,6 +43,7 @@ __all__ = [
     "Adversarial",
     "Batch",
     "Bound",
+    "Calibration",
     "Compiled",
     "Divergence",
     "Estimate",
@@ -65,6 +67,7 @@ __all__ = [
     "adam",
     "annealed",
     "both",
+    "calibration",
     "check",
     "decode",
     "elbo",

@@ -23,7 +23,7 @@ from inference.programs.execution import Latents, Run
 from inference.programs.graphs import graph_of, hoisted
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import latents_in, random_sites
-from inference.programs.terms import Terms, log_joint, terms_of
+from inference.programs.terms import log_joint, terms_of
 from inference.programs.traces import joint_runs, runs
 
 Start = Literal["guide", "prior"]
@@ -139,7 +139,7 @@ class AnnealingPath:
         jacobian = torch.cat([log_jacobian(run) for run in found])
         if self.marginal:
             return scored.prior + jacobian, scored.likelihood
-        return _log_start(scored) + jacobian, scored.log_weights
+        return scored.log_guide + jacobian, scored.log_weights
 
     def _drawn(self, chains: int) -> list[Run]:
         if self.begins == "guide":
@@ -195,12 +195,6 @@ def _gradient(density: Tensor, rows: Tensor) -> Tensor:
     )  # of no input: computed once in a graph
     (found,) = torch.autograd.grad(density, rows, ones, retain_graph=True, allow_unused=True)
     return torch.zeros_like(rows) if found is None else found
-
-
-def _log_start(scored: Terms) -> Tensor:
-    if scored.shared is None:
-        return scored.posterior
-    return (scored.posterior.sum(1) + scored.shared.posterior).unsqueeze(1)
 
 
 def _agree(found: Iterable[Tensor], expected: Iterable[Tensor]) -> bool:

@@ -79,6 +79,14 @@ class Terms(NamedTuple):
         return (scale * local.sum(1) + self.shared.prior - self.shared.posterior).unsqueeze(1)
 
     @property
+    def log_guide(self) -> Tensor:
+        """log q(z | x), shared sites included, in the shape of `log_weights`."""
+        if self.shared is None:
+            return self.posterior
+        scale = self.shared.size / self.posterior.shape[1]
+        return (scale * self.posterior.sum(1) + self.shared.posterior).unsqueeze(1)
+
+    @property
     def log_scores(self) -> Tensor:
         """log q of the draws without reparameterisation, in the shape of `log_weights`."""
         if self.shared is None:
