@@ -5,6 +5,7 @@ from inference.evaluation.calibration import Calibration, calibration
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
 from inference.evaluation.inference_gap import InferenceGap, inference_gap
+from inference.evaluation.predictive_check import PredictiveCheck, posterior_predictive_check
 from inference.evaluation.refined import refined
 from inference.evaluation.sandwich import sandwich
 from inference.objectives.adversarial.divergences import (
@@ -57,6 +58,7 @@ __all__ = [
     "Objective",
     "Pair",
     "Player",
+    "PredictiveCheck",
     "Program",
     "ProgramError",
     "Shared",
@@ -89,6 +91,7 @@ __all__ = [
     "pearson",
     "plug_in_kl",
     "posterior",
+    "posterior_predictive_check",
     "predict",
     "r1",
     "r2",

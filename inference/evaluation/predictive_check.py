@@ -1,0 +1,98 @@
+"""Posterior predictive checks: statistics of the data against those of data replicated from the program."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.distributions import Unit
+from torch import Tensor
+
+from inference.programs.noise import own_noise
+from inference.programs.predict import reconstruct
+from inference.programs.program import Batch, Program, ProgramError, evaluating
+from inference.programs.sites import random_sites
+from inference.programs.traces import runs
+
+Statistic = Callable[[Any], Tensor | float]
+"""A number of the observed values, `(batch, ...)`; of a dict of these by site, where several sites are observed."""
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """Statistics of the data, and of replicated data."""
+
+    observed: dict[str, float]
+    replicated: dict[str, Tensor]
+    """By statistic: `(draws,)` float64."""
+
+    def p_value(self, name: str) -> float:
+        """How often replicated data are as far out as the data, on the side where these lie, twice; ties count half."""
+        values, own = self.replicated[name], self.observed[name]
+        above = float((values > own).double().mean() + 0.5 * (values == own).double().mean())
+        return min(1.0, 2.0 * min(above, 1.0 - above))
+
+    def table(self) -> str:
+        """One line of text for each statistic."""
+        width = max(len("statistic"), *map(len, self.observed))
+        lines = [f"{'statistic':<{width}}  {'data':>10}  {'replicated (5 % to 95 %)':>26}  p-value"]
+        for name, own in self.observed.items():
+            low, high = self.replicated[name].quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+            lines.append(f"{name:<{width}}  {own:10.4g}  {f'{low:.4g} to {high:.4g}':>26}  {self.p_value(name):7.3f}")
+        return "\n".join(lines)
+
+
+def posterior_predictive_check(
+    program: Program, batch: Batch, statistics: Mapping[str, Statistic], draws: int = 500, seed: int = 0
+) -> PredictiveCheck:
+    """Where statistics of the data lie among those of data replicated given the guide's latents (Gelman et al. 1996).
+
+    The data are used twice, to fit and to check: p-values lie closer to 1 than uniform ones, and a small one tells more than
+    a large one.
+
+    Args:
+        program: the model and its guide.
+        batch: the data.
+        statistics: by name, functions of what is observed that give one number, such as `{"max": torch.max}`.
+        draws: how many times the data are replicated.
+        seed: of the noise; the caller's generators are left as they were.
+
+    Raises:
+        ProgramError: a statistic gives no single number, or the batch observes nothing.
+        ValueError: fewer than two draws.
+    """
+    if draws < 2:
+        raise ValueError(f"draws: expected at least 2, got {draws}.")
+    with torch.no_grad(), evaluating(program), own_noise(seed):
+        run = runs(program, batch)[0]
+        sites = {
+            name: site
+            for name, site in random_sites(run.model).items()
+            if site["is_observed"] and not isinstance(site["fn"], Unit)
+        }
+        data = {name: value[0] for name, value in run.values(sites).items()}
+        replicated = reconstruct(program, batch, draws)
+        observed = {name: _number(name, of, _given(data)) for name, of in statistics.items()}
+        found = {
+            name: [_number(name, of, _given({site: replicated[site][k] for site in data})) for k in range(draws)]
+            for name, of in statistics.items()
+        }
+    return PredictiveCheck(
+        observed, {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
+    )
+
+
+def _given(values: dict[str, Tensor]) -> Any:
+    """What a statistic is given: the one site's values, or all by name."""
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+def _number(name: str, statistic: Statistic, values: Any) -> float:
+    found = torch.as_tensor(statistic(values))
+    if found.numel() != 1 or found.isnan():
+        raise ProgramError(
+            f"the statistic {name!r} gave "
+            f"{'NaN' if found.numel() == 1 else f'a tensor of shape {tuple(found.shape)}'}; expected one number of all "
+            "observed values, such as x.max()."
+        )
+    return float(found)
