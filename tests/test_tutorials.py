@@ -26,6 +26,7 @@ PICTURES = {
         "training",
     ],
     "04_gan_as_inference.py": ["gan", "monitor", "posterior", "ratio", "simulator"],
+    "05_what_is_the_likelihood.py": ["bounds", "calibration"],
 }
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 
