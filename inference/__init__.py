@@ -3,6 +3,7 @@
 from inference.evaluation.annealed import annealed
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
+from inference.evaluation.predictive import predictive
 from inference.evaluation.sandwich import sandwich
 from inference.objectives.adversarial.divergences import (
     Divergence,
@@ -83,6 +84,7 @@ __all__ = [
     "plug_in_kl",
     "posterior",
     "predict",
+    "predictive",
     "r1",
     "r2",
     "reconstruct",

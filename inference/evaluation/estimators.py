@@ -36,7 +36,11 @@ EXACT = "exact"
 
 
 class Estimator(Protocol):
-    """Gives log p(x) of a batch, and the kind of that number."""
+    """Gives log p(x) of a batch, and the kind of that number.
+
+    One with `held_out = True` gives a number for each example of any batch, although the program shares latents between the
+    examples that it was fitted to.
+    """
 
     @property
     def kind(self) -> str:

@@ -19,6 +19,7 @@ from inference.evaluation.passes import Data, batches_of, no_batches
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.check import check_batch, check_finite, check_values
 from inference.programs.entries import Examples, joined, layout, leaves, named, rows_of
+from inference.programs.held_out import held_out
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Program, ProgramError, evaluating
 from inference.programs.sites import hides_values
@@ -151,7 +152,8 @@ def evaluate(
 
     Raises:
         ProgramError: there is no batch, the batch observes nothing, the program subsamples by itself, there are several
-            batches and no plate that counts examples, or what the estimators raise.
+            batches and no plate that counts examples, numbers of held-out examples and of the dataset are asked for at once,
+            or what the estimators raise.
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
@@ -164,9 +166,10 @@ def evaluate(
             raise no_batches(batches)
         check_batch(program, first)
         log_jacobian = log_jacobian_of(batches)
+        scored = _scored(program, estimators, first)
         if log_jacobian:
-            refuse_partial_observation(program, first)
-        likelihood = likelihood_of(program, first)
+            refuse_partial_observation(scored, first)
+        likelihood = likelihood_of(scored, first)
         whole = hashlib.sha256()
         feed = chain([first], stream) if likelihood.per_example else [_whole(program, likelihood, [first, *stream])]
         for index, batch in enumerate(feed):
@@ -177,7 +180,7 @@ def evaluate(
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
                 with masked:
-                    estimate = _estimated(estimator, program, batch)
+                    estimate = _estimated(estimator, program, scored, batch)
                 examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
                 found[name].append(_on_the_host(estimate, examples * log_jacobian))
     if not description:
@@ -238,7 +241,22 @@ class _Masks(Messenger):
             self.sites.add(message["name"])
 
 
-def _estimated(estimator: Estimator, program: Program, batch: Examples) -> Estimate:
+def _scored(program: Program, estimators: Mapping[str, Estimator], batch: Examples) -> Program:
+    """The program of which numbers are had: itself; or at a draw of its shared latents, where held-out data are scored."""
+    apart = [name for name, estimator in estimators.items() if getattr(estimator, "held_out", False)]
+    if not apart:
+        return program
+    others = sorted(estimators.keys() - {*apart})
+    if others:
+        raise ProgramError(
+            f"{sorted(apart)} score each example given what was learnt from others, and {others} the evidence of these "
+            "data: numbers of different things. Evaluate them one by one: the evidence on the data that the program was "
+            "fitted to, the predictive density on others."
+        )
+    return held_out(program, batch).draw()
+
+
+def _estimated(estimator: Estimator, program: Program, scored: Program, batch: Examples) -> Estimate:
     """An estimate; where Pyro's own validation finds a value outside its support, the site is named.
 
     Raises:
@@ -249,7 +267,7 @@ def _estimated(estimator: Estimator, program: Program, batch: Examples) -> Estim
     except ValueError as error:
         if not isinstance(error, ProgramError) and "within the support" in str(error):
             with pyro.validation_enabled(False):
-                check_values(runs(program, batch)[0])
+                check_values(runs(scored, batch)[0])
         raise
 
 
