@@ -3,7 +3,9 @@
 from inference.evaluation.annealed import annealed
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
+from inference.evaluation.inference_gap import InferenceGap, inference_gap
 from inference.evaluation.predictive import predictive
+from inference.evaluation.refined import refined
 from inference.evaluation.sandwich import sandwich
 from inference.objectives.adversarial.divergences import (
     Divergence,
@@ -49,6 +51,7 @@ __all__ = [
     "Fitted",
     "Gradient",
     "ImportanceWeighted",
+    "InferenceGap",
     "NonFinite",
     "Objective",
     "Pair",
@@ -73,6 +76,7 @@ __all__ = [
     "hellinger",
     "hinge",
     "importance",
+    "inference_gap",
     "iwae",
     "jensen_shannon",
     "kl",
@@ -88,6 +92,7 @@ __all__ = [
     "r1",
     "r2",
     "reconstruct",
+    "refined",
     "relativistic",
     "renyi",
     "reverse_kl",

@@ -95,7 +95,7 @@ class Importance:
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         chunk = max(1, self.rows // rows_of(as_batch(batch)))
-        moments = _Mean() if self.bound.alpha == 1.0 else PowerMean(1.0 - self.bound.alpha)
+        moments = Mean() if self.bound.alpha == 1.0 else PowerMean(1.0 - self.bound.alpha)
         for start in range(0, self.particles, chunk):
             drawn = terms(program, batch, min(chunk, self.particles - start))
             moments.add(drawn.log_weights.double())
@@ -119,7 +119,7 @@ def importance(particles: int, bound: Bound = iwae) -> Importance:
     return Importance(particles, bound)
 
 
-class _Mean:
+class Mean:
     """A running mean of log-weights and the squared deviations from it (Chan et al. 1983)."""
 
     def __init__(self) -> None:

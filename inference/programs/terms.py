@@ -152,6 +152,15 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
     return _together(pieces).log_weights
 
 
+def log_joint_of(program: Program, batch: Batch, latents: Latents) -> Terms:
+    """The terms of `log_joint`, of all latents but those to be summed, without a look at what the batch observes."""
+    pieces = []
+    for run in joint_runs(program, batch, latents):
+        _, summed = _split(latents_in(run.model), latents.keys())
+        pieces.append(_terms_of(_enumerated(program, run, summed), {}))
+    return _together(pieces)
+
+
 def log_marginal(program: Program, batch: Batch) -> Tensor:
     """log p(x) per example, every latent site of the model summed over its support, marked or not: `(batch,)` nats.
 

@@ -109,10 +109,10 @@ def test_numbers_do_not_depend_on_batch_size_chunks_or_plate_sizes() -> None:
 
 @pytest.mark.parametrize("bound", [elbo, iwae, renyi(0.5), renyi(3.0)])
 def test_streamed_bounds_and_errors_equal_those_of_all_weights_at_once(bound) -> None:
-    from inference.evaluation.estimators import _Mean, _PowerMean
+    from inference.evaluation.estimators import Mean, PowerMean
 
     weights = 3 * torch.randn(101, 4, dtype=torch.float64)
-    moments = _Mean() if bound is elbo else _PowerMean(1 - bound.alpha)
+    moments = Mean() if bound is elbo else PowerMean(1 - bound.alpha)
     for part in weights.split(17):
         moments.add(part)
     estimate = moments.estimate()
