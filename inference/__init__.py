@@ -1,6 +1,7 @@
 """Inference for any Pyro program: bounds, objectives, one training loop, one evaluator whose numbers carry errors."""
 
 from inference.evaluation.annealed import annealed
+from inference.evaluation.diagnose import Diagnosis, diagnose
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
 from inference.evaluation.inference_gap import InferenceGap, inference_gap
@@ -44,6 +45,7 @@ __all__ = [
     "Batch",
     "Bound",
     "Compiled",
+    "Diagnosis",
     "Divergence",
     "Estimate",
     "Estimator",
@@ -68,6 +70,7 @@ __all__ = [
     "both",
     "check",
     "decode",
+    "diagnose",
     "elbo",
     "evaluate",
     "exact",

@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -16,9 +15,10 @@ from torch import Tensor
 from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.evaluation.passes import Data, batches_of, no_batches
+from inference.evaluation.pieces import scored_at_once
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.check import check_batch, check_finite, check_values
-from inference.programs.entries import Examples, joined, layout, leaves, named, rows_of
+from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.held_out import held_out
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Program, ProgramError, evaluating
@@ -171,8 +171,7 @@ def evaluate(
             refuse_partial_observation(scored, first)
         likelihood = likelihood_of(scored, first)
         whole = hashlib.sha256()
-        feed = chain([first], stream) if likelihood.per_example else [_whole(program, likelihood, [first, *stream])]
-        for index, batch in enumerate(feed):
+        for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
             check_finite(batch)
             if not description:
                 _add(whole, batch)
@@ -295,40 +294,3 @@ def _add(digest: "hashlib._Hash", batch: Examples) -> None:
     for tensor in leaves(batch):
         laid_out = tensor.cpu().clone(memory_format=torch.contiguous_format)
         digest.update(laid_out.reshape(-1).view(torch.uint8).numpy().tobytes())
-
-
-def _only(batches: list[Examples]) -> Examples:
-    """The one batch of a program without a batch plate."""
-    if len(batches) > 1:
-        raise ProgramError(
-            f"no plate counts the examples, so that each of the {len(batches)} batches would count as the whole dataset. "
-            "Give all the data as one batch; or draw the sites of each example inside `with pyro.plate('data', len(x)):`."
-        )
-    return batches[0]
-
-
-def _whole(program: Program, likelihood: Likelihood, batches: list[Examples]) -> Examples:
-    """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
-    if likelihood.dataset is None:
-        return _only(batches)
-    kinds = {layout(batch, lambda tensor: tuple(tensor.shape[1:])) for batch in batches}
-    if len(kinds) > 1:
-        raise ProgramError(
-            "the program shares sites between all examples, so that its batches are joined into one, and their entries are "
-            f"different: {' against '.join(sorted({str(_shapes(batch)) for batch in batches}))}. Give batches of one kind."
-        )
-    whole = joined(batches)
-    size, rows = likelihood.dataset, rows_of(whole)
-    if size == rows_of(batches[0]) < rows:  # a plate as long as the first batch may grow with it
-        with suppress(ValueError):
-            size = runs(program, whole)[0].dataset_size
-    if size != rows:
-        raise ProgramError(
-            f"the program shares sites between the {size} examples of its dataset, and {rows} were given. Evaluate it on "
-            "all of them, or declare the plate by the data: pyro.plate('data', len(x))."
-        )
-    return whole
-
-
-def _shapes(batch: Examples) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape[1:]) for name, tensor in named(batch).items()}
