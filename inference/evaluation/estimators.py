@@ -31,6 +31,9 @@ class Estimate(NamedTuple):
     """What the number is, where that depends on the program; empty where it is the estimator's kind."""
 
 
+ERROR_OF_SUM = "error of the sum"
+"""The name in `Estimate.details` of the standard error of a batch's sum, `(1,)`, where its examples share the draws."""
+
 EXACT = "exact"
 """The kind of a number that is log p(x) itself."""
 

@@ -12,7 +12,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
+from inference.evaluation.estimators import ERROR_OF_SUM, EXACT, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.evaluation.passes import Data, batches_of, no_batches
 from inference.evaluation.pieces import scored_at_once
@@ -61,7 +61,7 @@ class Evaluation:
         values = self._values(name)
         if len(values) == 1:
             return float(self.error[name][0])
-        return float(values.std() / math.sqrt(len(values)))
+        return math.sqrt(float(values.var()) / len(values) + self._shared_variance(name))
 
     def bits_per_dim(self, name: str) -> float:
         """Minus the mean log-likelihood in bits per observed variable; only of one discrete observed site.
@@ -80,11 +80,13 @@ class Evaluation:
     def noise(self, name: str) -> float:
         """The part of `standard_error` that more particles would remove: the estimates' own noise, in nats."""
         values = self._values(name)
-        return float(self.error[name].norm() / len(values))
+        errors = self.details.get(name, {}).get(ERROR_OF_SUM, self.error[name])
+        return float(errors.norm() / len(values))
 
     def gap(self, name: str, other: str) -> tuple[float, float]:
         """The paired mean difference of two estimates of this evaluation, and its standard error, in nats."""
-        return _paired(self._values(name), self._values(other), self.error[name] + self.error[other])
+        shared = self._shared_variance(name) + self._shared_variance(other)
+        return _paired(self._values(name), self._values(other), self.error[name] + self.error[other], shared)
 
     def difference(self, other: "Evaluation", name: str, than: str | None = None) -> tuple[float, float]:
         """The paired mean difference from another evaluation on the same examples, and its standard error, in nats.
@@ -104,7 +106,8 @@ class Evaluation:
                 f"two numbers can be compared only where data, kind and settings agree; here {mine} against {theirs}. "
                 "Evaluate both on the same batches with the same estimators."
             )
-        return _paired(self._values(name), other._values(than), self.error[name] + other.error[than])
+        shared = self._shared_variance(name) + other._shared_variance(than)
+        return _paired(self._values(name), other._values(than), self.error[name] + other.error[than], shared)
 
     def summary(self) -> dict[str, Any]:
         """The numbers as plain values, for a table or a JSON file; what is not finite or cannot be had is None."""
@@ -125,6 +128,11 @@ class Evaluation:
             "bits_per_dim": _finite(self.bits_per_dim(name)) if self.dimensions and self.per_example else None,
             "details": {key: _finite(float(values.mean())) for key, values in self.details.get(name, {}).items()},
         }
+
+    def _shared_variance(self, name: str) -> float:
+        """The variance of the mean by draws that examples share, which their spread does not show."""
+        alone = float(self.error[name].norm() / len(self.error[name]))
+        return max(self.noise(name) ** 2 - alone**2, 0.0)
 
     def _values(self, name: str) -> Tensor:
         if name not in self.log_prob:
@@ -166,10 +174,10 @@ def evaluate(
             raise no_batches(batches)
         check_batch(program, first)
         log_jacobian = log_jacobian_of(batches)
-        scored = _scored(program, estimators, first)
+        subject = subject_of(program, estimators, first)
         if log_jacobian:
-            refuse_partial_observation(scored, first)
-        likelihood = likelihood_of(scored, first)
+            refuse_partial_observation(subject, first)
+        likelihood = likelihood_of(subject, first)
         whole = hashlib.sha256()
         for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
             check_finite(batch)
@@ -179,7 +187,7 @@ def evaluate(
             for position, (name, estimator) in enumerate(estimators.items()):
                 reseed(mix(seed, index, position))
                 with masked:
-                    estimate = _estimated(estimator, program, scored, batch)
+                    estimate = _estimated(estimator, program, subject, batch)
                 examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
                 found[name].append(_on_the_host(estimate, examples * log_jacobian))
     if not description:
@@ -240,8 +248,12 @@ class _Masks(Messenger):
             self.sites.add(message["name"])
 
 
-def _scored(program: Program, estimators: Mapping[str, Estimator], batch: Examples) -> Program:
-    """The program of which numbers are had: itself; or at a draw of its shared latents, where held-out data are scored."""
+def subject_of(program: Program, estimators: Mapping[str, Estimator], batch: Examples) -> Program:
+    """The program of which there is a number: itself; or itself at a draw of what it shares, where data are held out.
+
+    Raises:
+        ProgramError: some estimators score held-out examples, and others the data as a whole.
+    """
     apart = [name for name, estimator in estimators.items() if getattr(estimator, "held_out", False)]
     if not apart:
         return program
@@ -255,7 +267,7 @@ def _scored(program: Program, estimators: Mapping[str, Estimator], batch: Exampl
     return held_out(program, batch).draw()
 
 
-def _estimated(estimator: Estimator, program: Program, scored: Program, batch: Examples) -> Estimate:
+def _estimated(estimator: Estimator, program: Program, subject: Program, batch: Examples) -> Estimate:
     """An estimate; where Pyro's own validation finds a value outside its support, the site is named.
 
     Raises:
@@ -266,7 +278,7 @@ def _estimated(estimator: Estimator, program: Program, scored: Program, batch: E
     except ValueError as error:
         if not isinstance(error, ProgramError) and "within the support" in str(error):
             with pyro.validation_enabled(False):
-                check_values(runs(scored, batch)[0])
+                check_values(runs(subject, batch)[0])
         raise
 
 
@@ -279,11 +291,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]:
+def _paired(first: Tensor, second: Tensor, error: Tensor, shared: float) -> tuple[float, float]:
     """The mean difference and its standard error; for two single numbers, an upper bound on it from their own errors."""
     paired = first - second
-    spread = paired.std() / math.sqrt(len(paired)) if len(paired) > 1 else error[0]
-    return float(paired.mean()), float(spread)
+    spread = math.sqrt(float(paired.var()) / len(paired) + shared) if len(paired) > 1 else float(error[0])
+    return float(paired.mean()), spread
 
 
 _POINT = "log joint at a point estimate, no bound"

@@ -50,7 +50,8 @@ def _whole(program: Program, likelihood: Likelihood, batches: list[Examples]) ->
     if size != rows:
         raise ProgramError(
             f"the program shares sites between the {size} examples of its dataset, and {rows} were given. Evaluate it on "
-            "all of them, or declare the plate by the data: pyro.plate('data', len(x))."
+            "all of them, or declare the plate by the data: pyro.plate('data', len(x)). Held-out data are scored by "
+            "predictive(draws)."
         )
     return whole
 

@@ -1,8 +1,12 @@
 """The predictive density of held-out data, of programs whose examples share latents."""
 
+import math
 from dataclasses import dataclass
 
-from inference.evaluation.estimators import Estimate, Importance, PowerMean
+import torch
+from torch import Tensor
+
+from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, Importance, PowerMean
 from inference.programs.held_out import HeldOut, held_out
 from inference.programs.program import Batch, Program
 
@@ -36,10 +40,12 @@ class Predictive:
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         found = held_out(program, batch)
         inner = Importance(self.particles if found.local else 1)
+        log_densities = torch.stack([inner(found.draw(), found.batch).log_prob for _ in range(self.draws)])
         moments = PowerMean(1.0)
-        for _ in range(self.draws):
-            moments.add(inner(found.draw(), found.batch).log_prob.unsqueeze(0))
-        return moments.estimate()._replace(kind=_kind(found))
+        moments.add(log_densities)
+        estimate = moments.estimate()
+        error_of_sum = _error_of_sum(log_densities, estimate.log_prob)
+        return estimate._replace(kind=_kind(found), details={ERROR_OF_SUM: error_of_sum})
 
 
 def predictive(draws: int, particles: int = 100) -> Predictive:
@@ -48,7 +54,8 @@ def predictive(draws: int, particles: int = 100) -> Predictive:
     Finite local latents that the guide leaves out are summed. Others are drawn and weighted (Burda et al. 2016, arXiv
     1509.00519): from the guide where it is a function of x, from the prior where it has values for the rows that it was
     fitted to; the kind of the number says which. The error is that of all draws; those of θ are the same for all examples of
-    a batch. In expectation the number lies below the density that it estimates, by about half the squared error.
+    a batch, and `Evaluation.noise` counts that. In expectation the number lies below the density that it estimates, by about
+    half the squared error.
 
     Args:
         draws: of θ from the guide, for each batch.
@@ -58,6 +65,13 @@ def predictive(draws: int, particles: int = 100) -> Predictive:
         ValueError: fewer than two draws, or no particle.
     """
     return Predictive(draws, particles)
+
+
+def _error_of_sum(log_densities: Tensor, log_mean: Tensor) -> Tensor:
+    """The standard error of the sum over examples, `(1,)`, to first order: a draw moves all of them at once."""
+    relative = (log_densities - log_mean).exp().sum(1)
+    error = relative.std() / math.sqrt(len(relative))
+    return torch.where(log_mean.isinf().any(), torch.inf, error).reshape(1)
 
 
 def _kind(found: HeldOut) -> str:

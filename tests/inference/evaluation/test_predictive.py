@@ -190,6 +190,19 @@ def test_the_error_is_the_spread_of_repeated_estimates() -> None:
     assert float((claimed / spread - 1).abs().max()) < 0.36
 
 
+def test_the_noise_of_a_mean_is_that_of_draws_which_the_examples_share() -> None:
+    """100 repetitions, as above. Taken as independent, the noise of seven like examples would be too small by 7^(1/2)."""
+    program = SharedMean(7).at(torch.tensor([1.2], dtype=torch.float64))
+    x = torch.linspace(1.5, 1.6, 7, dtype=torch.float64)
+    found = [evaluate(program, x, {"p": predictive(15)}, seed=seed) for seed in range(100)]
+    spread = torch.tensor([each.mean("p") for each in found]).std()
+    claimed = torch.tensor([each.noise("p") for each in found]).square().mean().sqrt()
+    assert abs(float(claimed / spread) - 1) < 0.43
+    cut = evaluate(program, [x[:3], x[3:]], {"p": predictive(15)})
+    assert cut.noise("p") < found[0].noise("p") * 1.2  # two batches have draws of their own
+    assert all(each.standard_error("p") >= each.noise("p") * 0.9 for each in found)
+
+
 def test_held_out_data_are_scored_the_same_however_they_are_cut() -> None:
     program = Counts().program(Counts().amortised)
     whole, cut = (evaluate(program, batches, {"p": predictive(200)}) for batches in (COUNTS, [COUNTS[:1], COUNTS[1:]]))
