@@ -2,9 +2,11 @@
 
 from inference.evaluation.annealed import annealed
 from inference.evaluation.calibration import Calibration, calibration
+from inference.evaluation.diagnose import Diagnosis, diagnose
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
 from inference.evaluation.inference_gap import InferenceGap, inference_gap
+from inference.evaluation.predictive import predictive
 from inference.evaluation.predictive_check import PredictiveCheck, posterior_predictive_check
 from inference.evaluation.refined import refined
 from inference.evaluation.sandwich import sandwich
@@ -46,6 +48,7 @@ __all__ = [
     "Bound",
     "Calibration",
     "Compiled",
+    "Diagnosis",
     "Divergence",
     "Estimate",
     "Estimator",
@@ -72,6 +75,7 @@ __all__ = [
     "calibration",
     "check",
     "decode",
+    "diagnose",
     "elbo",
     "evaluate",
     "exact",
@@ -93,6 +97,7 @@ __all__ = [
     "posterior",
     "posterior_predictive_check",
     "predict",
+    "predictive",
     "r1",
     "r2",
     "reconstruct",

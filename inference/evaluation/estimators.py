@@ -31,12 +31,19 @@ class Estimate(NamedTuple):
     """What the number is, where that depends on the program; empty where it is the estimator's kind."""
 
 
+ERROR_OF_SUM = "error of the sum"
+"""The name in `Estimate.details` of the standard error of a batch's sum, `(1,)`, where its examples share the draws."""
+
 EXACT = "exact"
 """The kind of a number that is log p(x) itself."""
 
 
 class Estimator(Protocol):
-    """Gives log p(x) of a batch, and the kind of that number."""
+    """Gives log p(x) of a batch, and the kind of that number.
+
+    One with `held_out = True` gives a number for each example of any batch, although the program shares latents between the
+    examples that it was fitted to.
+    """
 
     @property
     def kind(self) -> str:

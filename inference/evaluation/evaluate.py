@@ -4,7 +4,6 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -14,12 +13,14 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from inference.evaluation.estimators import EXACT, Estimate, Estimator, Importance
+from inference.evaluation.estimators import ERROR_OF_SUM, EXACT, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.evaluation.passes import Data, batches_of, no_batches
+from inference.evaluation.pieces import scored_at_once
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.check import check_batch, check_finite, check_values
-from inference.programs.entries import Examples, joined, layout, leaves, named, rows_of
+from inference.programs.entries import Examples, leaves, rows_of
+from inference.programs.held_out import held_out
 from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Program, ProgramError, evaluating
 from inference.programs.sites import hides_values
@@ -64,7 +65,7 @@ class Evaluation:
         values = self._values(name)
         if len(values) == 1:
             return float(self.error[name][0])
-        return float(values.std() / math.sqrt(len(values)))
+        return math.sqrt(float(values.var()) / len(values) + self._shared_variance(name))
 
     def bits_per_dim(self, name: str) -> float:
         """Minus the mean log-likelihood in bits per observed variable; only of one discrete observed site.
@@ -83,11 +84,13 @@ class Evaluation:
     def noise(self, name: str) -> float:
         """The part of `standard_error` that more particles would remove: the estimates' own noise, in nats."""
         values = self._values(name)
-        return float(self.error[name].norm() / len(values))
+        errors = self.details.get(name, {}).get(ERROR_OF_SUM, self.error[name])
+        return float(errors.norm() / len(values))
 
     def gap(self, name: str, other: str) -> tuple[float, float]:
         """The paired mean difference of two estimates of this evaluation, and its standard error, in nats."""
-        return _paired(self._values(name), self._values(other), self.error[name] + self.error[other])
+        shared = self._shared_variance(name) + self._shared_variance(other)
+        return _paired(self._values(name), self._values(other), self.error[name] + self.error[other], shared)
 
     def difference(self, other: "Evaluation", name: str, than: str | None = None) -> tuple[float, float]:
         """The paired mean difference from another evaluation on the same examples, and its standard error, in nats.
@@ -107,7 +110,8 @@ class Evaluation:
                 f"two numbers can be compared only where data, kind and settings agree; here {mine} against {theirs}. "
                 "Evaluate both on the same batches with the same estimators."
             )
-        return _paired(self._values(name), other._values(than), self.error[name] + other.error[than])
+        shared = self._shared_variance(name) + other._shared_variance(than)
+        return _paired(self._values(name), other._values(than), self.error[name] + other.error[than], shared)
 
     def summary(self) -> dict[str, Any]:
         """The numbers as plain values, for a table or a JSON file; what is not finite or cannot be had is None."""
@@ -128,6 +132,11 @@ class Evaluation:
             "bits_per_dim": _finite(self.bits_per_dim(name)) if self.dimensions and self.per_example else None,
             "details": {key: _finite(float(values.mean())) for key, values in self.details.get(name, {}).items()},
         }
+
+    def _shared_variance(self, name: str) -> float:
+        """The variance of the mean by draws that examples share, which their spread does not show."""
+        alone = float(self.error[name].norm() / len(self.error[name]))
+        return max(self.noise(name) ** 2 - alone**2, 0.0)
 
     def _values(self, name: str) -> Tensor:
         if name not in self.log_prob:
@@ -155,7 +164,8 @@ def evaluate(
 
     Raises:
         ProgramError: there is no batch, the batch observes nothing, the program subsamples by itself, there are several
-            batches and no plate that counts examples, or what the estimators raise.
+            batches and no plate that counts examples, numbers of held-out examples and of the dataset are asked for at once,
+            or what the estimators raise.
     """
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
@@ -169,12 +179,12 @@ def evaluate(
             raise no_batches(batches)
         check_batch(program, first)
         log_jacobian = log_jacobian_of(batches)
+        subject = subject_of(program, estimators, first)
         if log_jacobian:
-            refuse_partial_observation(program, first)
-        likelihood = likelihood_of(program, first)
+            refuse_partial_observation(subject, first)
+        likelihood = likelihood_of(subject, first)
         whole = hashlib.sha256()
-        feed = chain([first], stream) if likelihood.per_example else [_whole(program, likelihood, [first, *stream])]
-        for index, batch in enumerate(feed):
+        for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
             check_finite(batch)
             if not description:
                 _add(whole, batch)
@@ -183,7 +193,7 @@ def evaluate(
                 reseed(mix(seed, index, position))
                 began = time.perf_counter()
                 with masked:
-                    estimate = _estimated(estimator, program, batch)
+                    estimate = _estimated(estimator, program, subject, batch)
                 examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
                 found[name].append(_on_the_host(estimate, examples * log_jacobian))
                 seconds[name] += time.perf_counter() - began
@@ -246,7 +256,26 @@ class _Masks(Messenger):
             self.sites.add(message["name"])
 
 
-def _estimated(estimator: Estimator, program: Program, batch: Examples) -> Estimate:
+def subject_of(program: Program, estimators: Mapping[str, Estimator], batch: Examples) -> Program:
+    """The program of which there is a number: itself; or itself at a draw of what it shares, where data are held out.
+
+    Raises:
+        ProgramError: some estimators score held-out examples, and others the data as a whole.
+    """
+    apart = [name for name, estimator in estimators.items() if getattr(estimator, "held_out", False)]
+    if not apart:
+        return program
+    others = sorted(estimators.keys() - {*apart})
+    if others:
+        raise ProgramError(
+            f"{sorted(apart)} score each example given what was learnt from others, and {others} the evidence of these "
+            "data: numbers of different things. Evaluate them one by one: the evidence on the data that the program was "
+            "fitted to, the predictive density on others."
+        )
+    return held_out(program, batch).draw()
+
+
+def _estimated(estimator: Estimator, program: Program, subject: Program, batch: Examples) -> Estimate:
     """An estimate; where Pyro's own validation finds a value outside its support, the site is named.
 
     Raises:
@@ -257,7 +286,7 @@ def _estimated(estimator: Estimator, program: Program, batch: Examples) -> Estim
     except ValueError as error:
         if not isinstance(error, ProgramError) and "within the support" in str(error):
             with pyro.validation_enabled(False):
-                check_values(runs(program, batch)[0])
+                check_values(runs(subject, batch)[0])
         raise
 
 
@@ -275,11 +304,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _paired(first: Tensor, second: Tensor, error: Tensor) -> tuple[float, float]:
+def _paired(first: Tensor, second: Tensor, error: Tensor, shared: float) -> tuple[float, float]:
     """The mean difference and its standard error; for two single numbers, an upper bound on it from their own errors."""
     paired = first - second
-    spread = paired.std() / math.sqrt(len(paired)) if len(paired) > 1 else error[0]
-    return float(paired.mean()), float(spread)
+    spread = math.sqrt(float(paired.var()) / len(paired) + shared) if len(paired) > 1 else float(error[0])
+    return float(paired.mean()), spread
 
 
 _POINT = "log joint at a point estimate, no bound"
@@ -290,40 +319,3 @@ def _add(digest: "hashlib._Hash", batch: Examples) -> None:
     for tensor in leaves(batch):
         laid_out = tensor.cpu().clone(memory_format=torch.contiguous_format)
         digest.update(laid_out.reshape(-1).view(torch.uint8).numpy().tobytes())
-
-
-def _only(batches: list[Examples]) -> Examples:
-    """The one batch of a program without a batch plate."""
-    if len(batches) > 1:
-        raise ProgramError(
-            f"no plate counts the examples, so that each of the {len(batches)} batches would count as the whole dataset. "
-            "Give all the data as one batch; or draw the sites of each example inside `with pyro.plate('data', len(x)):`."
-        )
-    return batches[0]
-
-
-def _whole(program: Program, likelihood: Likelihood, batches: list[Examples]) -> Examples:
-    """All batches as one: a program whose sites are shared is scored on the whole dataset or not at all."""
-    if likelihood.dataset is None:
-        return _only(batches)
-    kinds = {layout(batch, lambda tensor: tuple(tensor.shape[1:])) for batch in batches}
-    if len(kinds) > 1:
-        raise ProgramError(
-            "the program shares sites between all examples, so that its batches are joined into one, and their entries are "
-            f"different: {' against '.join(sorted({str(_shapes(batch)) for batch in batches}))}. Give batches of one kind."
-        )
-    whole = joined(batches)
-    size, rows = likelihood.dataset, rows_of(whole)
-    if size == rows_of(batches[0]) < rows:  # a plate as long as the first batch may grow with it
-        with suppress(ValueError):
-            size = runs(program, whole)[0].dataset_size
-    if size != rows:
-        raise ProgramError(
-            f"the program shares sites between the {size} examples of its dataset, and {rows} were given. Evaluate it on "
-            "all of them, or declare the plate by the data: pyro.plate('data', len(x))."
-        )
-    return whole
-
-
-def _shapes(batch: Examples) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape[1:]) for name, tensor in named(batch).items()}

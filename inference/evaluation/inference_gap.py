@@ -72,13 +72,14 @@ def inference_gap(evaluation: Evaluation, refined: str = "refined", log_prob: st
     gaps = evaluation.details.get(log_prob, {}).get(SIMULATED_GAP)
     exact = evaluation.kind[log_prob] == EXACT
     return InferenceGap(
-        total=_part(known - encoder),
-        approximation=_part(known - best),
-        amortisation=_part(best - encoder),
+        total=part_of(known - encoder),
+        approximation=part_of(known - best),
+        amortisation=part_of(best - encoder),
         log_prob=evaluation.kind[log_prob],
-        width=Part(0.0, 0.0) if exact else None if gaps is None else _part(gaps),
+        width=Part(0.0, 0.0) if exact else None if gaps is None else part_of(gaps),
     )
 
 
-def _part(differences: Tensor) -> Part:
+def part_of(differences: Tensor) -> Part:
+    """The mean of differences over examples, `(examples,)`, and its standard error."""
     return Part(float(differences.mean()), float(differences.std()) / math.sqrt(len(differences)))

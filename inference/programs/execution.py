@@ -1,5 +1,6 @@
 """Executes a program for any number of particles: as copies of the batch, or one by one."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -93,6 +94,14 @@ def executing(program: object) -> Iterator[None]:
     except ProgramError as error:
         said = _as_it_was_said(error)
         raise said from said.__cause__
+    except ValueError as error:
+        part = _TOO_MANY.search(_said(error))
+        if part is None or int(part[1]) <= int(part[2]):
+            raise
+        raise ProgramError(
+            f"a plate of {part[2]} examples, which are the whole dataset, is asked to hold {part[1]} of a batch. Give "
+            f"batches of at most {part[2]}; or declare the plate by the data: pyro.plate('data', len(x))."
+        ) from error
     except NotImplementedError as error:
         if "does not support sampling" not in _said(error):
             raise
@@ -100,6 +109,10 @@ def executing(program: object) -> Iterator[None]:
             "a latent site has an improper prior (ImproperUniform), from which nothing can be drawn, and no guide draws it. "
             "Draw it in the guide, and start from there; or give it a proper prior."
         ) from error
+
+
+_TOO_MANY = re.compile(r"subsample_size does not match len\(subsample\), (\d+) vs (\d+)")
+"""What Pyro says of a plate whose subsample is to be larger than it is itself."""
 
 
 def _as_it_was_said(error: ProgramError) -> ProgramError:

@@ -163,6 +163,16 @@ class Pair(nn.Module):
         return value
 
 
+def refuse_unfitted(program: Program) -> None:
+    """Raises a ProgramError where an AutoGuide would learn the latent sites from the batch that it is asked about."""
+    autoguide = program.autoguide if isinstance(program, Pair) else None
+    if autoguide is not None and autoguide.prototype_trace is None:
+        raise ProgramError(
+            f"the {type(autoguide).__name__} has not been run, and learns the latent sites from the first batch. Fit it "
+            "before it predicts."
+        )
+
+
 def arguments(program: Program, batch: Examples) -> dict[str, Any]:
     """The entries of the batch by the model's argument names."""
     written = program._functions["model"] if isinstance(program, Pair) else program.model

@@ -11,7 +11,7 @@ from torch import Tensor
 from inference.programs.entries import rows_of
 from inference.programs.enumeration import assignment_runs, enumerated, is_finite
 from inference.programs.execution import Latents, Run
-from inference.programs.pair import Pair
+from inference.programs.pair import refuse_unfitted
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, deterministic_sites, latents_in, plates, random_sites
 from inference.programs.traces import guide_runs, joint_runs, model_runs, refuse_other_rows, runs
@@ -204,12 +204,7 @@ class _Silent(Messenger):
 
 def _refuse_other_rows(program: Program, batch: Batch) -> None:
     """Raises a ProgramError where the guide has values for the rows of the batch it was fitted to, and these are others."""
-    autoguide = program.autoguide if isinstance(program, Pair) else None
-    if autoguide is not None and autoguide.prototype_trace is None:
-        raise ProgramError(
-            f"the {type(autoguide).__name__} has not been run, and learns the latent sites from the first batch. Fit it "
-            "before it predicts."
-        )
+    refuse_unfitted(program)
     plate = model_runs(program, batch, 1)[0].plate
     refuse_other_rows(guide_runs(program, batch)[0].guide, plate)
 

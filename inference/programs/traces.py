@@ -142,7 +142,7 @@ def _guide_trace(program: Program, batch: Examples, copies: Examples, latents: L
         if autoguide.prototype_trace is None:
             program.guide(*batch)
         drawn = auxiliary_values(autoguide, lambda name, site: placed(latents[name], site, rows))
-        return poutine.trace(_Drawn(drawn)(program.guide)).get_trace(*batch)
+        return poutine.trace(Drawn(drawn)(program.guide)).get_trace(*batch)
     if particles > 1:
         guide = program.guide if latents is None else _Given(latents, rows)(program.guide)
         try:
@@ -176,7 +176,7 @@ class _Given(Messenger):
             message["value"] = placed(self.latents[message["name"]], message, self.rows)
 
 
-class _Drawn(Messenger):
+class Drawn(Messenger):
     """Gives sites their values, laid out as the sites' plates are."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:

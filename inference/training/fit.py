@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from inference.evaluation.estimators import Estimator, Importance
-from inference.evaluation.evaluate import evaluate
+from inference.evaluation.evaluate import evaluate, subject_of
 from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.passes import WHAT_REPEATS, Data, batches_of, no_batches
 from inference.programs.bounds import elbo
@@ -215,9 +215,10 @@ class _Best:
         if first is None:
             raise ProgramError(f"the validation: {no_batches(self.validation.batches)}")
         program = self.step.objective.program
+        estimators = {"score": self.validation.estimator}
         with torch.no_grad(), evaluating(program), own_noise(0):
-            per_example = likelihood_of(program, first).per_example
-        evaluate(program, first if per_example else self.validation.batches, {"score": self.validation.estimator})
+            per_example = likelihood_of(subject_of(program, estimators, first), first).per_example
+        evaluate(program, first if per_example else self.validation.batches, estimators)
 
     def score(self) -> float:
         assert self.validation is not None

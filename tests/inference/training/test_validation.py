@@ -2,11 +2,14 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import Tensor, nn
 
-from inference import Estimate, Objective, Player, Step, Validation, fit
+from inference import SVI, Estimate, Objective, Pair, Player, Step, Validation, adam, fit, predictive
 from tests.problems import LinearGaussian
 
 X = LinearGaussian.data(4)
@@ -108,3 +111,19 @@ def test_data_and_records_go_on_with_the_count_of_the_step() -> None:
         rows += fit(step, lambda count: asked.append(count) or X, 3, record_every=1, progress=False).history
     assert asked == [0, 1, 2, 3, 4, 5]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_held_out_data_of_what_all_examples_share_are_scored_by_the_predictive_density() -> None:
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(mean, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(9, dtype=torch.float64)
+    for guide in (AutoNormal, AutoMultivariateNormal):
+        program = Pair(model, guide)
+        validation = Validation([X[:1, 0], X[1:, 0]], every=4, estimator=predictive(3))
+        found = fit(Step(SVI(program), adam(1e-2)), x, 8, validation=validation, progress=False)
+        assert found.best is not None
+        assert math.isfinite(found.best["score"])

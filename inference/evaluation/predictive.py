@@ -1,0 +1,81 @@
+"""The predictive density of held-out data, of programs whose examples share latents."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, Importance, PowerMean
+from inference.programs.held_out import HeldOut, held_out
+from inference.programs.program import Batch, Program
+
+PREDICTIVE = "predictive density"
+"""The kind of log E_q[p(x | θ)]."""
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """log E_q[p(x | θ)] of each example, θ what all examples share; it is for data that the guide was not fitted to."""
+
+    draws: int
+    particles: int = 100
+    held_out = True
+    """Scores each example by itself, of data that need not be those that the program shares its latents between."""
+
+    def __post_init__(self) -> None:
+        if self.draws < 2:
+            raise ValueError(f"draws: expected at least 2, of which an error can be told; got {self.draws}.")
+        if self.particles < 1:
+            raise ValueError(f"particles: expected at least 1, got {self.particles}.")
+
+    @property
+    def kind(self) -> str:
+        return PREDICTIVE
+
+    @property
+    def settings(self) -> dict[str, str | int | float]:
+        return {"draws": self.draws, "particles": self.particles}
+
+    def __call__(self, program: Program, batch: Batch) -> Estimate:
+        found = held_out(program, batch)
+        inner = Importance(self.particles if found.local else 1)
+        log_densities = torch.stack([inner(found.draw(), found.batch).log_prob for _ in range(self.draws)])
+        moments = PowerMean(1.0)
+        moments.add(log_densities)
+        estimate = moments.estimate()
+        error_of_sum = _error_of_sum(log_densities, estimate.log_prob)
+        return estimate._replace(kind=_kind(found), details={ERROR_OF_SUM: error_of_sum})
+
+
+def predictive(draws: int, particles: int = 100) -> Predictive:
+    """The estimator of log E_q[p(x | θ)] per example, where θ are the latents that all examples share.
+
+    Finite local latents that the guide leaves out are summed. Others are drawn and weighted (Burda et al. 2016, arXiv
+    1509.00519): from the guide where it is a function of x, from the prior where it has values for the rows that it was
+    fitted to; the kind of the number says which. The error is that of all draws; those of θ are the same for all examples of
+    a batch, and `Evaluation.noise` counts that. In expectation the number lies below the density that it estimates, by about
+    half the squared error.
+
+    Args:
+        draws: of θ from the guide, for each batch.
+        particles: of the other local latents, for each draw of θ.
+
+    Raises:
+        ValueError: fewer than two draws, or no particle.
+    """
+    return Predictive(draws, particles)
+
+
+def _error_of_sum(log_densities: Tensor, log_mean: Tensor) -> Tensor:
+    """The standard error of the sum over examples, `(1,)`, to first order: a draw moves all of them at once."""
+    relative = (log_densities - log_mean).exp().sum(1)
+    error = relative.std() / math.sqrt(len(relative))
+    return torch.where(log_mean.isinf().any(), torch.inf, error).reshape(1)
+
+
+def _kind(found: HeldOut) -> str:
+    source = "the guide" if found.amortised else "the prior"
+    weighted = f", local latents weighted from {source}" if found.local else ""
+    point = f", at a point estimate of {', '.join(found.points)}" if found.points else ""
+    return f"{PREDICTIVE}{weighted}{point}"
