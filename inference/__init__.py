@@ -2,6 +2,7 @@
 
 from inference.evaluation.estimators import Estimate, Estimator, exact, importance
 from inference.evaluation.evaluate import Evaluation, evaluate
+from inference.evaluation.to_arviz import to_arviz
 from inference.objectives.adversarial.divergences import (
     Divergence,
     hellinger,
@@ -88,5 +89,6 @@ __all__ = [
     "reverse_kl",
     "sample",
     "terms",
+    "to_arviz",
     "wasserstein",
 ]
