@@ -16,32 +16,34 @@ from inference.programs.sites import latents_in, random_sites
 
 
 class GivenShared(NamedTuple):
-    """A program with its shared latents at given values, and all its other sites local.
+    """A program at given values of what its examples share: they are independent, and every estimator is of each by itself.
 
     Its guide is the program's own, or the prior of the local latents.
     """
 
     program: Program
     values: Mapping[str, Tensor]
-    from_prior: bool
+    hidden: frozenset[str]
+    """The sites outside the batch plate, of model and guide."""
+    from_guide: bool
 
     @property
     def tiles(self) -> bool:
         """Whether particles may be laid along the batch axis."""
-        return self.from_prior or getattr(self.program, "tiles", True)
+        return not self.from_guide or getattr(self.program, "tiles", True)
 
     def model(self, *batch: Any) -> Any:
-        return self._at_values(self.program.model)(*batch)
+        return self._local(self.program.model)(*batch)
 
     def guide(self, *batch: Any) -> Any:
-        if not self.from_prior:
-            return self._at_values(self.program.guide)(*batch)
+        if self.from_guide:
+            return self._local(self.program.guide)(*batch)
         return poutine.block(self.model, hide_fn=_is_observed_or_summed)(*batch)
 
-    def _at_values(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        conditioned = pyro.condition(function, data=dict(self.values))
-        hidden: Callable[..., Any] = poutine.block(conditioned, hide=[*self.values])
-        return hidden
+    def _local(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        given = pyro.condition(function, data=dict(self.values))
+        local: Callable[..., Any] = poutine.block(given, hide=[*self.hidden])
+        return local
 
 
 def shared_latents(run: Run) -> list[str]:
@@ -55,17 +57,19 @@ def log_likelihoods(
     """log p(x_i | θ) of each example at given values of all shared latents, `(draws, batch)` nats, and how it was found.
 
     Latents of an example are summed where they are finite and the guide leaves them out, else weighted. They are drawn from
-    the guide at these θ; but an AutoGuide, whose draws are of all latents at once, does not tell: then from the prior.
+    the guide at these θ; but an AutoGuide, which draws all latents at once, does not tell what they are there: then from the
+    prior.
     """
-    from_prior = any(site["infer"].get("is_auxiliary") for site in random_sites(run.guide).values())
+    sites = [(name, site) for trace in (run.model, run.guide) for name, site in random_sites(trace).items()]
+    hidden = frozenset(name for name, site in sites if not run.is_local(site))
+    from_guide = not any(site["infer"].get("is_auxiliary") for _, site in sites)
     local = [name for name, site in latents_in(run.model).items() if run.is_local(site) and name in run.guide]
     inner = Importance(particles if local else 1, rows=rows)
-    draws = len(next(iter(shared.values())))
-    each = [
-        inner(GivenShared(program, {name: value[k] for name, value in shared.items()}, from_prior), batch).log_prob
-        for k in range(draws)
-    ]
-    source = "the prior" if from_prior else "the guide"
+    each = []
+    for draw in range(len(next(iter(shared.values())))):
+        values = {name: value[draw] for name, value in shared.items()}
+        each.append(inner(GivenShared(program, values, hidden, from_guide), batch).log_prob)
+    source = "the guide" if from_guide else "the prior"
     how = f"the examples' own latents integrated out by {particles} weighted draws from {source}" if local else "exact"
     return torch.stack(each), how
 

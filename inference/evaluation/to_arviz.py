@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.arviz_data import Group, Variable, arviz_data, drawn
-from inference.evaluation.axes import Dims, axes_of, named
+from inference.evaluation.axes import Axes, Coords, Dims, axes_of
 from inference.evaluation.chunks import Chunks, Draws
 from inference.evaluation.given_shared import log_likelihoods, shared_latents
 from inference.evaluation.likelihood import likelihood_of
@@ -24,9 +24,6 @@ from inference.programs.program import Batch, Program, ProgramError, as_batch, e
 from inference.programs.sites import random_sites
 from inference.programs.traces import runs
 
-Names = Mapping[str, tuple[str, ...]]
-"""The axes of each variable after chain and draw."""
-
 
 def to_arviz(
     program: Program,
@@ -34,7 +31,7 @@ def to_arviz(
     draws: int = 1000,
     *,
     dims: Dims | None = None,
-    coords: Mapping[str, Sequence[Any]] | None = None,
+    coords: Coords | None = None,
     particles: int = 100,
     rows: int = 2000,
     seed: int = 0,
@@ -78,29 +75,30 @@ def to_arviz(
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = _judged_run(program, examples)
         constants = _constants(program, examples, run)
-        names = named(axes_of(run) | {name: _rows(run, value) for name, value in constants.items()}, dims or {})
+        axes = axes_of(run, constants, dims or {}, coords or {})
         chunks = Chunks(program, examples, run, draws, max(1, rows // rows_of(examples)))
         found = weighted(program, examples, draws, chunks.size)
+        _warn_of_khat(found.smoothed.khat, draws)
         places = resampled(found.smoothed.log_weights)
         posterior = chunks.completed({name: picked(places, value) for name, value in found.latents.items()})
         prior, without_prior = _prior(chunks)
         log_likelihood, how = _log_likelihood(chunks, posterior, particles, rows)
         observed = {name: value[0] for name, value in run.values(random_sites(run.model)).items()}
         groups = {
-            "posterior": Group(_drawn(names, posterior, chunks.unobserved), _said_of(found)),
-            "posterior_predictive": Group(_drawn(names, chunks.observations(posterior), chunks.observed)),
+            "posterior": Group(_drawn(axes, posterior, chunks.unobserved), _said_of(found)),
+            "posterior_predictive": Group(_drawn(axes, chunks.observations(posterior), chunks.observed)),
             "sample_stats": Group(_stats(run, found, places)),
-            "log_likelihood": Group(_of_examples(run, names, chunks.observed, log_likelihood), {"computed": how}),
-            "prior": Group(_drawn(names, prior, chunks.unobserved)),
-            "prior_predictive": Group(_drawn(names, prior, chunks.observed)),
-            "guide": Group(_as_drawn(run, names, found), {"weights": _WEIGHTS}),
-            "observed_data": Group({name: Variable(names[name], observed[name]) for name in chunks.observed}),
-            "constant_data": Group({name: Variable(names[name], value) for name, value in constants.items()}),
+            "log_likelihood": Group(_of_examples(run, axes, chunks.observed, log_likelihood), {"computed": how}),
+            "prior": Group(_drawn(axes, prior, chunks.unobserved)),
+            "prior_predictive": Group(_drawn(axes, prior, chunks.observed)),
+            "guide": Group(_as_drawn(run, axes, found), {"weights": _WEIGHTS}),
+            "observed_data": Group({name: Variable(axes.names[name], observed[name]) for name in chunks.observed}),
+            "constant_data": Group({name: Variable(axes.names[name], value) for name, value in constants.items()}),
         }
     left_out = {"log_likelihood": how if log_likelihood is None else "", "prior": without_prior}
     said = {f"{group}_left_out": reason for group, reason in left_out.items() if reason}
     library = {"inference_library": "pyro", "inference_library_version": pyro.__version__}
-    return arviz_data(groups, coords or {}, library | said)
+    return arviz_data(groups, axes.coords, library | said)
 
 
 _REPEATED = (
@@ -138,24 +136,24 @@ def _judged_run(program: Program, batch: Examples) -> Run:
 
 
 def _warn_of_khat(khat: Tensor, draws: int) -> None:
+    """Warns the caller of `to_arviz` where the weights are too heavy-tailed."""
     above = int((khat > threshold(draws)).sum())
     if above:
+        of = f" for {above} of {len(khat)} examples" if len(khat) > 1 else ""
         warnings.warn(
-            f"k̂ of the weights is above {threshold(draws):.2f} for {above} of {len(khat)}, {float(khat.max()):.2f} at most: "
-            "there the draws of the posterior group are nearer to the guide than to the posterior. Take a guide that is "
-            "wider, or of a richer family.",
+            f"k̂ of the weights is above {threshold(draws):.2f}{of}, {float(khat.max()):.2f} at most: there the draws of the "
+            "posterior group are nearer to the guide than to the posterior. Take a wider guide, or one of a richer family.",
             stacklevel=3,
         )
 
 
 def _said_of(found: Weighted) -> dict[str, str | int | float]:
     draws, khat = len(found.log_weights), found.smoothed.khat
-    _warn_of_khat(khat, draws)
     return {"draws": _REPEATED, "largest_khat": float(khat.max()), "khat_threshold": threshold(draws)}
 
 
-def _drawn(names: Names, values: Draws, which: Sequence[str]) -> dict[str, Variable]:
-    return {name: drawn(names[name], values[name]) for name in which if name in values}
+def _drawn(axes: Axes, values: Draws, which: Sequence[str]) -> dict[str, Variable]:
+    return {name: drawn(axes.names[name], values[name]) for name in which if name in values}
 
 
 def _stats(run: Run, found: Weighted, places: Tensor) -> dict[str, Variable]:
@@ -164,7 +162,7 @@ def _stats(run: Run, found: Weighted, places: Tensor) -> dict[str, Variable]:
     return {name: _of_weights(run, picked(places, value)) for name, value in values.items()}
 
 
-def _as_drawn(run: Run, names: Names, found: Weighted) -> dict[str, Variable]:
+def _as_drawn(run: Run, axes: Axes, found: Weighted) -> dict[str, Variable]:
     weights = {
         "log_weights": _of_weights(run, found.log_weights),
         "smoothed_log_weights": _of_weights(run, found.smoothed.log_weights),
@@ -173,7 +171,7 @@ def _as_drawn(run: Run, names: Names, found: Weighted) -> dict[str, Variable]:
     taken = sorted(weights.keys() & found.latents.keys())
     if taken:
         raise ProgramError(f"the sites {taken} have the names of what is said of all draws. Call them otherwise.")
-    return _drawn(names, found.latents, [*found.latents]) | weights
+    return _drawn(axes, found.latents, [*found.latents]) | weights
 
 
 def _places(run: Run) -> tuple[str, ...]:
@@ -211,12 +209,12 @@ def _log_likelihood(chunks: Chunks, posterior: Draws, particles: int, rows: int)
     return log_likelihoods(chunks.program, chunks.batch, chunks.run, shared, particles, rows)
 
 
-def _of_examples(run: Run, names: Names, observed: Sequence[str], values: Tensor | None) -> dict[str, Variable]:
+def _of_examples(run: Run, axes: Axes, observed: Sequence[str], values: Tensor | None) -> dict[str, Variable]:
     """The log-likelihood by the name of the observed site, as ArviZ has it; that of several sites is `joint`."""
     if values is None:
         return {}
     if len(observed) == 1:
-        return {observed[0]: drawn(names[observed[0]][:1], values)}
+        return {observed[0]: drawn(axes.names[observed[0]][:1], values)}
     return {"joint": drawn((run.plate.name,), values)}
 
 
@@ -242,7 +240,3 @@ def _flat(entries: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
             yield name, entry
         elif isinstance(entry, Mapping):
             yield from _flat({f"{name}_{key}": value for key, value in entry.items()})
-
-
-def _rows(run: Run, value: Tensor) -> tuple[str | None, ...]:
-    return (None if run.plate is None else run.plate.name, *[None] * (value.dim() - 1))

@@ -52,7 +52,7 @@ def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tenso
             return completed(program, batch, latents_of(found), draws)
         if _shares_between_draws(found, draws):
             found = [run for _ in range(draws) for run in runs(program, batch)]
-        return _together([run.values(_drawn(run)) | _following(run, rows) for run in found])
+        return _together([run.values(_drawn(run)) | following(run, rows) for run in found])
 
 
 def latents_of(found: list[Run]) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ def completed(program: Program, batch: Batch, latents: Latents, draws: int) -> d
     if _shares_between_draws(found, draws):
         found = [run for part in _parts(latents, draws) for run in joint_runs(program, batch, part)]
     rows = rows_of(as_batch(batch))
-    return latents | _together([_following(run, rows) for run in found])
+    return latents | _together([following(run, rows) for run in found])
 
 
 def observations(program: Program, batch: Batch, latents: Latents, draws: int) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]
         if _shares_between_draws(found, draws):
             found = [run for part in _parts(latents, draws) for run in model_runs(program, batch, 1, part)]
         rows = rows_of(as_batch(batch))
-        return _together([run.values(_values(run)) | _following(run, rows) for run in found])
+        return _together([run.values(_values(run)) | following(run, rows) for run in found])
 
 
 def _shares_between_draws(found: list[Run], draws: int) -> bool:
@@ -293,7 +293,7 @@ def _deterministic(run: Run) -> dict[str, Site]:
     return deterministic_sites(run.guide) | deterministic_sites(run.model)
 
 
-def _following(run: Run, examples: int) -> dict[str, Tensor]:
+def following(run: Run, examples: int) -> dict[str, Tensor]:
     """The values of `pyro.deterministic` sites, particles and examples in front where they have a row for each."""
     found = {}
     for name, site in _deterministic(run).items():
