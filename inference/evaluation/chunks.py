@@ -40,9 +40,9 @@ class Chunks(NamedTuple):
         return [*latents_in(self.run.model), *deterministic_sites(self.run.model)]
 
     def completed(self, latents: Latents) -> Draws:
-        """The latents, finite ones drawn from p(k | x, z), and `pyro.deterministic` sites; empty where none is latent."""
-        if not latents_in(self.run.model):
-            return {}
+        """The latents, finite ones drawn from p(k | x, z), and the `pyro.deterministic` sites that follow from latents."""
+        if not latents_in(self.run.model) or {*self.unobserved} <= latents.keys():
+            return dict(latents)
         return self._each(latents, lambda part, draws: completed(self.program, self.batch, part, draws))
 
     def observations(self, latents: Latents) -> Draws:
