@@ -6,6 +6,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import ImproperUniform
 from torch import Tensor
 
 from inference.evaluation.arviz_data import Group, Variable, arviz_data, drawn
@@ -21,7 +22,7 @@ from inference.programs.execution import Run, is_of_values
 from inference.programs.noise import own_noise
 from inference.programs.pair import arguments
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
-from inference.programs.sites import random_sites
+from inference.programs.sites import latents_in, layers, random_sites
 from inference.programs.traces import runs
 
 
@@ -74,7 +75,7 @@ def to_arviz(
     examples = as_batch(batch)
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = _judged_run(program, examples)
-        constants = _constants(program, examples, run)
+        constants = _constants(program, run)
         axes = axes_of(run, constants, dims or {}, coords or {})
         chunks = Chunks(program, examples, run, draws, max(1, rows // rows_of(examples)))
         found = weighted(program, examples, draws, chunks.size)
@@ -127,7 +128,7 @@ def _judged_run(program: Program, batch: Examples) -> Run:
             "AutoLaplaceApproximation: Pair.laplace_approximation."
         )
     run = runs(program, batch)[0]
-    if shared_latents(run) and run.dataset_size != rows_of(batch) and run.plate is not None:
+    if run.plate is not None and not run.per_example and run.dataset_size != rows_of(batch):
         raise ProgramError(
             f"the program shares latents between the {run.dataset_size} examples of its dataset, and the batch has "
             f"{rows_of(batch)}: these alone have another posterior. Give all examples as one batch."
@@ -176,7 +177,7 @@ def _as_drawn(run: Run, axes: Axes, found: Weighted) -> dict[str, Variable]:
 
 def _places(run: Run) -> tuple[str, ...]:
     """The axis of numbers that each example has for itself; none where all share them."""
-    return () if run.plate is None or shared_latents(run) else (run.plate.name,)
+    return (run.plate.name,) if run.per_example else ()
 
 
 def _of_weights(run: Run, values: Tensor) -> Variable:
@@ -185,18 +186,16 @@ def _of_weights(run: Run, values: Tensor) -> Variable:
 
 def _prior(chunks: Chunks) -> tuple[Draws, str]:
     """All sites drawn from the prior; or none, and why."""
+    latents = latents_in(chunks.run.model).items()
+    improper = [name for name, site in latents if isinstance(layers(site["fn"])[-1], ImproperUniform)]
+    if improper:
+        return {}, f"the priors of {improper} are improper and have no draws"
     try:
         return chunks.prior(), ""
-    except NotImplementedError as error:  # an improper prior
-        return {}, f"the prior has no draws: {_first_line(error)}"
-    except ValueError as error:  # such as a scale that overflows
+    except ValueError as error:
         if not is_of_values(error):
             raise
-        return {}, f"a draw of the prior has no likelihood: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
+        return {}, f"a draw of the prior is no parameter of what follows, or overflows: {str(error).splitlines()[0]}"
 
 
 def _log_likelihood(chunks: Chunks, posterior: Draws, particles: int, rows: int) -> tuple[Tensor | None, str]:
@@ -218,19 +217,26 @@ def _of_examples(run: Run, axes: Axes, observed: Sequence[str], values: Tensor |
     return {"joint": drawn((run.plate.name,), values)}
 
 
-def _constants(program: Program, batch: Examples, run: Run) -> dict[str, Tensor]:
+def _constants(program: Program, run: Run) -> dict[str, Tensor]:
     """What the model is given and does not observe, by the names of its arguments."""
-    sites = random_sites(run.model)
-    observed = [site["value"].flatten() for site in sites.values() if site["is_observed"]]
-    entries = arguments(program, batch)
-    if len(entries) < len(batch):  # a model of *batch
-        entries = {str(place): entry for place, entry in enumerate(batch)}
-    taken = {*run.model.nodes}
-    found = {}
-    for name, tensor in _flat(entries):
-        if not any(tensor.numel() == value.numel() and value.equal(tensor.flatten().to(value)) for value in observed):
-            found[f"batch_{name}" if name in taken or name.isdigit() else name] = tensor
-    return found
+    entries = arguments(program, run.batch)
+    if len(entries) < len(run.batch):  # a model of *batch
+        entries = {str(place): entry for place, entry in enumerate(run.batch)}
+    observed = [site["value"] for site in random_sites(run.model).values() if site["is_observed"]]
+    return {
+        f"batch_{name}" if name in run.model.nodes or name.isdigit() else name: tensor
+        for name, tensor in _flat(entries)
+        if not _is_observed(tensor, observed)
+    }
+
+
+def _is_observed(tensor: Tensor, observed: Sequence[Tensor]) -> bool:
+    """Whether these values are the tensor's: in pieces of it, as in a series; or as a whole, maybe in another dtype."""
+    pieces = [value for value in observed if value.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()]
+    same = [value for value in observed if value.numel() == tensor.numel()]
+    return sum(value.numel() for value in pieces) >= tensor.numel() or any(
+        value.flatten().equal(tensor.flatten().to(value)) for value in same
+    )
 
 
 def _flat(entries: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -58,6 +58,11 @@ class Run(NamedTuple):
     def is_local(self, site: Site) -> bool:
         return self.plate is None or self.plate.name in plates(site)
 
+    @property
+    def per_example(self) -> bool:
+        """Whether every example has a log-weight of its own: a plate counts them, and they share no site."""
+        return self.plate is not None and all(map(self.is_local, _all_sites(self)))
+
     def values(self, sites: Mapping[str, Site]) -> dict[str, Tensor]:
         """The sites' values with particles and examples in front (see `Latents`)."""
         return {name: self._in_front(site) for name, site in sites.items()}
@@ -88,6 +93,13 @@ def executing(program: object) -> Iterator[None]:
     except ProgramError as error:
         said = _as_it_was_said(error)
         raise said from said.__cause__
+    except NotImplementedError as error:
+        if "does not support sampling" not in _said(error):
+            raise
+        raise ProgramError(
+            "a latent site has an improper prior (ImproperUniform), from which nothing can be drawn, and no guide draws it. "
+            "Draw it in the guide, and start from there; or give it a proper prior."
+        ) from error
 
 
 def _as_it_was_said(error: ProgramError) -> ProgramError:
@@ -111,7 +123,7 @@ def executed(
             rows = particles * rows_of(examples)
             with _InOnePlate(rows):
                 run = _run(program, once, examples, particles, latents)
-            if run.plate and run.plate.size == rows and all(map(run.is_local, _all_sites(run))):
+            if run.per_example and run.plate.size == rows:
                 return [run]
         except Exception as error:
             if is_out_of_memory(error) and not torch.is_grad_enabled():  # a graph would need it all anyway

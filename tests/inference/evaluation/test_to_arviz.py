@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from torch import Tensor, nn
 
 from inference import Pair, ProgramError, log_joint, terms, to_arviz
@@ -221,8 +221,24 @@ def test_an_improper_prior_has_no_draws_and_says_so() -> None:
 
     found = to_arviz(Pair(model, guide), X[:, 0], 50)
     assert {"prior", "prior_predictive"}.isdisjoint(found.groups())
-    assert "does not support sampling" in found.attrs["prior_left_out"]
+    assert "['m'] are improper" in found.attrs["prior_left_out"]
     assert "log_likelihood" in found.groups()
+
+
+def test_a_prior_that_overflows_is_left_out_too() -> None:
+    def model(x: Tensor) -> None:
+        scale = pyro.sample("scale", dist.LogNormal(x.new_zeros(()), 1000.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, scale), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("scale", dist.LogNormal(x.new_zeros(()), 0.3))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k̂
+        found = to_arviz(Pair(model, guide), X[:, 0], 50)
+    assert "a draw of the prior is no parameter" in found.attrs["prior_left_out"]
+    assert "posterior" in found.groups()
 
 
 def test_without_a_plate_or_latents_there_is_what_there_can_be() -> None:
@@ -245,6 +261,34 @@ def test_without_a_plate_or_latents_there_is_what_there_can_be() -> None:
     found = to_arviz(Pair(no_latents), X[:, 0], 50)
     assert {"posterior", "prior", "log_likelihood"}.isdisjoint(found.groups())
     assert found.posterior_predictive.x.shape == (1, 50, 4)
+
+
+def test_a_guide_that_draws_all_examples_at_once_has_one_weight_for_them() -> None:
+    program = Pair(LinearGaussian().model, AutoMultivariateNormal)
+    program.guide(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k̂ of a guide that is not fitted
+        found = to_arviz(program, X, 50)
+    assert found.sample_stats.lp.dims == found.guide.log_weights.dims == ("chain", "draw")
+    z = _values(found.posterior.z)
+    torch.testing.assert_close(_values(found.sample_stats.lp), log_joint(program, X, {"z": z}).sum(1))
+    assert "the same for all draws" in found.attrs["log_likelihood_left_out"]
+
+
+def test_a_series_that_is_observed_in_pieces_is_no_constant() -> None:
+    def model(*series: Tensor) -> None:
+        m = pyro.sample("m", dist.Normal(series[0].new_zeros(()), 1.0))
+        for t in range(4):
+            pyro.sample(f"x_{t}", dist.Normal(m + series[1][t], 1.0), obs=series[0][t])
+
+    def guide(*series: Tensor) -> None:
+        pyro.sample("m", dist.Normal(series[0].new_zeros(()), 0.5))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k̂
+        found = to_arviz(Pair(model, guide), (X[:, 0], X[:, 1]), 50)
+    assert [*found.constant_data] == ["batch_1"]
+    assert torch.as_tensor(found.constant_data.batch_1.values).equal(X[:, 1])
 
 
 def test_a_guide_far_from_the_posterior_is_warned_of() -> None:
