@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from torch import Tensor, nn
 
 from inference import Pair, ProgramError, log_joint, terms, to_arviz
+from inference.evaluation.pareto import smoothed
 from inference.evaluation.weighted import resampled
 from tests.problems import LinearGaussian, Mixture, SharedMean
 
@@ -72,7 +73,10 @@ def test_the_posterior_group_is_the_posterior_and_not_the_guide(error: float) ->
     assert found.sample_stats.lp.dims == ("chain", "draw", "data")
     # The same draws are scored as are shown.
     torch.testing.assert_close(_values(found.sample_stats.lp), log_joint(program, X, {"z": z}))
-    torch.testing.assert_close(_values(found.guide.log_weights), terms(program, X, latents={"z": guide}).log_weights)
+    raw = _values(found.guide.log_weights)
+    torch.testing.assert_close(raw, terms(program, X, latents={"z": guide}).log_weights)
+    torch.testing.assert_close(_values(found.guide.smoothed_log_weights), smoothed(raw).log_weights)
+    assert not smoothed(raw).log_weights.equal(raw)
 
 
 def test_shared_latents_have_one_weight_a_draw_and_a_likelihood_for_each_example() -> None:
@@ -173,7 +177,8 @@ def test_a_shared_finite_latent_is_among_what_the_likelihood_is_given() -> None:
     assert (frequencies - exact).abs().max() < 5 * math.sqrt(0.25 / draws)
 
 
-def test_a_finite_latent_of_an_example_is_summed_and_a_shared_observation_has_no_part() -> None:
+@pytest.mark.parametrize("own_guide", [True, False])
+def test_a_finite_latent_of_an_example_is_summed_and_a_shared_observation_has_no_part(own_guide: bool) -> None:
     x = torch.tensor([0.3, 1.4, -0.2], dtype=torch.float64)
     means, weights = torch.tensor([-1.0, 1.0], dtype=torch.float64), torch.tensor([0.3, 0.7], dtype=torch.float64)
 
@@ -187,7 +192,10 @@ def test_a_finite_latent_of_an_example_is_summed_and_a_shared_observation_has_no
     def guide(x: Tensor) -> None:
         pyro.sample("m", dist.Normal(x.new_tensor(0.3), 0.6))
 
-    found = to_arviz(Pair(model, guide), x, 100)
+    program = Pair(model, guide) if own_guide else Pair(model, AutoNormal, hide=["k"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k̂ of a guide that is not fitted
+        found = to_arviz(program, x, 100)
     m = _values(found.posterior.m)
     each = weights.log() + dist.Normal(m[:, None, None] + means, 1.0).log_prob(x.unsqueeze(1))
     torch.testing.assert_close(_values(found.log_likelihood.joint), each.logsumexp(-1))
