@@ -10,6 +10,7 @@ from inference.evaluation.predictive import predictive
 from inference.evaluation.predictive_check import PredictiveCheck, posterior_predictive_check
 from inference.evaluation.refined import refined
 from inference.evaluation.sandwich import sandwich
+from inference.evaluation.to_arviz import to_arviz
 from inference.objectives.adversarial.divergences import (
     Divergence,
     hellinger,
@@ -108,5 +109,6 @@ __all__ = [
     "sample",
     "sandwich",
     "terms",
+    "to_arviz",
     "wasserstein",
 ]

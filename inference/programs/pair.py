@@ -177,7 +177,8 @@ def arguments(program: Program, batch: Examples) -> dict[str, Any]:
     """The entries of the batch by the model's argument names."""
     written = program._functions["model"] if isinstance(program, Pair) else program.model
     named = inspect.signature(written).parameters.values()
-    return dict(zip([each.name for each in named if each.kind is not each.VAR_POSITIONAL], batch, strict=False))
+    of_their_own = [each.name for each in named if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return dict(zip(of_their_own, batch, strict=False))
 
 
 def _is_plain_function(function: Callable[..., Any]) -> bool:

@@ -49,20 +49,35 @@ def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tenso
         found = runs(program, batch, draws)
         rows = rows_of(as_batch(batch))
         if any(name not in found[0].guide and is_finite(site) for name, site in latents_in(found[0].model).items()):
-            latents = _together([run.values(_drawn(run)) for run in found])
-            latents = _with_assignments(program, batch, latents, draws, _left_out(program, batch, latents))
-            found = joint_runs(program, batch, latents)
-            if _shares_between_draws(found, draws):
-                found = [run for part in _parts(latents, draws) for run in joint_runs(program, batch, part)]
-            return latents | _together([_following(run, rows) for run in found])
+            return completed(program, batch, latents_of(found), draws)
         if _shares_between_draws(found, draws):
             found = [run for _ in range(draws) for run in runs(program, batch)]
-        return _together([run.values(_drawn(run)) | _following(run, rows) for run in found])
+        return _together([run.values(_drawn(run)) | following(run, rows) for run in found])
+
+
+def latents_of(found: list[Run]) -> dict[str, Tensor]:
+    """The latent sites that the guide drew in these runs."""
+    return _together([run.values(_drawn(run)) for run in found])
+
+
+def completed(program: Program, batch: Batch, latents: Latents, draws: int) -> dict[str, Tensor]:
+    """The latents, draws from p(k | x, z) of the finite sites that they leave out, and the `pyro.deterministic` sites."""
+    latents = _with_assignments(program, batch, latents, draws, _left_out(program, batch, latents))
+    found = joint_runs(program, batch, latents)
+    if _shares_between_draws(found, draws):
+        found = [run for part in _parts(latents, draws) for run in joint_runs(program, batch, part)]
+    rows = rows_of(as_batch(batch))
+    return latents | _together([following(run, rows) for run in found])
+
+
+def observations(program: Program, batch: Batch, latents: Latents, draws: int) -> dict[str, Tensor]:
+    """Draws of the observed sites at given latents: `(draws, batch, ...)`."""
+    return _together([run.values(_lifted(run)) for run in model_runs(program, batch, draws, latents)])
 
 
 def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
     """Draws of the latent sites from the guide, with gradients and in the program's own mode."""
-    return _together([run.values(_drawn(run)) for run in guide_runs(program, batch, draws)])
+    return latents_of(guide_runs(program, batch, draws))
 
 
 def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor]:
@@ -105,9 +120,8 @@ def reconstruct(program: Program, batch: Batch, draws: int = 1) -> dict[str, Ten
         _refuse_unobserved(left_out)
         _refuse_infinite(left_out)
         given = _with_assignments(program, batch, latents, draws, left_out)
-        found = model_runs(program, batch, draws, given)
         assigned = {name: value for name, value in given.items() if name not in latents}
-        return _together([run.values(_lifted(run)) for run in found]) | assigned
+        return observations(program, batch, given, draws) | assigned
 
 
 def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
@@ -135,7 +149,7 @@ def predict(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]
         if _shares_between_draws(found, draws):
             found = [run for part in _parts(latents, draws) for run in model_runs(program, batch, 1, part)]
         rows = rows_of(as_batch(batch))
-        return _together([run.values(_values(run)) | _following(run, rows) for run in found])
+        return _together([run.values(_values(run)) | following(run, rows) for run in found])
 
 
 def _shares_between_draws(found: list[Run], draws: int) -> bool:
@@ -274,19 +288,19 @@ def _deterministic(run: Run) -> dict[str, Site]:
     return deterministic_sites(run.guide) | deterministic_sites(run.model)
 
 
-def _following(run: Run, examples: int) -> dict[str, Tensor]:
+def following(run: Run, examples: int) -> dict[str, Tensor]:
     """The values of `pyro.deterministic` sites, particles and examples in front where they have a row for each."""
     found = {}
     for name, site in _deterministic(run).items():
         value = site["value"]
-        axis = _batch_axis(run, site) if run.is_local(site) else None
+        axis = batch_axis(run, site) if run.is_local(site) else None
         found[name] = (
             value.unsqueeze(0) if axis is None else value.movedim(axis, 0).unflatten(0, (run.particles, examples))
         )
     return found
 
 
-def _batch_axis(run: Run, site: Site) -> int | None:
+def batch_axis(run: Run, site: Site) -> int | None:
     """The axis of the examples in a deterministic value, whose event axes `pyro.deterministic` need not count."""
     if run.plate is None:
         return None

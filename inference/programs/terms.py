@@ -116,10 +116,15 @@ def terms(program: Program, batch: Batch, particles: int = 1, latents: Latents |
         ProgramError: model and guide draw different sites, a site is scaled, a plate is missing or ambiguous, a density
             does not have the shape that its plates give, or the data lie outside of their support.
     """
+    return judged_terms(program, runs(program, batch, particles, latents))
+
+
+def judged_terms(program: Program, found: list[Run]) -> Terms:
+    """The log densities of given runs, of which everything is checked that `terms` checks."""
     pieces = []
-    for run in runs(program, batch, particles, latents):
+    for run in found:
         refuse_outside(run)
-        pieces.append(_judged_terms(program, run, *latent_sites(run)))
+        pieces.append(_judged(program, run, *latent_sites(run)))
     return _together(pieces)
 
 
@@ -156,7 +161,7 @@ def log_joint(program: Program, batch: Batch, latents: Latents) -> Tensor:
             raise ProgramError(
                 f"latents were given for {sorted(given)}; the model's latent sites are {sorted(model)}. Give all of them."
             )
-        pieces.append(_judged_terms(program, run, summed, {}))
+        pieces.append(_judged(program, run, summed, {}))
     return _together(pieces).log_weights
 
 
@@ -186,7 +191,7 @@ def log_marginal(program: Program, batch: Batch) -> Tensor:
     refuse_outside(run)
     latents = latents_in(run.model)
     refuse_unsummable(latents)
-    return _judged_terms(program, run, latents, {}).log_weights.squeeze(0)
+    return _judged(program, run, latents, {}).log_weights.squeeze(0)
 
 
 def latent_sites(run: Run) -> tuple[dict[str, Site], dict[str, Site]]:
@@ -258,7 +263,7 @@ def _enumerated(program: Program, run: Run, summed: Mapping[str, Site]) -> Run:
     return run._replace(model=enumerated(program, run, summed)) if summed else run
 
 
-def _judged_terms(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
+def _judged(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
     """The terms of a run, once the sums are known to be over the densities of the values that it drew, among others."""
     whole = _enumerated(program, run, summed)
     found = _terms_of(whole, guide)
