@@ -8,12 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppmodels.app.commands import compare, complete, evaluate, reconstruct, sample, train
+    from ppmodels.app.diagnostics import calibrate, diagnose, export
     from ppmodels.app.lookup import find
     from ppmodels.app.recipe import Recipe
     from ppmodels.app.recipes import RECIPES
     from ppmodels.app.run import Run
 
-__all__ = ["RECIPES", "Recipe", "Run", "compare", "complete", "evaluate", "find", "reconstruct", "sample", "train"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "Run",
+    "calibrate",
+    "compare",
+    "complete",
+    "diagnose",
+    "evaluate",
+    "export",
+    "find",
+    "reconstruct",
+    "sample",
+    "train",
+]
 
 _HOMES = {
     "ppmodels.app.lookup": ("find",),
@@ -21,6 +36,7 @@ _HOMES = {
     "ppmodels.app.recipes": ("RECIPES",),
     "ppmodels.app.run": ("Run",),
     "ppmodels.app.commands": ("compare", "complete", "evaluate", "reconstruct", "sample", "train"),
+    "ppmodels.app.diagnostics": ("calibrate", "diagnose", "export"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

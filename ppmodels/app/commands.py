@@ -40,7 +40,7 @@ from ppmodels.app.run import METRICS, RECIPE, Run, sha256, versions
 from ppmodels.app.run_folder import claimed, refuse
 from ppmodels.app.sample_progression import SampleProgression
 from ppmodels.app.scores import write_scores
-from ppmodels.app.scoring import best_of, scoring_of, unvalidated, with_particles
+from ppmodels.app.scoring import best_of, scoring_of, suited, unvalidated, with_particles
 from ppmodels.app.terminal import printable
 from ppmodels.app.threads import computing_on, suitable
 from ppmodels.app.trust import approved, enter
@@ -51,7 +51,7 @@ if sys.platform != "win32":
     _ENDING[signal.SIGHUP] = "hung up"
 """The signals that end training once the step under way is done, and what the run records."""
 
-_ROWS = 2000
+ROWS = 2000
 """How many examples × particles an estimator runs at once."""
 
 
@@ -90,9 +90,9 @@ def train(
     refuse(name, out, overwrite, path_of(found.recipe.data, folder))
     experiment = prepared(found.recipe, folder, seed, device_named(device))
     recipe = experiment.recipe
-    with _computing(experiment, recipe.batch_size, threads, progress):
+    with computing(experiment, threads, progress, recipe.batch_size):
         batches = Shuffled(experiment.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
-        step = _step(experiment, seed)
+        step = step_of(experiment, seed)
         step.prepare(batches(0))  # a program that is refused leaves no folder behind
         check_data(experiment.program, experiment.in_order("train", 500))
         times = recipe.progression
@@ -227,8 +227,8 @@ def evaluate(
     """
     experiment = restored(run, data, folder, device, trust)
     began = time.perf_counter()
-    chosen = with_particles(estimators or experiment.recipe.estimators, particles)
-    with _computing(experiment, _ROWS, threads, progress):
+    chosen = with_particles(estimators or suited(experiment, split), particles)
+    with computing(experiment, threads, progress):
         used = torch.get_num_threads()
         result = scoring_of(experiment, chosen, seed).result(experiment, split, limit, seed, progress)
     about = {
@@ -282,7 +282,7 @@ def compare(
     found: list[RankedRun] = []
     for run in runs:
         experiment = restored(run, data, folder, device, trust)
-        with _computing(experiment, _ROWS, threads, progress):
+        with computing(experiment, threads, progress):
             scoring = scoring_of(experiment, with_particles(_own_or(experiment, estimators), particles), seed)
             name = best_of(scoring.estimators)
             best = dataclasses.replace(scoring, estimators={name: scoring.estimators[name]})
@@ -308,7 +308,7 @@ def sample(
 ) -> Pictures:
     """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too."""
     experiment = restored(run, data, folder, device, trust)
-    with _computing(experiment, _ROWS, threads, progress):
+    with computing(experiment, threads, progress):
         pictures = samples(experiment, count, seed, draws)
     pictures.write(run.folder)
     return pictures
@@ -326,7 +326,7 @@ def reconstruct(
 ) -> Pictures:
     """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
     experiment = restored(run, data, folder, device, trust)
-    with _computing(experiment, _ROWS, threads, progress):
+    with computing(experiment, threads, progress):
         pictures = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
     pictures.write(run.folder)
     return pictures
@@ -347,7 +347,7 @@ def complete(
     if not 0 <= given < 1:
         raise ValueError(f"given: expected a fraction of the rows, at least 0 and below 1, got {given}")
     experiment = restored(run, data, folder, device, trust)
-    with _computing(experiment, _ROWS, threads, progress):
+    with computing(experiment, threads, progress):
         pictures = completions(experiment, seed, given)
     pictures.write(run.folder)
     return pictures
@@ -362,7 +362,7 @@ def _own_or(experiment: Experiment, estimators: Mapping[str, Estimator] | None) 
 
 
 @contextmanager
-def _computing(experiment: Experiment, rows: int, threads: int | None, progress: bool) -> Iterator[None]:
+def computing(experiment: Experiment, threads: int | None, progress: bool, rows: int = ROWS) -> Iterator[None]:
     """A block that computes with the given number of threads, or one that suits so many rows at once, and prints it."""
     chosen = suitable(parameters_of(experiment.program), rows, experiment.device) if threads is None else threads
     with computing_on(chosen):
@@ -387,7 +387,8 @@ def _entered(found: NamedRecipe) -> list[str]:
     return []
 
 
-def _step(experiment: Experiment, seed: int) -> Step:
+def step_of(experiment: Experiment, seed: int) -> Step:
+    """The step that trains an experiment's program as its recipe says."""
     recipe = experiment.recipe
     optimizer = recipe.optimizer(recipe.learning_rate)
     if not (callable(optimizer) or isinstance(optimizer, Mapping)):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from inference import Estimator, annealed, elbo, exact, importance, refined, sandwich
+from inference import Estimator, annealed, elbo, exact, importance, predictive, refined, sandwich
 
 
 class _Named(NamedTuple):
@@ -22,6 +22,7 @@ _NAMES = {
     "iwae": _Named(importance, 1000, "draws"),
     "refined": _Named(refined, 500, "steps"),
     "annealed": _Named(annealed, 1000, "temperatures"),
+    "predictive": _Named(predictive, 200, "draws"),
     "sandwich": _Named(lambda number: sandwich(number, simulations=5), 1000, "temperatures"),
 }
 

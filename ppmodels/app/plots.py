@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from inference import Evaluation
+    from inference import Calibration, Diagnosis, Evaluation
 
 GAP = 1
 """Pixels of the images between two of them."""
@@ -80,6 +80,49 @@ def bounds(result: "Evaluation") -> "Figure":
     axes.set_title("Every estimate against its cost; bars are its own noise on these examples", fontsize=10)
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
+    return figure
+
+
+def diagnosis(result: "Diagnosis") -> "Figure":
+    """k̂ of all examples in order against its threshold; KL by site; active units by site."""
+    figure = _figure((10.0, 3.4))
+    tails, divergences, units = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    khat = result.khat.sort().values.numpy()
+    tails.plot(np.arange(1, len(khat) + 1) / len(khat), khat, ".-" if len(khat) < 30 else "-")
+    tails.axhline(
+        result.threshold, color="black", linewidth=0.8, linestyle="--", label=f"trusted up to {result.threshold:.2f}"
+    )
+    tails.set_xlabel("fraction of examples")
+    tails.set_ylabel("Pareto k̂ of the weights")
+    tails.legend(frameon=False)
+    tails.grid(alpha=0.3)
+    divergences.bar(list(result.kl), list(result.kl.values()), yerr=list(result.kl_error.values()), width=0.5)
+    divergences.set_ylabel("KL to the prior (nats per example)")
+    names = list(result.active_units)
+    units.bar(names, [result.units[name] for name in names], width=0.5, alpha=0.3, label="units")
+    units.bar(names, [result.active_units[name] for name in names], width=0.5, label="active")
+    units.set_ylim(0, 1.25 * max(result.units.values(), default=1))
+    units.legend(frameon=False, ncols=2, fontsize=8)
+    for axes in (divergences, units):
+        axes.set_xlim(-0.8, max(1, len(result.kl)) - 0.2)
+    return figure
+
+
+def calibration(result: "Calibration", most: int = 8) -> "Figure":
+    """The empirical distribution of ranks less the uniform one, of the quantities farthest out."""
+    figure = _figure((7.0, 4.2))
+    axes = figure.add_subplot()
+    ranks = np.arange(result.draws) / result.draws
+    low, high = result.bands()
+    axes.fill_between(ranks, low, high, color="black", alpha=0.12, label=f"{1 - result.level:.0%} of right guides")
+    tests = result.tests
+    for name in sorted(tests, key=lambda each: tests[each].gamma)[:most]:
+        axes.plot(ranks, result.ecdf_difference(name), label=name)
+    axes.set_xlabel("rank of the true value among the guide's draws")
+    axes.set_ylabel("ECDF - uniform")
+    others = f"; the {most} farthest out of {len(tests)} quantities" if len(tests) > most else ""
+    axes.set_title(f"Simulation-based calibration{others}", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -27,6 +27,7 @@ WRITTEN = (
     *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
     *("traversal.png", "interpolation.png", "completions.png"),
     *(f"evaluation{split}.json" for split in SPLITS),
+    *("diagnosis.json", "diagnosis.png", "calibration.json", "calibration.png"),
     *(f"scores{split}.csv" for split in SPLITS),
     *(f"bounds{split}.png" for split in SPLITS),
 )

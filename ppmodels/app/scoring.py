@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import inference
-from inference import Estimator, Evaluation, annealed, elbo
+from inference import Estimator, Evaluation, annealed, elbo, predictive
 from inference.evaluation.annealed import Annealed
 from inference.evaluation.estimators import EXACT, Importance
+from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.refined import Refined
 from inference.evaluation.sandwich import Sandwich
+from inference.programs.noise import own_noise
+from inference.programs.program import evaluating
 from inference.training.progress import shown
 from ppmodels.app.experiment import Experiment
 from ppmodels.app.observation_noise import with_fitted_noise
@@ -69,6 +72,15 @@ def scoring_of(experiment: Experiment, estimators: Mapping[str, Estimator] | Non
     with unvalidated():
         noisy = with_fitted_noise(generator, program.classes, experiment.in_order("valid"), seed)
     return Scoring(noisy, chosen, float(noisy.scale))
+
+
+def suited(experiment: Experiment, split: str) -> Mapping[str, Estimator]:
+    """The recipe's estimators; the predictive density of held-out data, where examples share latents."""
+    batch = next(iter(experiment.in_order("train", _BATCH)))
+    with torch.no_grad(), evaluating(experiment.program), own_noise(0):
+        found = likelihood_of(experiment.program, batch)
+    shares = found.dataset is not None and not found.per_example
+    return {"predictive": predictive(200)} if shares and split != "train" else experiment.recipe.estimators
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:

@@ -153,7 +153,7 @@ def test_shared_latents_and_an_autoguide_come_back(tmp_path: Path) -> None:
     run, notes = train(found, tmp_path / "run", progress=False)
     assert notes == []
     opened = Run.open(run.folder)
-    result = evaluate(opened, particles=3, progress=False)
+    result = evaluate(opened, "train", particles=3, progress=False)
     assert not result.per_example
     assert result.log_prob["elbo"].shape == (1,)
     assert len((run.folder / "samples.csv").read_text().splitlines()) == 1001
