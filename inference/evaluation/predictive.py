@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, Importance, PowerMean
+from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, PowerMean
+from inference.programs.entries import rows_of
 from inference.programs.held_out import HeldOut, held_out
 from inference.programs.program import Batch, Program
+from inference.programs.terms import terms
 
 PREDICTIVE = "predictive density"
 """The kind of log E_q[p(x | θ)]."""
@@ -20,14 +22,17 @@ class Predictive:
 
     draws: int
     particles: int = 100
+    rows: int = 2000
+    """How many particles × examples are run at once."""
     held_out = True
     """Scores each example by itself, of data that need not be those that the program shares its latents between."""
 
     def __post_init__(self) -> None:
         if self.draws < 2:
             raise ValueError(f"draws: expected at least 2, of which an error can be told; got {self.draws}.")
-        if self.particles < 1:
-            raise ValueError(f"particles: expected at least 1, got {self.particles}.")
+        for name in ("particles", "rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
 
     @property
     def kind(self) -> str:
@@ -39,13 +44,24 @@ class Predictive:
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         found = held_out(program, batch)
-        inner = Importance(self.particles if found.local else 1)
-        log_densities = torch.stack([inner(found.draw(), found.batch).log_prob for _ in range(self.draws)])
+        log_densities = torch.stack([self._given_shared(found) for _ in range(self.draws)])
         moments = PowerMean(1.0)
         moments.add(log_densities)
         estimate = moments.estimate()
         error_of_sum = _error_of_sum(log_densities, estimate.log_prob)
         return estimate._replace(kind=_kind(found), details={ERROR_OF_SUM: error_of_sum})
+
+    def _given_shared(self, found: HeldOut) -> Tensor:
+        """log p(x | θ) at one draw of θ: `(batch,)`, by a mean over the local latents that are drawn."""
+        program, particles = found.draw(), self.particles if found.local else 1
+        chunk = max(1, self.rows // rows_of(found.batch))
+        moments = PowerMean(1.0)
+        for start in range(0, particles, chunk):
+            drawn = terms(program, found.batch, min(chunk, particles - start))
+            log_weights = drawn.log_weights  # refuses what has no density
+            # Of draws from the prior the weight is p(x | z), also where p(z) is a sum that the draw did not take.
+            moments.add((log_weights if found.amortised else drawn.likelihood).double())
+        return moments.estimate().log_prob
 
 
 def predictive(draws: int, particles: int = 100) -> Predictive:

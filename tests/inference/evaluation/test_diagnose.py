@@ -172,6 +172,9 @@ def test_without_a_plate_all_data_are_one_example() -> None:
     found = diagnose(Pair(model, guide), X[:, 0], draws=500)
     assert found.khat.shape == (1,)
     assert found.kl["t"] == pytest.approx(_normal_kl(0.4, 0.3), abs=6 * found.kl_error["t"])
+    assert found.collapsed == ()
+    prior = diagnose(Pair(model, lambda x: pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))), X[:, 0], draws=30)
+    assert prior.collapsed == ("t",)  # by the KL alone, as nothing varies over one example
     with pytest.raises(ProgramError, match="no plate counts the examples"):
         diagnose(Pair(model, guide), [X[:5, 0], X[5:, 0]])
 

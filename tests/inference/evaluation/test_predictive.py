@@ -162,6 +162,41 @@ def test_local_latents_are_weighted_from_what_knows_of_new_rows(guide: str, sour
     assert found.kind == {"p": f"predictive density, local latents weighted from {source}"}
 
 
+def test_particles_from_the_prior_are_laid_along_the_batch() -> None:
+    """Although the AutoGuide, which keeps its rows, is run particle by particle where it draws them."""
+    rows: list[int] = []
+
+    def model(x: Tensor) -> None:
+        rows.append(len(x))
+        Counts().model(x)
+
+    program = Pair(model, AutoNormal)
+    program.guide(torch.zeros(12, dtype=torch.float64))
+    evaluate(program, COUNTS, {"p": predictive(2, particles=500)})
+    assert max(rows) == 2000
+    assert len(rows) < 30
+
+
+def test_summed_labels_beside_latents_from_the_prior() -> None:
+    """k ~ Bernoulli, z | k ~ N(t + 3 k, 1) from the prior of a drawn k, x | z ~ N(z, 1)."""
+
+    def model(x: Tensor) -> None:
+        t = pyro.sample("t", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(x.new_tensor(0.3)), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", dist.Normal(t + 3 * k, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("t", dist.Normal(x.new_tensor(0.3), 0.2))
+
+    found = evaluate(Pair(model, guide), NEW, {"p": predictive(200, particles=200)})
+    parts = dist.Normal(torch.tensor([0.3, 3.3]).double(), math.sqrt(2.04)).log_prob(NEW.unsqueeze(1))
+    expected = torch.logsumexp(parts + torch.tensor([0.7, 0.3]).double().log(), 1)
+    _within_error(found, expected, 0.05)
+    assert found.kind == {"p": "predictive density, local latents weighted from the prior"}
+
+
 @pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal, AutoDelta])
 def test_autoguides_give_their_shared_part(guide: type) -> None:
     problem = Counts()

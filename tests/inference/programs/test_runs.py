@@ -27,7 +27,7 @@ from inference import (
     log_joint,
     terms,
 )
-from inference.evaluation.estimators import _Mean
+from inference.evaluation.estimators import Mean
 from inference.programs.traces import runs
 
 # ---- transforms that cache ----
@@ -212,7 +212,7 @@ def test_a_guide_whose_second_site_follows_the_first_runs_once_for_all_particles
 def test_a_bound_of_nothing_is_nothing_in_any_order(order: tuple[int, int]) -> None:
     """Chunks of weights, one of them with a weight of 0: the mean log-weight is -inf, whichever comes first."""
     chunks = torch.tensor([[-1.0, -2.0], [-math.inf, -1.0]], dtype=torch.float64)
-    moments = _Mean()
+    moments = Mean()
     for chunk in order:
         moments.add(chunks[chunk].unsqueeze(1))
     assert moments.estimate().log_prob.tolist() == [-math.inf]
