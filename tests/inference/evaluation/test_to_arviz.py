@@ -321,17 +321,33 @@ def test_equal_weights_give_every_draw_once_and_others_their_share() -> None:
 
 
 def test_draws_are_a_function_of_the_seed_and_the_callers_generator_is_kept() -> None:
-    program = LinearGaussian().train()
+    program = LinearGaussian()
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, again = to_arviz(program, X, 30), to_arviz(program, X, 30)
     other, chunked = to_arviz(program, X, 30, seed=1), to_arviz(program, X, 30, rows=28)
     assert torch.get_rng_state().equal(before)
-    assert program.training
     assert first.posterior.equals(again.posterior)
     assert first.prior_predictive.equals(again.prior_predictive)
     assert not first.posterior.equals(other.posterior)
     assert chunked.posterior.z.shape == first.posterior.z.shape == (1, 30, 4, 2)
+
+
+class Watched(LinearGaussian):
+    """Remembers how many rows its model was run on, and in what mode."""
+
+    def model(self, x: Tensor) -> Tensor:
+        self.rows = [*getattr(self, "rows", []), len(x)]
+        self.modes = {*getattr(self, "modes", ()), self.training}
+        return super().model(x)
+
+
+def test_no_more_rows_are_run_at_once_than_said_and_none_in_training_mode() -> None:
+    program = Watched().train()
+    to_arviz(program, X, 50, rows=28)
+    assert max(program.rows) == 28
+    assert program.modes == {False}
+    assert program.training
 
 
 def test_axes_have_the_names_of_their_plates_or_the_callers() -> None:
