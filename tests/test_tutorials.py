@@ -26,7 +26,7 @@ PICTURES = {
         "training",
     ],
     "04_gan_as_inference.py": ["gan", "monitor", "posterior", "ratio", "simulator"],
-    "05_what_is_the_likelihood.py": ["bounds", "calibration"],
+    "05_what_is_the_likelihood.py": ["bounds", "calibration", "forest", "predictive"],
 }
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 

@@ -11,8 +11,10 @@
 import math
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
+import arviz as az
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -27,12 +29,14 @@ from inference import (
     Calibration,
     annealed,
     calibration,
+    diagnose,
     elbo,
     evaluate,
     importance,
     inference_gap,
     refined,
     sandwich,
+    to_arviz,
 )
 from ppmodels.app.plots import bounds, png
 
@@ -211,3 +215,40 @@ def ecdf_figure(result: Calibration, names: list[str]) -> Figure:
 
 
 save("calibration.png", ecdf_figure(narrow, ["z[0]", "z[1]", "log p(x | z)"]))
+
+# %% [markdown]
+# ## The same in ArviZ
+#
+# Weighted draws say more than a verdict. *Pareto* $\hat k$ is the shape of the tail of an example's weights: up to a
+# threshold the weights can be trusted, and draws resampled by them are draws of the posterior. `diagnose` gives $\hat
+# k$, the effective sample size and more; `to_arviz` hands the resampled draws to ArviZ, whose summaries are then of the
+# posterior and not of the guide.
+
+# %%
+narrow_tails, wide_tails = diagnose(program, test), diagnose(correlated, test)
+print(f"too narrow:\n{narrow_tails}\n\nof the best width:\n{wide_tails}")
+assert wide_tails.khat.median() < narrow_tails.khat.median()
+assert wide_tails.ess.median() > narrow_tails.ess.median()
+
+# %%
+one = test[:1]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # k̂ is told above
+    in_arviz = to_arviz(correlated, one, draws=2000)
+exact_mean = ((one - b) @ W @ torch.linalg.inv(precision) / SIGMA**2)[0]
+exact_sd = torch.linalg.inv(precision).diagonal().sqrt()
+summary = az.summary(in_arviz, var_names=["z"], kind="stats", round_to=3)
+print(summary)
+of_guide = torch.as_tensor(in_arviz.guide["z"].values).reshape(-1, LATENTS).std(0)
+of_posterior = torch.as_tensor(in_arviz.posterior["z"].values).reshape(-1, LATENTS).std(0)
+print("standard deviations, exactly   ", [f"{value:.2f}" for value in exact_sd.tolist()])
+print("of the guide's draws           ", [f"{value:.2f}" for value in of_guide.tolist()])
+print("of the draws that ArviZ is given", [f"{value:.2f}" for value in of_posterior.tolist()])
+assert (of_posterior - exact_sd).abs().mean() < (of_guide - exact_sd).abs().mean()
+
+axes = az.plot_forest(in_arviz, var_names=["z"], combined=True, figsize=(6, 3.6))
+axes[0].plot(exact_mean.flip(0), axes[0].get_yticks()[:LATENTS], "kx", label="exactly")
+axes[0].legend(frameon=False)
+axes[0].figure.savefig(folder / "forest.png", dpi=130, bbox_inches="tight")
+axes = az.plot_ppc(in_arviz, num_pp_samples=50, random_seed=0, figsize=(6, 3.6))
+axes.figure.savefig(folder / "predictive.png", dpi=130, bbox_inches="tight")
