@@ -36,7 +36,11 @@ def freed(name: str, distribution: Any) -> Free:
         values = [way.inv(getattr(distribution, each)) for each, way in zip(names, transforms, strict=True)]
     except (NotImplementedError, AttributeError) as error:
         raise _refused(name, kind) from error
-    if not names:
+    # Parameters that bound each other, as those of Uniform, would cross if they moved apart.
+    bounded = any(
+        isinstance(bound, Tensor) for each in names for bound in vars(distribution.arg_constraints[each]).values()
+    )
+    if bounded or not names:
         raise _refused(name, kind)
 
     def rebuilt(given: Sequence[Tensor]) -> Any:

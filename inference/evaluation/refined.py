@@ -60,6 +60,11 @@ class Refined:
         after = self._scored(family, self._optimised(family))
         return after._replace(details={AMORTISED: before.log_prob})
 
+    def refuse(self, program: Program, batch: Batch) -> None:
+        """Raises the ProgramError that scoring this batch would, before anything is optimised."""
+        with torch.no_grad():
+            _Family(program, as_batch(batch))
+
     def _optimised(self, family: "_Family") -> list[Tensor]:
         """The mean of the last quarter of the parameters that Adam gives, at a rate that falls to a tenth."""
         free = [value.clone().requires_grad_() for value in family.initial]

@@ -1,6 +1,7 @@
 """What of a run is scored, by which estimators: the program itself, or a generator with observation noise."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.refined import Refined
 from inference.evaluation.sandwich import Sandwich
 from inference.programs.noise import own_noise
-from inference.programs.program import evaluating
+from inference.programs.program import ProgramError, evaluating
 from inference.training.progress import shown
 from ppmodels.app.experiment import Experiment
 from ppmodels.app.observation_noise import with_fitted_noise
@@ -43,15 +44,32 @@ class Scoring:
 
     def result(self, experiment: Experiment, split: str, limit: int | None, seed: int, progress: bool) -> Evaluation:
         """The numbers on a split."""
-        size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in self.estimators.values()) else _BATCH
+        refused = self._refused(experiment)
+        estimators = {name: each for name, each in self.estimators.items() if name not in refused}
+        for name, reason in refused.items():
+            warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
+        size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in estimators.values()) else _BATCH
         in_order = experiment.scored(split, size, limit)
         batches = _WithProgress(in_order, len(experiment.data.split(split)), progress)
         with unvalidated():
-            found = inference.evaluate(self.program, batches, self.estimators, seed=seed)
+            found = inference.evaluate(self.program, batches, estimators, seed=seed)
         if self.noise is None:
             return found
         told = {OBSERVATION_NOISE: torch.tensor([self.noise], dtype=torch.float64)}
         return dataclasses.replace(found, details={name: {**found.details[name], **told} for name in found.log_prob})
+
+    def _refused(self, experiment: Experiment) -> dict[str, str]:
+        """Of several estimators, those that refuse the guide, and why: the others are not to be lost with them."""
+        refused: dict[str, str] = {}
+        batch = experiment.examples(2, "train")
+        for name, each in self.estimators.items():
+            if isinstance(each, Refined) and len(self.estimators) > 1:
+                try:
+                    with evaluating(self.program), own_noise(0), unvalidated():
+                        each.refuse(self.program, batch)
+                except ProgramError as error:
+                    refused[name] = str(error)
+        return refused
 
 
 def scoring_of(experiment: Experiment, estimators: Mapping[str, Estimator] | None, seed: int) -> Scoring:

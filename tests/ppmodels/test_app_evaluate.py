@@ -3,17 +3,18 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from inference import annealed, elbo, importance, refined, sandwich
 from inference.evaluation import annealing
-from ppmodels.app import RECIPES, Run, compare, train
+from ppmodels.app import RECIPES, Run, compare, evaluate, train
 from ppmodels.app.cli import app
 from ppmodels.app.estimators import estimators_named
-from ppmodels.app.lookup import NamedRecipe
-from tests.ppmodels.app_helpers import picture_size
+from ppmodels.app.lookup import NamedRecipe, find
+from tests.ppmodels.app_helpers import OWN, picture_size, write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot rounds here are short
 
@@ -81,6 +82,20 @@ def test_runs_are_compared_by_a_named_estimator(run: Run, monkeypatch: pytest.Mo
     ranked = compare([run, run], limit=5, progress=False, estimators={"annealed": annealed(3, 4)})
     assert [each.estimate for each in ranked] == ["annealed", "annealed"]
     assert ranked[0].ahead_of(ranked[1]) == (0.0, 0.0)
+
+
+def test_an_estimator_that_refuses_the_guide_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    source = OWN.replace(
+        'pyro.sample("code", self.encoder(x))',
+        "mean = self.encoder(x).mean\n"
+        '            pyro.sample("code", pyro.distributions.Uniform(mean - 4, mean + 4).to_event(1))',
+    )
+    run, _ = train(find(write_recipe(tmp_path, "digits", source)), tmp_path / "run", progress=False)
+    with pytest.warns(UserWarning, match="refined is left out: the guide's site 'code' is a Uniform"):
+        found = evaluate(run, limit=3, progress=False, estimators={"iwae": importance(5), "refined": refined(2)})
+    assert list(found.log_prob) == ["iwae"]
+    with pytest.raises(ValueError, match="Uniform"):
+        evaluate(run, limit=3, progress=False, estimators={"refined": refined(2)})
 
 
 def test_one_number_makes_no_figure(run: Run) -> None:
