@@ -221,9 +221,9 @@ save("calibration.png", ecdf_figure(narrow, ["z[0]", "z[1]", "log p(x | z)"]))
 #
 # Weighted draws say more than a verdict. *Pareto* $\hat k$ is the shape of the tail of an example's weights: up to a
 # threshold the weights can be trusted, and draws resampled by them are draws of the posterior. `diagnose` gives
-# $\hat k$, the effective sample size and more; `to_arviz` hands the resampled draws to ArviZ, whose summaries are then of the
-# posterior and not of the guide. The posterior predictive draws say at a glance what no bound has told: pixels are not
-# normal.
+# $\hat k$, the effective sample size and more; `to_arviz` hands the resampled draws to ArviZ, whose summaries are then
+# of the posterior and not of the guide. The posterior predictive draws say at a glance what no bound has told: pixels
+# are not normal.
 
 # %%
 narrow_tails, wide_tails = diagnose(program, test), diagnose(correlated, test)
