@@ -137,7 +137,9 @@ def test_the_bands_hold_at_all_ranks_at_once() -> None:
     for _ in range(1000):
         ranks = torch.randint(0, 21, (500,), generator=generator)
         ecdf = torch.bincount(ranks, minlength=21).cumsum(0)[:-1].numpy() / 500
-        outside += bool(((ecdf < low) | (ecdf > high)).any())
+        out = bool(((ecdf < low) | (ecdf > high)).any())
+        assert out == (uniformity(ranks, 20).p_value <= 0.05)
+        outside += out
     assert binom.ppf(1e-6, 1000, 0.035) <= outside <= binom.isf(1e-6, 1000, 0.065)
     uniform = uniformity(torch.arange(21).repeat(30), 20)
     assert uniform.p_value > 0.99
