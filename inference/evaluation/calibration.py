@@ -116,8 +116,8 @@ def calibration(
         seed: of all noise; the caller's generators are left as they were.
 
     Raises:
-        ProgramError: the guide is not amortised and there is no `refit`, it leaves out a latent site that has no finite
-            support, or the data cannot be simulated.
+        ProgramError: there are no latents, the guide leaves one out that has no finite support, it is not amortised and
+            there is no `refit`, or the data cannot be simulated.
         ValueError: a number is too small, or the level not between 0 and 1.
     """
     if simulations < 20 or draws < 1 or not 0 < level < 1:
@@ -146,6 +146,8 @@ class _Compared(NamedTuple):
 def _simulation(program: Program, fit: Refit, batch: Examples, draws: int, units: int) -> dict[str, _Compared]:
     """All quantities of so many simulated examples, or of one simulated dataset."""
     data, truth = simulated(program, batch)
+    if not truth:
+        raise ProgramError("the model has no latent sites, so there is no guide to calibrate: its log p(x) is exact().")
     with torch.enable_grad():
         fitted = fit(data)
     if not callable(getattr(fitted, "guide", None)):

@@ -111,6 +111,25 @@ def test_finite_latents_that_the_guide_leaves_out_have_their_posterior() -> None
     assert found.flagged == []
 
 
+@pytest.mark.parametrize("width", [1.0, 0.7])
+def test_a_series_is_simulated_from_its_own_values(width: float) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            slope = pyro.sample("slope", dist.Normal(x.new_zeros(len(x)), 1.0))
+            for t in range(1, x.shape[1]):
+                pyro.sample(f"x{t}", dist.Normal(slope * x[:, t - 1], 1.0), obs=x[:, t])
+
+    def guide(x: Tensor) -> None:
+        precision = 1 + x[:, :-1].square().sum(1)
+        mean = (x[:, :-1] * x[:, 1:]).sum(1) / precision
+        with pyro.plate("data", len(x)):
+            pyro.sample("slope", dist.Normal(mean, width * precision**-0.5))
+
+    found = calibration(Pair(model, guide), torch.ones(1, 6, dtype=torch.float64), 1000)
+    assert ("slope" in found.flagged) == (width != 1.0)
+    assert bool(found.flagged) == (width != 1.0)
+
+
 def _shared(x: Tensor) -> None:
     mean = pyro.sample("mean", dist.Normal(x.new_tensor(0.0), 1.0))
     with pyro.plate("data", len(x)):
@@ -209,11 +228,17 @@ def test_a_guide_of_the_rows_of_one_batch_needs_a_refit(simulations: int) -> Non
 
 
 def test_bad_input_is_refused_by_name() -> None:
+    def without_latents(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x)
+
     with pytest.raises(ProgramError, match=r"need a fit of their own.*refit="):
         calibration(Pair(_shared, AutoNormal), torch.zeros(4))
     with pytest.raises(ProgramError, match="refit: expected the program that it has fitted, got NoneType"):
         calibration(Normals(), X, 20, refit=lambda batch: None)
     with pytest.raises(ProgramError, match=r"the guide does not draw the latent sites \['z'\]"):
         calibration(Pair(Normals().model, lambda x: None), X, 20)
+    with pytest.raises(ProgramError, match="the model has no latent sites"):
+        calibration(Pair(without_latents, lambda x: None), torch.zeros(3), 20)
     with pytest.raises(ValueError, match="at least 20 simulations"):
         calibration(Normals(), X, 3)
