@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.evaluation.rank_statistics import Uniformity, bands, uniformity
+from inference.programs.dataset import scope
 from inference.programs.entries import Examples, mapped, rows_of
 from inference.programs.execution import Latents
 from inference.programs.noise import own_noise
@@ -38,7 +39,7 @@ class Calibration:
     level: float
     """The rate of false alarms, of all quantities together."""
 
-    @property
+    @cached_property
     def tests(self) -> dict[str, Uniformity]:
         """By quantity, whether its ranks are uniform."""
         return {name: uniformity(ranks, self.draws) for name, ranks in self.ranks.items()}
@@ -46,7 +47,7 @@ class Calibration:
     @property
     def flagged(self) -> list[str]:
         """The quantities whose ranks are not uniform, at the level shared among all of them (Bonferroni)."""
-        return [name for name, test in self.tests.items() if test.p_value < self.level / len(self.ranks)]
+        return [name for name, test in self.tests.items() if test.p_value <= self.level / len(self.ranks)]
 
     def ecdf_difference(self, name: str) -> NDArray[np.float64]:
         """The empirical distribution of a quantity's ranks less the uniform one, at ranks 0 … draws - 1."""
@@ -109,13 +110,14 @@ def calibration(
         batch: gives shapes and covariates; where the guide is amortised its rows are repeated, one for each simulation.
         simulations: of examples; of whole datasets, with a refit each, where the program shares sites between examples.
         draws: of the guide, for each simulation.
-        refit: fits the program to a simulated dataset; needed where sites are shared or no plate counts examples, and where
-            the guide has values of its own for each row.
+        refit: fits a new program to a simulated dataset and returns it, `program` staying as it is; needed where sites are
+            shared or no plate counts examples, and where the guide has values of its own for each row.
         level: the rate of false alarms, of all quantities together.
         seed: of all noise; the caller's generators are left as they were.
 
     Raises:
-        ProgramError: the guide is not amortised and there is no `refit`, or the data cannot be simulated.
+        ProgramError: there are no latents, the guide leaves one out that has no finite support, it is not amortised and
+            there is no `refit`, or the data cannot be simulated.
         ValueError: a number is too small, or the level not between 0 and 1.
     """
     if simulations < 20 or draws < 1 or not 0 < level < 1:
@@ -125,8 +127,8 @@ def calibration(
     with torch.no_grad(), evaluating(program), own_noise(seed):
         examples = as_batch(batch)
         if refit is None:
-            _refuse_not_amortised(program, examples)
             parts = _parts(examples, simulations, max(1, _ROWS // draws))
+            _refuse_not_amortised(program, examples if rows_of(examples) <= rows_of(parts[0]) else parts[0])
             found = [_simulation(program, lambda _: program, part, draws, rows_of(part)) for part in parts]
         else:
             found = [_simulation(program, refit, examples, draws, 1) for _ in range(simulations)]
@@ -144,10 +146,15 @@ class _Compared(NamedTuple):
 def _simulation(program: Program, fit: Refit, batch: Examples, draws: int, units: int) -> dict[str, _Compared]:
     """All quantities of so many simulated examples, or of one simulated dataset."""
     data, truth = simulated(program, batch)
+    if not truth:
+        raise ProgramError("the model has no latent sites, so there is no guide to calibrate: its log p(x) is exact().")
     with torch.enable_grad():
         fitted = fit(data)
+    if not callable(getattr(fitted, "guide", None)):
+        raise ProgramError(f"refit: expected the program that it has fitted, got {type(fitted).__name__}. Return that.")
     with torch.no_grad(), evaluating(fitted):
         drawn = posterior(fitted, data, draws)
+        _refuse_missing(truth, drawn)
         drawn = {name: drawn[name] for name in truth}
         sides = [
             _coordinates(latents, units) | _log_densities(fitted, data, latents, units) for latents in (truth, drawn)
@@ -187,7 +194,7 @@ def _ranks(compared: _Compared) -> Tensor:
     """The ranks of the truth among the draws, those of equal values at random."""
     below = (compared.draws < compared.truth).sum(0)
     equal = (compared.draws == compared.truth).sum(0)
-    return (below + (torch.rand(below.shape, device=below.device) * (equal + 1)).long()).cpu()
+    return (below + (torch.rand(below.shape, dtype=torch.float64, device=below.device) * (equal + 1)).long()).cpu()
 
 
 def _parts(batch: Examples, simulations: int, chunk: int) -> list[Examples]:
@@ -200,11 +207,25 @@ def _taken(rows: Tensor, tensor: Tensor) -> Tensor:
     return tensor[rows.to(tensor.device)]
 
 
+def _refuse_missing(truth: Latents, drawn: Latents) -> None:
+    missing = sorted(truth.keys() - drawn.keys())
+    if missing:
+        raise ProgramError(
+            f"the guide does not draw the latent sites {missing} (it draws {sorted(drawn) or 'nothing'}), so that there is "
+            "nothing to rank them among. Draw them in the guide under the same names."
+        )
+
+
 def _refuse_not_amortised(program: Program, batch: Examples) -> None:
     own_rows = isinstance(program, Pair) and program.rows is not None
-    if own_rows or not runs(program, batch)[0].per_example:
+    if own_rows or not runs(program, batch)[0].per_example or _by_place(program, batch):
         raise ProgramError(
             "the guide was fitted to the rows of one dataset (shared sites, values for each row, or no plate that counts "
             "examples), so that simulated data need a fit of their own. Give refit=…, a function that fits the program to a "
             "batch and returns it."
         )
+
+
+def _by_place(program: Program, batch: Examples) -> bool:
+    with torch.enable_grad():
+        return bool(scope(program, batch).by_place)

@@ -8,14 +8,20 @@ import torch
 from pyro.distributions import Unit
 from torch import Tensor
 
+from inference.programs.entries import rows_of
+from inference.programs.execution import Run
+from inference.programs.masks import where_seen
 from inference.programs.noise import own_noise
 from inference.programs.predict import reconstruct
-from inference.programs.program import Batch, Program, ProgramError, evaluating
-from inference.programs.sites import random_sites
+from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
+from inference.programs.sites import Site, random_sites
 from inference.programs.traces import runs
 
 Statistic = Callable[[Any], Tensor | float]
 """A number of the observed values, `(batch, ...)`; of a dict of these by site, where several sites are observed."""
+
+_ROWS = 20_000
+"""How many draws × examples are replicated at once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def posterior_predictive_check(
     """Where statistics of the data lie among those of data replicated given the guide's latents (Gelman et al. 1996).
 
     The data are used twice, to fit and to check: p-values lie closer to 1 than uniform ones, and a small one tells more than
-    a large one.
+    a large one. What a mask hides, such as a missing label, stands in replicated data as it does in the data.
 
     Args:
         program: the model and its guide.
@@ -59,10 +65,10 @@ def posterior_predictive_check(
 
     Raises:
         ProgramError: a statistic gives no single number, or the batch observes nothing.
-        ValueError: fewer than two draws.
+        ValueError: fewer than two draws, or no statistic.
     """
-    if draws < 2:
-        raise ValueError(f"draws: expected at least 2, got {draws}.")
+    if draws < 2 or not statistics:
+        raise ValueError(f"expected at least 2 draws and one statistic, got {draws} and {sorted(statistics)}.")
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = runs(program, batch)[0]
         sites = {
@@ -71,15 +77,26 @@ def posterior_predictive_check(
             if site["is_observed"] and not isinstance(site["fn"], Unit)
         }
         data = {name: value[0] for name, value in run.values(sites).items()}
-        replicated = reconstruct(program, batch, draws)
+        seen = {name: _seen(run, name, site) for name, site in sites.items()}
         observed = {name: _number(name, of, _given(data)) for name, of in statistics.items()}
-        found = {
-            name: [_number(name, of, _given({site: replicated[site][k] for site in data})) for k in range(draws)]
-            for name, of in statistics.items()
-        }
+        found: dict[str, list[float]] = {name: [] for name in statistics}
+        chunk = max(1, _ROWS // rows_of(as_batch(batch)))
+        for start in range(0, draws, chunk):
+            replicated = reconstruct(program, batch, min(chunk, draws - start))
+            values = {site: torch.where(seen[site], replicated[site], data[site]) for site in data}
+            for k in range(min(chunk, draws - start)):
+                given = _given({site: value[k] for site, value in values.items()})
+                for name, of in statistics.items():
+                    found[name].append(_number(name, of, given))
     return PredictiveCheck(
         observed, {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
     )
+
+
+def _seen(run: Run, name: str, site: Site) -> Tensor:
+    """Which of a site's values no mask hides, `(batch, ...)` as they are."""
+    all_seen = torch.ones_like(site["value"], dtype=torch.bool)
+    return run.values({name: {**site, "value": where_seen(site, all_seen, ~all_seen)}})[name][0]
 
 
 def _given(values: dict[str, Tensor]) -> Any:
@@ -88,11 +105,15 @@ def _given(values: dict[str, Tensor]) -> Any:
 
 
 def _number(name: str, statistic: Statistic, values: Any) -> float:
-    found = torch.as_tensor(statistic(values))
+    given = statistic(values)
+    try:
+        found = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0)
     if found.numel() != 1 or found.isnan():
+        came = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
         raise ProgramError(
-            f"the statistic {name!r} gave "
-            f"{'NaN' if found.numel() == 1 else f'a tensor of shape {tuple(found.shape)}'}; expected one number of all "
-            "observed values, such as x.max()."
+            f"the statistic {name!r} gave {'NaN' if found.numel() == 1 else came}; expected one number of all observed "
+            "values, such as x.max()."
         )
     return float(found)

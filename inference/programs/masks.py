@@ -24,9 +24,14 @@ class HiddenValues(Messenger):
         if not getattr(bounds, "is_discrete", False) or lower is None or upper is None or not isinstance(value, Tensor):
             return
         within = torch.minimum(torch.maximum(value, value.new_tensor(lower)), torch.as_tensor(upper).to(value))
-        for seen in _masks(message):
-            value = torch.where(seen, value, within)
-        message["value"] = value
+        message["value"] = where_seen(message, value, within)
+
+
+def where_seen(site: Site, value: Tensor, other: Tensor) -> Tensor:
+    """A site's value where no mask hides it, and another value where one does."""
+    for seen in _masks(site):
+        value = torch.where(seen, value, other)
+    return value
 
 
 def _masks(site: Site) -> Iterator[Tensor]:

@@ -1,18 +1,20 @@
 """Data simulated from a program, as a batch that the program takes, and the latents that made them."""
 
-from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import MaskedDistribution, Unit
+from pyro import poutine
+from pyro.distributions import Unit
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from inference.programs.entries import Examples, leaves, mapped, named, refilled
-from inference.programs.execution import Latents, Run
+from inference.programs.entries import Examples, mapped, named
+from inference.programs.execution import Latents, Run, executed, refuse_writes
+from inference.programs.masks import where_seen
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
-from inference.programs.sites import Site, layers, random_sites
-from inference.programs.traces import model_runs
+from inference.programs.sites import Site, is_implicit, random_sites
+from inference.programs.traces import Unconditioned, joint_runs
 
 
 class Simulated(NamedTuple):
@@ -26,79 +28,112 @@ class Simulated(NamedTuple):
 def simulated(program: Program, batch: Batch) -> Simulated:
     """The batch with what the model observes drawn from the model, latents first; all else, such as covariates, is kept.
 
-    What a mask hides, such as a missing label, is kept too.
+    A value stands in the batch as soon as it is drawn, so that a series may go on from it. What a mask hides, such as a
+    missing label, is kept.
 
     Raises:
-        ProgramError: nothing is observed, the model has a factor, or what it observes is not an entry or part of one.
+        ProgramError: nothing is observed, the model has a factor, what it observes is not an entry or part of one, or it
+            reads there what it has not drawn yet.
     """
     laid_out = mapped(partial(torch.clone, memory_format=torch.contiguous_format), as_batch(batch))
     with torch.no_grad(), evaluating(program):
-        run = model_runs(program, laid_out, 1)[0]
-    sites = random_sites(run.model)
-    observed = {name: site for name, site in sites.items() if site["infer"].get("was_observed")}
-    _refuse_what_is_not_drawn(observed)
-    fresh = [*leaves(laid_out)]
-    for name, site in observed.items():
-        _place(run, name, site).fill(fresh, _visible(site))
-    latents = {name: site for name, site in sites.items() if name not in observed}
-    return Simulated(refilled(run.batch, fresh), run.values(latents))
+        run = executed(program, laid_out, 1, partial(_drawn_into_copies, program), None)[0]
+        sites = random_sites(run.model)
+        observed = {name: site for name, site in sites.items() if site["infer"].get("was_observed")}
+        _refuse_nothing(observed)
+        latents = run.values({name: site for name, site in sites.items() if name not in observed})
+        again = joint_runs(program, run.batch, latents)[0]
+    refuse_writes(again.written)
+    _refuse_other_densities(sites, again)
+    return Simulated(run.batch, latents)
 
 
-class _Place(NamedTuple):
-    """What part of which entry a site observes."""
-
-    entry: int
-    like: Tensor
-    offset: int
-
-    def fill(self, entries: list[Tensor], value: Tensor) -> None:
-        part = entries[self.entry].as_strided(self.like.shape, self.like.stride(), self.offset)
-        part.copy_(value.expand_as(part))
+def _drawn_into_copies(
+    program: Program, batch: Examples, copies: Examples, latents: Latents | None
+) -> tuple[Trace, Trace]:
+    return Trace(), poutine.trace(_DrawnInto(copies)(program.model)).get_trace(*copies)
 
 
-def _place(run: Run, name: str, site: Site) -> _Place:
-    given = site["infer"]["obs"]
-    for entry, tensor in enumerate(leaves(run.batch)):
-        if given is tensor or (isinstance(given, Tensor) and given._base is tensor and not _repeats(given)):
-            return _Place(entry, given, int(given.storage_offset() - tensor.storage_offset()))
-    raise ProgramError(
-        f"site {name!r} observes what is no entry of the batch ({', '.join(named(run.batch))}) but computed from it, "
-        "so that simulated values cannot be given to the program. Make what is observed an entry: x / 255 outside of "
-        "the model."
-    )
+class _DrawnInto(Unconditioned):
+    """Draws what is observed, and puts it where it was read."""
+
+    def __init__(self, batch: Examples) -> None:
+        super().__init__()
+        self.entries = named(batch)
+        self.taken = {name: tensor.new_zeros(tensor.numel(), dtype=torch.bool) for name, tensor in self.entries.items()}
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if not message["infer"].get("was_observed"):
+            return
+        _refuse_factor(message)
+        self._take(message)
+        given, value = message["infer"]["obs"], message["value"]
+        value = where_seen(message, value, given)
+        if torch.broadcast_shapes(value.shape, given.shape) != given.shape:
+            raise ProgramError(
+                f"site {message['name']!r} draws values of shape {tuple(value.shape)} and observes {tuple(given.shape)}. "
+                "Give it one value for each that it draws."
+            )
+        given.copy_(value)
+        if not given.is_floating_point() and bool((given != value).any()):
+            raise ProgramError(
+                f"site {message['name']!r} draws values that an entry of {given.dtype} can not hold. Give the entry as "
+                f"{value.dtype}: x.to({value.dtype})."
+            )
+
+    def _take(self, site: Site) -> None:
+        """Marks the part of an entry that a site observes as drawn."""
+        given = site["infer"]["obs"]
+        entry = next((name for name, tensor in self.entries.items() if _is_part(given, tensor)), None)
+        if entry is None:
+            raise ProgramError(
+                f"site {site['name']!r} observes what is no entry of the batch ({', '.join(self.entries)}) but computed "
+                "from it, so that simulated values cannot be given to the program. Make what is observed an entry: x / 255 "
+                "outside of the model."
+            )
+        taken = self.taken[entry]
+        before = taken.sum()
+        taken.as_strided(given.shape, given.stride(), given.storage_offset()).fill_(True)
+        if taken.sum() != before + given.numel():
+            raise ProgramError(
+                f"site {site['name']!r} observes values of {entry} that another site observes too, or that it repeats. "
+                "Drawn twice, they would be other values each time. Observe them once."
+            )
 
 
-def _repeats(view: Tensor) -> bool:
-    """Whether one value stands in several places, as after `expand`."""
-    return any(step == 0 and size > 1 for size, step in zip(view.shape, view.stride(), strict=True))
+def _is_part(given: object, entry: Tensor) -> bool:
+    """Whether a tensor is an entry or a view of it."""
+    if not isinstance(given, Tensor) or given.dtype != entry.dtype:
+        return False
+    return given.untyped_storage().data_ptr() == entry.untyped_storage().data_ptr()
 
 
-def _refuse_what_is_not_drawn(observed: dict[str, Site]) -> None:
+def _refuse_nothing(observed: dict[str, Site]) -> None:
     if not observed:
         raise ProgramError(
             "the batch observes nothing (an entry that is None?), so there is nothing to simulate. Give it what the model "
             "observes, of the shape that is wanted."
         )
-    factors = [name for name, site in observed.items() if isinstance(site["fn"], Unit)]
-    if factors:
+
+
+def _refuse_factor(site: Site) -> None:
+    if isinstance(site["fn"], Unit):
         raise ProgramError(
-            f"the model has the factors {sorted(factors)}, which count in its density and have no part in what it "
-            "draws: data simulated from it would be of another density. Write them as observed sites."
+            f"the model has the factor {site['name']!r}, which counts in its density and has no part in what it draws: data "
+            "simulated from it would be of another density. Write it as an observed site."
         )
 
 
-def _visible(site: Site) -> Tensor:
-    """The drawn value, but what was given where a mask hides it."""
-    value, given = site["value"], site["infer"]["obs"]
-    for mask in _masks(site):
-        value = torch.where(mask, value, given)
-    return value
-
-
-def _masks(site: Site) -> Iterator[Tensor]:
-    """The masks of a site, of its own and of its distribution, laid out to hide values."""
-    if isinstance(site["mask"], Tensor):
-        yield site["mask"].reshape(site["mask"].shape + (1,) * site["fn"].event_dim)
-    for layer in layers(site["fn"]):
-        if isinstance(layer, MaskedDistribution) and isinstance(layer._mask, Tensor):
-            yield layer._mask.reshape(layer._mask.shape + (1,) * layer.event_dim)
+def _refuse_other_densities(drawn: dict[str, Site], again: Run) -> None:
+    """Raises a ProgramError where the model, given what it has drawn, has another density than when it drew."""
+    for name, site in random_sites(again.model).items():
+        if is_implicit(site["fn"]):
+            continue
+        value = drawn[name]["value"]
+        first, second = drawn[name]["fn"].log_prob(value), site["fn"].log_prob(value)
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ProgramError(
+                f"site {name!r} has another density given the simulated data than when it was drawn: the model reads the "
+                "data before they are drawn, or is random by itself (dropout?). Observe one value after the other, x[:, t] "
+                "given x[:, t - 1]; give what is no part of the model, such as the mean of the data, as an entry of its own."
+            )

@@ -116,7 +116,7 @@ def _guide_only(program: Program, batch: Examples, copies: Examples, latents: La
 
 
 def _unconditioned(program: Program, batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:
-    model: Callable[..., Any] = _Unconditioned()(program.model)
+    model: Callable[..., Any] = Unconditioned()(program.model)
     if latents is not None:
         model = _Given(latents, rows_of(copies))(model)
     return Trace(), poutine.trace(model).get_trace(*copies)
@@ -156,7 +156,7 @@ def _guide_trace(program: Program, batch: Examples, copies: Examples, latents: L
     return poutine.trace(guide).get_trace(*copies)
 
 
-class _Unconditioned(UnconditionMessenger):
+class Unconditioned(UnconditionMessenger):
     """Draws what is observed; what follows from the draws stays as it is computed, as a plate would give it further axes."""
 
     def _pyro_sample(self, message: Any) -> None:

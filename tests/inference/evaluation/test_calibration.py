@@ -5,6 +5,7 @@ a probability below 1e-5.
 """
 
 import math
+from itertools import product
 
 import pyro
 import pyro.distributions as dist
@@ -12,7 +13,7 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
 from scipy.stats import binom
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference import Batch, Pair, Program, ProgramError, calibration
 from inference.evaluation.rank_statistics import bands, uniformity
@@ -110,6 +111,25 @@ def test_finite_latents_that_the_guide_leaves_out_have_their_posterior() -> None
     assert found.flagged == []
 
 
+@pytest.mark.parametrize("width", [1.0, 0.7])
+def test_a_series_is_simulated_from_its_own_values(width: float) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            slope = pyro.sample("slope", dist.Normal(x.new_zeros(len(x)), 1.0))
+            for t in range(1, x.shape[1]):
+                pyro.sample(f"x{t}", dist.Normal(slope * x[:, t - 1], 1.0), obs=x[:, t])
+
+    def guide(x: Tensor) -> None:
+        precision = 1 + x[:, :-1].square().sum(1)
+        mean = (x[:, :-1] * x[:, 1:]).sum(1) / precision
+        with pyro.plate("data", len(x)):
+            pyro.sample("slope", dist.Normal(mean, width * precision**-0.5))
+
+    found = calibration(Pair(model, guide), torch.ones(1, 6, dtype=torch.float64), 1000)
+    assert ("slope" in found.flagged) == (width != 1.0)
+    assert bool(found.flagged) == (width != 1.0)
+
+
 def _shared(x: Tensor) -> None:
     mean = pyro.sample("mean", dist.Normal(x.new_tensor(0.0), 1.0))
     with pyro.plate("data", len(x)):
@@ -124,9 +144,9 @@ def test_shared_latents_are_ranked_by_refits(width: float) -> None:
 
         return Pair(_shared, guide)
 
-    found = calibration(Pair(_shared, AutoNormal), torch.zeros(4, dtype=torch.float64), 300, 19, refit)
+    found = calibration(Pair(_shared, AutoNormal), torch.zeros(4, dtype=torch.float64), 200, 9, refit)
     assert ("mean" in found.flagged) == (width != 1.0)
-    assert len(found.ranks["mean"]) == 300
+    assert len(found.ranks["mean"]) == 200
 
 
 def test_the_bands_hold_at_all_ranks_at_once() -> None:
@@ -136,10 +156,43 @@ def test_the_bands_hold_at_all_ranks_at_once() -> None:
     for _ in range(1000):
         ranks = torch.randint(0, 21, (500,), generator=generator)
         ecdf = torch.bincount(ranks, minlength=21).cumsum(0)[:-1].numpy() / 500
-        outside += bool(((ecdf < low) | (ecdf > high)).any())
+        out = bool(((ecdf < low) | (ecdf > high)).any())
+        assert out == (uniformity(ranks, 20).p_value <= 0.05)
+        outside += out
     assert binom.ppf(1e-6, 1000, 0.035) <= outside <= binom.isf(1e-6, 1000, 0.065)
     uniform = uniformity(torch.arange(21).repeat(30), 20)
     assert uniform.p_value > 0.99
+
+
+def test_the_rarity_of_ranks_is_that_of_all_their_sets() -> None:
+    sets = [torch.tensor(ranks) for ranks in product(range(4), repeat=5)]
+    found = [uniformity(ranks, 3) for ranks in sets]
+    for own in found:
+        as_rare = sum(other.gamma <= own.gamma * (1 + 1e-9) for other in found)
+        assert own.p_value == pytest.approx(as_rare / len(sets), rel=1e-9)
+    for level in (0.01, 0.05, 0.2, 0.5):
+        low, high = bands(5, 3, level)
+        for ranks, own in zip(sets, found, strict=True):
+            ecdf = torch.bincount(ranks, minlength=4).cumsum(0)[:-1].numpy() / 5
+            assert bool(((ecdf < low) | (ecdf > high)).any()) == (own.p_value <= level)
+
+
+def test_a_wrong_guide_is_flagged_whatever_the_number_of_quantities() -> None:
+    class Offsets:
+        def model(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                z = [pyro.sample(f"z{k}", dist.Normal(x.new_zeros(len(x), 10), 1.0).to_event(1)) for k in range(5)]
+                pyro.sample("x", dist.Normal(torch.stack(z).sum(0), 1.0).to_event(1), obs=x)
+
+        def guide(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                for k in range(5):
+                    pyro.sample(f"z{k}", dist.Normal(1 + 0 * x, 1.0).to_event(1))
+
+    found = calibration(Offsets(), torch.zeros(1, 10, dtype=torch.float64), 500)
+    assert len(found.ranks) > 50
+    assert {name for name in found.ranks if name.startswith("z")} <= set(found.flagged)
+    assert max(found.tests[name].p_value for name in found.flagged) < 1e-6
 
 
 def test_the_noise_is_its_own_and_the_result_is_told() -> None:
@@ -152,8 +205,40 @@ def test_the_noise_is_its_own_and_the_result_is_told() -> None:
     assert "false alarms of 0.01" in found.table()
 
 
+class Table(nn.Module):
+    """A guide with a value for each row of one batch."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.means = nn.Parameter(torch.arange(float(rows)))
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0)), 1.0), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.means, 1.0))
+
+
+@pytest.mark.parametrize("simulations", [30, 50])
+def test_a_guide_of_the_rows_of_one_batch_needs_a_refit(simulations: int) -> None:
+    with pytest.raises(ProgramError, match="values for each row"):
+        calibration(Table(30), torch.zeros(30), simulations)
+
+
 def test_bad_input_is_refused_by_name() -> None:
+    def without_latents(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x)
+
     with pytest.raises(ProgramError, match=r"need a fit of their own.*refit="):
         calibration(Pair(_shared, AutoNormal), torch.zeros(4))
+    with pytest.raises(ProgramError, match="refit: expected the program that it has fitted, got NoneType"):
+        calibration(Normals(), X, 20, refit=lambda batch: None)
+    with pytest.raises(ProgramError, match=r"the guide does not draw the latent sites \['z'\]"):
+        calibration(Pair(Normals().model, lambda x: None), X, 20)
+    with pytest.raises(ProgramError, match="the model has no latent sites"):
+        calibration(Pair(without_latents, lambda x: None), torch.zeros(3), 20)
     with pytest.raises(ValueError, match="at least 20 simulations"):
         calibration(Normals(), X, 3)

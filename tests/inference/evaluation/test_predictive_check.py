@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from inference import Pair, ProgramError, posterior_predictive_check
@@ -58,11 +59,54 @@ def test_several_observed_sites_are_given_by_name() -> None:
     assert found.p_value("apart") == 0.0
 
 
+def test_what_a_mask_hides_is_the_same_in_replicated_data() -> None:
+    def model(y: Tensor) -> None:
+        rate = pyro.sample("rate", dist.Beta(y.new_tensor(1.0), 1.0))
+        with pyro.plate("rows", 3, dim=-1), pyro.plate("data", len(y), dim=-2), poutine.mask(mask=y >= 0):
+            pyro.sample("y", dist.Bernoulli(rate), obs=y)
+
+    def guide(y: Tensor) -> None:
+        ones = y.clamp_min(0).sum()
+        pyro.sample("rate", dist.Beta(1 + ones, 1 + (y >= 0).sum() - ones))
+
+    torch.manual_seed(0)
+    y = torch.bernoulli(torch.full((100, 3), 0.5, dtype=torch.float64))
+    y[:, 1] = -1
+    statistics = {"mean": torch.mean, "missing": lambda y: (y < 0).sum(), "seen": lambda y: y[y >= 0].mean()}
+    found = posterior_predictive_check(Pair(model, guide), y, statistics)
+    assert found.p_value("mean") > 0.3
+    assert found.p_value("seen") > 0.3
+    assert (found.replicated["missing"] == 100).all()
+
+
+def test_replications_are_made_in_parts() -> None:
+    def model(x: Tensor) -> None:
+        rows.append(len(x))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    rows: list[int] = []
+    x = torch.randn(6000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2**0.5
+    found = posterior_predictive_check(Pair(model, guide), x, {"spread": torch.std}, draws=100)
+    assert found.replicated["spread"].unique().shape == (100,)
+    assert found.p_value("spread") > 0.01
+    assert max(rows) == 18_000
+
+
 def test_a_statistic_is_one_number() -> None:
     x = torch.ones(5, dtype=torch.float64)
     with pytest.raises(ProgramError, match=r"the statistic 'rows' gave a tensor of shape \(5,\)"):
         posterior_predictive_check(Pair(poisson, conjugate), x, {"rows": lambda x: x})
+    with pytest.raises(ProgramError, match="the statistic 'both' gave a tuple"):
+        posterior_predictive_check(Pair(poisson, conjugate), x, {"both": lambda x: (x, "of what")})
     with pytest.raises(ProgramError, match="the statistic 'none' gave NaN"):
         posterior_predictive_check(Pair(poisson, conjugate), x, {"none": lambda x: x.mean() / 0 * 0})
-    with pytest.raises(ValueError, match="draws: expected at least 2"):
+    with pytest.raises(ValueError, match="expected at least 2 draws and one statistic"):
         posterior_predictive_check(Pair(poisson, conjugate), x, STATISTICS, draws=1)
+    with pytest.raises(ValueError, match="and one statistic"):
+        posterior_predictive_check(Pair(poisson, conjugate), x, {})

@@ -99,6 +99,63 @@ def test_a_simulation_is_drawn_from_the_joint() -> None:
     assert abs(float(log_joint(program, x, {}).mean()) + float(entropy)) < 0.05
 
 
+def test_a_series_goes_on_from_what_was_drawn() -> None:
+    def model(x: Tensor) -> None:
+        previous = x.new_zeros(len(x))
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                pyro.sample(f"x{t}", dist.Normal(previous + 1, 1e-3), obs=x[:, t])
+                previous = x[:, t]
+
+    torch.manual_seed(0)
+    (x,), _ = simulated(Pair(model, nothing), torch.full((3, 5), 100.0))
+    assert torch.allclose(x, torch.arange(1.0, 6.0).expand(3, 5), atol=0.02)
+
+
+def test_a_model_that_reads_what_it_has_not_drawn_is_refused() -> None:
+    def all_at_once(x: Tensor) -> None:
+        previous = torch.cat([torch.zeros(len(x), 1), x[:, :-1]], 1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(previous, 1.0).to_event(1), obs=x)
+
+    def prior_of_the_data(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(x.mean(), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    with pytest.raises(ProgramError, match="site 'x' has another density given the simulated data"):
+        simulated(Pair(all_at_once, nothing), torch.zeros(3, 4))
+    with pytest.raises(ProgramError, match="site 'mean' has another density given the simulated data"):
+        simulated(Pair(prior_of_the_data, nothing), torch.full((3,), 50.0))
+
+
+def test_a_value_is_observed_once() -> None:
+    def twice(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Normal(x.new_zeros(len(x), 3), 1.0).to_event(1), obs=x)
+            pyro.sample("b", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x[:, 1])
+
+    def windows(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Normal(x.new_zeros(len(x), 2, 2), 1.0).to_event(2), obs=x.unfold(1, 2, 1))
+
+    for name, model in (("b", twice), ("a", windows)):
+        with pytest.raises(ProgramError, match=rf"site '{name}' observes values of batch\[0\] that another site"):
+            simulated(Pair(model, nothing), torch.zeros(4, 3))
+
+
+def test_missing_values_of_an_obs_mask_are_kept_and_their_latents_given() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_full((len(x),), 5.0), 0.1), obs=x, obs_mask=x > -50)
+
+    torch.manual_seed(0)
+    (x,), latents = simulated(Pair(model, nothing), torch.tensor([-99.0, 0.0, -99.0, 0.0]))
+    assert torch.equal(x == -99, torch.tensor([True, False, True, False]))
+    assert torch.allclose(x[1::2], torch.tensor(5.0), atol=1.0)
+    assert set(latents) == {"x_unobserved"}
+
+
 def test_what_cannot_be_simulated_is_refused_by_name() -> None:
     def scaled(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -111,7 +168,27 @@ def test_what_cannot_be_simulated_is_refused_by_name() -> None:
 
     with pytest.raises(ProgramError, match=r"site 'x' observes what is no entry of the batch \(batch\[0\]\)"):
         simulated(Pair(scaled, nothing), torch.zeros(3))
-    with pytest.raises(ProgramError, match=r"the factors \['penalty'\]"):
+    with pytest.raises(ProgramError, match="the factor 'penalty'"):
         simulated(Pair(factored, nothing), torch.zeros(3))
     with pytest.raises(ProgramError, match="observes nothing"):
         simulated(Pair(lambda x, y: regression(x, y), nothing), (torch.zeros(3), None))
+
+    def halved(x: Tensor) -> None:
+        x /= 2
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x)
+
+    def broadcast(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(len(x)), 1.0), obs=x[0])
+
+    def continuous(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(torch.zeros(len(x)), 1.0), obs=x)
+
+    with pytest.raises(ProgramError, match=r"the program writes into batch\[0\]"):
+        simulated(Pair(halved, nothing), torch.zeros(3))
+    with pytest.raises(ProgramError, match=r"an entry of torch.int64 can not hold. Give the entry as torch.float32"):
+        simulated(Pair(continuous, nothing), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ProgramError, match=r"draws values of shape \(3,\) and observes \(1,\)"):
+        simulated(Pair(broadcast, nothing), torch.zeros(3, 1))
