@@ -18,7 +18,7 @@ from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.pareto import FEWEST_DRAWS, effective_sample_size, smoothed, threshold
 from inference.evaluation.passes import Data, batches_of, no_batches
 from inference.evaluation.pieces import scored_at_once
-from inference.evaluation.refined import AMORTISED, Refined
+from inference.evaluation.refined import AMORTISATION_GAP, Refined
 from inference.programs.check import check_batch, check_finite
 from inference.programs.entries import Examples, rows_of
 from inference.programs.noise import mix, own_noise, reseed
@@ -245,7 +245,7 @@ class _Amortisation:
         except ProgramError as error:
             self.refusal, self.gaps = str(error), []
         else:
-            self.gaps.append((best.log_prob - best.details[AMORTISED]).double().cpu())
+            self.gaps.append(best.details[AMORTISATION_GAP].double().cpu())
 
     def mean(self) -> Part | None:
         return part_of(torch.cat(self.gaps)) if self.gaps else None

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Independent, transform_to
 
@@ -18,16 +20,27 @@ class Free(NamedTuple):
     values: list[Tensor]
     distribution: Callable[[Sequence[Tensor]], Any]
 
+    def has_values_of(self, other: "Free") -> bool:
+        """Whether the parameters are those of another one, but for rounding."""
+        return all(
+            mine.shape == theirs.shape and torch.allclose(mine, theirs, 1e-4, 1e-5, equal_nan=True)
+            for mine, theirs in zip(self.values, other.values, strict=True)
+        )
+
 
 def freed(name: str, distribution: Any) -> Free:
     """The parameters of a site's distribution, detached, one set for each element of its batch shape.
 
     Raises:
-        ProgramError: the distribution says nothing of its parameters (a mixture, a flow), or of their constraints.
+        ProgramError: the distribution says nothing of its parameters (a mixture, a flow), or of their constraints; or it
+            is made of more than them.
     """
     if isinstance(distribution, Independent):
         inner, dims = freed(name, distribution.base_dist), distribution.reinterpreted_batch_ndims
         return Free(inner.values, lambda values: type(distribution)(inner.distribution(values), dims))
+    if isinstance(distribution, MaskedDistribution):
+        unmasked, mask = freed(name, distribution.base_dist), distribution._mask
+        return Free(unmasked.values, lambda values: MaskedDistribution(unmasked.distribution(values), mask))
     kind = type(distribution)
     stored = [each for each in distribution.arg_constraints if distribution.__dict__.get(each) is not None]
     names = [each for each in stored or distribution.arg_constraints if _OTHER_FORMS.get(each) not in stored]
@@ -46,7 +59,20 @@ def freed(name: str, distribution: Any) -> Free:
     def rebuilt(given: Sequence[Tensor]) -> Any:
         return kind(**{each: way(value) for each, way, value in zip(names, transforms, given, strict=True)})
 
-    return Free([value.detach().clone() for value in values], rebuilt)
+    free = Free([value.detach().clone() for value in values], rebuilt)
+    if not _is_made_of(free, distribution):
+        raise _refused(name, kind)
+    return free
+
+
+def _is_made_of(free: Free, distribution: Any) -> bool:
+    """Whether a distribution's parameters are all that it takes to make it: some have a dimension or a temperature."""
+    value = distribution.sample()
+    try:
+        made = free.distribution(free.values)
+    except TypeError:
+        return False
+    return torch.allclose(made.log_prob(value), distribution.log_prob(value), 1e-3, 1e-3, equal_nan=True)
 
 
 def _refused(name: str, kind: type) -> ProgramError:

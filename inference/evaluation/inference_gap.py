@@ -7,7 +7,7 @@ from torch import Tensor
 
 from inference.evaluation.estimators import EXACT
 from inference.evaluation.evaluate import Evaluation
-from inference.evaluation.refined import AMORTISED
+from inference.evaluation.refined import AMORTISATION_GAP
 from inference.evaluation.sandwich import SIMULATED_GAP
 from inference.programs.program import ProgramError
 
@@ -61,25 +61,26 @@ def inference_gap(evaluation: Evaluation, refined: str = "refined", log_prob: st
         ProgramError: one of them is not there, or the first is not one of `refined`.
     """
     missing = [name for name in (refined, log_prob) if name not in evaluation.log_prob]
-    if missing or AMORTISED not in evaluation.details.get(refined, {}):
+    if missing or AMORTISATION_GAP not in evaluation.details.get(refined, {}):
         raise ProgramError(
             "the inference gap is made of an estimate by refined(…) and another number for log p(x): "
             f"{missing or [refined]} is none among {sorted(evaluation.log_prob)}. Evaluate with "
             f"{{'refined': refined(), 'sandwich': sandwich(1000)}}."
         )
-    best, encoder = evaluation.log_prob[refined], evaluation.details[refined][AMORTISED]
-    known = evaluation.log_prob[log_prob]
+    amortisation = evaluation.details[refined][AMORTISATION_GAP]
+    approximation = evaluation.log_prob[log_prob] - evaluation.log_prob[refined]
     gaps = evaluation.details.get(log_prob, {}).get(SIMULATED_GAP)
     exact = evaluation.kind[log_prob] == EXACT
     return InferenceGap(
-        total=part_of(known - encoder),
-        approximation=part_of(known - best),
-        amortisation=part_of(best - encoder),
+        total=part_of(approximation + amortisation),
+        approximation=part_of(approximation),
+        amortisation=part_of(amortisation),
         log_prob=evaluation.kind[log_prob],
         width=Part(0.0, 0.0) if exact else None if gaps is None else part_of(gaps),
     )
 
 
 def part_of(differences: Tensor) -> Part:
-    """The mean of differences over examples, `(examples,)`, and its standard error."""
-    return Part(float(differences.mean()), float(differences.std()) / math.sqrt(len(differences)))
+    """The mean of differences over examples, `(examples,)`, and its standard error, nan of one example alone."""
+    deviation = float(differences.std()) if len(differences) > 1 else math.nan
+    return Part(float(differences.mean()), deviation / math.sqrt(len(differences)))

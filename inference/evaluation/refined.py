@@ -1,12 +1,9 @@
 """The best bound that a guide's family has for each example: its distributions' parameters set free and optimised."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from inference.evaluation.estimators import Estimate, Mean
@@ -19,8 +16,8 @@ from inference.programs.sites import has_rsample, random_sites
 from inference.programs.terms import log_joint, log_joint_of
 from inference.programs.traces import guide_runs
 
-AMORTISED = "amortised ELBO"
-"""The name in `Estimate.details` of the ELBO at the encoder's own parameters, by as many fresh draws."""
+AMORTISATION_GAP = "amortisation gap"
+"""The name in `Estimate.details` of the bound less the ELBO at the encoder's own parameters, by as many fresh draws."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Refined:
         family = _Family(program, as_batch(batch))
         before = self._scored(family, family.initial)
         after = self._scored(family, self._optimised(family))
-        return after._replace(details={AMORTISED: before.log_prob})
+        return after._replace(details={AMORTISATION_GAP: after.log_prob - before.log_prob})
 
     def refuse(self, program: Program, batch: Batch) -> None:
         """Raises the ProgramError that scoring this batch would, before anything is optimised."""
@@ -102,7 +99,7 @@ def refined(steps: int = 500, particles: int = 8, draws: int = 500, learning_rat
 
     The parameters of each guide site's distribution become free for each example, start at the encoder's, and are optimised
     for that example alone by the ELBO's gradient. They are then scored with fresh noise: a lower bound, whose gap to
-    log p(x) is the family's. `details` has the ELBO at the encoder's parameters, lower by what amortisation costs.
+    log p(x) is the family's. `details` has what amortisation costs: the bound less the ELBO at the encoder's parameters.
 
     Args:
         steps: of Adam, all examples of a batch at once.
@@ -125,7 +122,23 @@ class _Family:
         self.sites = random_sites(self.run.guide)
         self.free = {name: freed(name, site["fn"]) for name, site in self.sites.items()}
         self.initial = [value for free in self.free.values() for value in free.values]
+        self._refuse_dependent_sites()
         log_joint(program, batch, self.run.values(self.sites))  # judges the data and the sums, once
+
+    def _refuse_dependent_sites(self) -> None:
+        """Parameters that follow from earlier draws are others in another run, also where no gradient says so."""
+        sites = random_sites(guide_runs(self.program, self.batch)[0].guide)
+        others = {name: freed(name, site["fn"]) for name, site in sites.items()}
+        dependent = [
+            name
+            for name in sorted(self.free.keys() | others.keys())
+            if not (name in self.free and name in others and self.free[name].has_values_of(others[name]))
+        ]
+        if dependent:
+            raise ProgramError(
+                f"the parameters of the guide's sites {dependent} depend on earlier draws, so that no set of parameters "
+                "for an example stands for them. Compare importance(particles) and annealed(temperatures) instead."
+            )
 
     def log_weights(self, values: list[Tensor], draws: int) -> Tensor:
         """log p(x, z) - log q(z), of draws from q at these parameters: `(draws, batch)` nats."""
@@ -143,11 +156,9 @@ def _independent_sites(program: Program, batch: Examples) -> Run:
     """A run of the guide, once its sites are known to be of distributions that can be set free.
 
     Raises:
-        ProgramError: a site's parameters follow from an earlier draw, or sites are shared, auxiliary, discrete, or none.
+        ProgramError: sites are shared, auxiliary, discrete, or none.
     """
-    following = _Draws()
-    with torch.enable_grad(), following:
-        run = guide_runs(program, batch)[0]
+    run = guide_runs(program, batch)[0]
     sites = random_sites(run.guide)
     if not sites:
         raise ProgramError("the guide draws no site, so there are no parameters to refine: use importance(particles).")
@@ -169,33 +180,4 @@ def _independent_sites(program: Program, batch: Examples) -> Run:
                 "would refine it. Where its support is finite, leave it out of the guide and mark it "
                 "infer={'enumerate': 'parallel'}."
             )
-    if following.dependent:
-        raise ProgramError(
-            f"the parameters of the guide's sites {following.dependent} depend on earlier draws, so that no set of "
-            "parameters for an example stands for them. Compare importance(particles) and annealed(temperatures) instead."
-        )
     return run
-
-
-class _Draws(Messenger):
-    """Makes a guide's draws leaves, and notes the sites whose distributions follow from earlier ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leaves: list[Tensor] = []
-        self.dependent: list[str] = []
-
-    def _pyro_post_sample(self, message: Any) -> None:
-        if site_is_subsample(message) or not message["value"].is_floating_point():
-            return
-        if self.leaves and _follows(message["fn"], message["value"], self.leaves):
-            self.dependent.append(message["name"])
-        message["value"] = message["value"].detach().requires_grad_()
-        self.leaves.append(message["value"])
-
-
-def _follows(fn: Any, value: Tensor, draws: list[Tensor]) -> bool:
-    density = fn.log_prob(value.detach()).sum()
-    if not density.requires_grad:
-        return False
-    return any(found is not None for found in torch.autograd.grad(density, draws, allow_unused=True))

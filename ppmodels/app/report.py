@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from inference.evaluation.refined import AMORTISED
+from inference.evaluation.refined import AMORTISATION_GAP
 from inference.evaluation.sandwich import SIMULATED_GAP
 from ppmodels.app.commands import RankedRun
 from ppmodels.app.lookup import NamedRecipe
@@ -166,6 +166,6 @@ def _told(name: str, details: Mapping[str, float | None]) -> list[str]:
         lines.append(
             f"{name}: bounds from both sides are {gap:.2f} nats apart on simulated data: evidence for this number, no bound."
         )
-    if (amortised := details.get(AMORTISED)) is not None:
-        lines.append(f"{name}: the encoder's own parameters give {amortised:.2f} nats.")
+    if (gap := details.get(AMORTISATION_GAP)) is not None:
+        lines.append(f"{name}: the ELBO at the encoder's own parameters is {gap:.2f} nats lower.")
     return lines

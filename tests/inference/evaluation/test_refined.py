@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inference import Batch, Pair, Program, ProgramError, elbo, evaluate, importance, inference_gap, refined, sandwich
 from inference.evaluation.estimators import Estimate, Estimator, Exact
 from inference.evaluation.free_parameters import freed
-from inference.evaluation.refined import AMORTISED
+from inference.evaluation.refined import AMORTISATION_GAP
 
 NOISE = 0.5
 X = torch.tensor([[0.5, 0.2], [-1.2, 0.7], [2.0, -1.0]], dtype=torch.float64)
@@ -49,7 +49,8 @@ class Linear(nn.Module):
 
 def _score(program: Program, x: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
     found = evaluate(program, x, {"refined": estimator}, seed=1)
-    return found.log_prob["refined"], found.error["refined"], found.details["refined"][AMORTISED]
+    bound = found.log_prob["refined"]
+    return bound, found.error["refined"], bound - found.details["refined"][AMORTISATION_GAP]
 
 
 def test_refined_is_the_evidence_where_the_family_holds_the_posterior() -> None:
@@ -155,6 +156,7 @@ def test_finite_latents_that_the_guide_leaves_out_are_summed() -> None:
         dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0])),
         dist.StudentT(torch.tensor(4.0), torch.tensor(0.0), torch.tensor(1.0)),
         dist.Laplace(torch.zeros(2, 3), 1.0).to_event(2),
+        dist.Normal(torch.zeros(2, 3), 1.0).to_event(1).mask(torch.tensor([True, False])),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -162,6 +164,35 @@ def test_a_freed_distribution_is_the_same_one(distribution: dist.TorchDistributi
     free = freed("z", distribution)
     value = distribution.sample()
     torch.testing.assert_close(free.distribution(free.values).log_prob(value), distribution.log_prob(value))
+
+
+class Moved(dist.Normal):
+    """A normal, and by how much it is moved: no parameter that it tells of."""
+
+    def __init__(self, loc: Tensor, scale: float, by: float = 0.0) -> None:
+        super().__init__(loc, scale)
+        self.by = by
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value - self.by)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        dist.LKJCholesky(3, torch.tensor(1.5)),
+        dist.RelaxedOneHotCategorical(torch.tensor(0.5), logits=torch.zeros(3)),
+        Moved(torch.zeros(2), 1.0, by=3.0),
+        dist.Uniform(torch.zeros(2), 1.0),
+        dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0), [dist.transforms.SigmoidTransform()]),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_distribution_that_its_parameters_do_not_make_is_refused(distribution: dist.TorchDistribution) -> None:
+    with pytest.raises(
+        ProgramError, match=f"'z' is a {type(distribution).__name__}, whose parameters cannot be set free"
+    ):
+        freed("z", distribution)
 
 
 def _refused(guide: object, match: str) -> None:
@@ -181,6 +212,11 @@ def test_guides_that_cannot_be_refined_are_refused_by_name() -> None:
             a = pyro.sample("a", dist.Normal(x, 1.0))
             pyro.sample("b", dist.Normal(2 * a, 1.0))
 
+    def hidden(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x, 1.0))
+            pyro.sample("b", dist.Normal(2 * a.detach(), 1.0))
+
     def mixed(x: Tensor) -> None:
         parts = dist.MixtureSameFamily(dist.Categorical(torch.ones(3, 2)), dist.Normal(torch.zeros(3, 2), 1.0))
         with pyro.plate("data", len(x)):
@@ -188,6 +224,7 @@ def test_guides_that_cannot_be_refined_are_refused_by_name() -> None:
             pyro.sample("b", parts)
 
     _refused(chained, r"sites \['b'\] depend on earlier draws")
+    _refused(hidden, r"sites \['b'\] depend on earlier draws")
     _refused(mixed, r"'b' \(MixtureSameFamily\) has no reparameterised")
     _refused(AutoNormal, "auxiliary sites.*nothing to refine")
     with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
@@ -200,7 +237,8 @@ def test_refining_costs_no_bound_and_is_at_least_the_elbo() -> None:
     program = Linear(SKEW)
     found = evaluate(program, X, {"refined": refined(300, draws=2000), "elbo": importance(2000, elbo)})
     assert (found.log_prob["refined"] > found.log_prob["elbo"]).all()
-    assert (found.details["refined"][AMORTISED] - found.log_prob["elbo"]).abs().max() < 0.4
+    amortised = found.log_prob["refined"] - found.details["refined"][AMORTISATION_GAP]
+    assert (amortised - found.log_prob["elbo"]).abs().max() < 0.4
 
 
 class _Known(Exact):
@@ -241,3 +279,22 @@ def test_the_gap_is_taken_apart() -> None:
         inference_gap(found, log_prob="exact")
     with pytest.raises(ProgramError, match=r"\['iwae'\] is none among"):
         inference_gap(found, refined="iwae")
+
+
+class _Rescaled(list[Tensor]):
+    log_jacobian = -100.0
+
+
+def test_the_gap_does_not_depend_on_the_units_of_the_data() -> None:
+    estimators: dict[str, Estimator] = {"refined": refined(50, draws=50), "iwae": importance(50)}
+    own, rescaled = (
+        inference_gap(evaluate(Linear(SKEW), data, estimators), log_prob="iwae") for data in ([X], _Rescaled([X]))
+    )
+    for mine, theirs in zip(own[:3], rescaled[:3], strict=True):
+        assert theirs.mean == pytest.approx(mine.mean)
+
+
+def test_one_example_gives_its_gap_no_standard_error(recwarn: pytest.WarningsRecorder) -> None:
+    found = evaluate(Linear(SKEW), X[:1], {"refined": refined(20, draws=20), "iwae": importance(20)})
+    assert math.isnan(inference_gap(found, log_prob="iwae").total.error)
+    assert not recwarn.list
