@@ -1,7 +1,7 @@
 """A program's draws as ArviZ's data: what goes into which group."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyro
@@ -12,6 +12,7 @@ from torch import Tensor
 from inference.evaluation.arviz_data import Group, Variable, arviz_data, drawn
 from inference.evaluation.axes import Axes, Coords, Dims, axes_of
 from inference.evaluation.chunks import Chunks, Draws
+from inference.evaluation.constants import constants_of
 from inference.evaluation.given_shared import log_likelihoods, shared_latents
 from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.pareto import FEWEST_DRAWS, threshold
@@ -20,7 +21,6 @@ from inference.programs.check import check_batch
 from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Run, is_of_values
 from inference.programs.noise import own_noise
-from inference.programs.pair import arguments
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import latents_in, layers, random_sites
 from inference.programs.traces import runs
@@ -75,7 +75,7 @@ def to_arviz(
     examples = as_batch(batch)
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = _judged_run(program, examples)
-        constants = _constants(program, run)
+        constants = constants_of(program, run)
         axes = axes_of(run, constants, dims or {}, coords or {})
         chunks = Chunks(program, examples, run, draws, max(1, rows // rows_of(examples)))
         found = weighted(program, examples, draws, chunks.size)
@@ -167,7 +167,7 @@ def _as_drawn(run: Run, axes: Axes, found: Weighted) -> dict[str, Variable]:
     weights = {
         "log_weights": _of_weights(run, found.log_weights),
         "smoothed_log_weights": _of_weights(run, found.smoothed.log_weights),
-        "khat": Variable(_places(run), found.smoothed.khat if _places(run) else found.smoothed.khat.squeeze(0)),
+        "khat": Variable(_places(run), found.smoothed.khat.reshape([-1] * len(_places(run)))),
     }
     taken = sorted(weights.keys() & found.latents.keys())
     if taken:
@@ -212,37 +212,7 @@ def _of_examples(run: Run, axes: Axes, observed: Sequence[str], values: Tensor |
     """The log-likelihood by the name of the observed site, as ArviZ has it; that of several sites is `joint`."""
     if values is None:
         return {}
-    if len(observed) == 1:
-        return {observed[0]: drawn(axes.names[observed[0]][:1], values)}
+    local = [name for name in observed if run.is_local(run.model.nodes[name])]
+    if len(local) == 1:
+        return {local[0]: drawn(axes.names[local[0]][:1], values)}
     return {"joint": drawn((run.plate.name,), values)}
-
-
-def _constants(program: Program, run: Run) -> dict[str, Tensor]:
-    """What the model is given and does not observe, by the names of its arguments."""
-    entries = arguments(program, run.batch)
-    if len(entries) < len(run.batch):  # a model of *batch
-        entries = {str(place): entry for place, entry in enumerate(run.batch)}
-    observed = [site["value"] for site in random_sites(run.model).values() if site["is_observed"]]
-    return {
-        f"batch_{name}" if name in run.model.nodes or name.isdigit() else name: tensor
-        for name, tensor in _flat(entries)
-        if not _is_observed(tensor, observed)
-    }
-
-
-def _is_observed(tensor: Tensor, observed: Sequence[Tensor]) -> bool:
-    """Whether these values are the tensor's: in pieces of it, as in a series; or as a whole, maybe in another dtype."""
-    pieces = [value for value in observed if value.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()]
-    same = [value for value in observed if value.numel() == tensor.numel()]
-    return sum(value.numel() for value in pieces) >= tensor.numel() or any(
-        value.flatten().equal(tensor.flatten().to(value)) for value in same
-    )
-
-
-def _flat(entries: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a batch's entries, those of dicts by both names."""
-    for name, entry in entries.items():
-        if isinstance(entry, Tensor):
-            yield name, entry
-        elif isinstance(entry, Mapping):
-            yield from _flat({f"{name}_{key}": value for key, value in entry.items()})

@@ -75,7 +75,7 @@ class Complete(nn.Module):
 
 @pytest.fixture(scope="module")
 def schools() -> Any:
-    return to_arviz(EightSchools(), (EFFECTS, SPREADS), 1000, coords={"school": SCHOOLS})
+    return to_arviz(EightSchools(), (EFFECTS, SPREADS), 500, coords={"school": SCHOOLS})
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,12 @@ def test_eight_schools_have_the_reference_means(schools: Any, data_folder: Path)
     names = ["mu", "tau", *[f"theta[{place + 1}]" for place in range(8)]]
     assert table.index.tolist() == ["mu", "tau", *[f"theta[{school}]" for school in SCHOOLS]]
     for found, name in zip(table["mean"], names, strict=True):
-        assert abs(found - exact[name].mean()) < 5 * exact[name].std() * (3 / 1000) ** 0.5, name
+        assert abs(found - exact[name].mean()) < 5 * exact[name].std() * (3 / 500) ** 0.5, name
 
 
 def test_models_are_compared(schools: Any) -> None:
     """Of eight schools the pooled model is known to be about as good (Vehtari et al. 2017, arXiv 1507.04544)."""
-    alike = to_arviz(Complete(), (EFFECTS, SPREADS), 500)
+    alike = to_arviz(Complete(), (EFFECTS, SPREADS), 200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table = az.compare({"schools": schools, "alike": alike})
