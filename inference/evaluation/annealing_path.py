@@ -20,7 +20,7 @@ from inference.programs.coordinates import (
 from inference.programs.entries import rows_of
 from inference.programs.enumeration import entangled, enumerated
 from inference.programs.execution import Latents, Run
-from inference.programs.graphs import graph_of, hoisted
+from inference.programs.graphs import graph_of, hoisted, part_of
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import latents_in, random_sites
 from inference.programs.terms import log_joint, terms_of
@@ -28,6 +28,7 @@ from inference.programs.traces import joint_runs, runs
 
 Start = Literal["guide", "prior"]
 Densities = Callable[[Tensor], tuple[Tensor, ...]]
+_GRADIENTS = slice(2, 4)  # of what `_with_gradients` returns
 
 
 class Point(NamedTuple):
@@ -85,7 +86,7 @@ class AnnealingPath:
             program, self.batch, first.values({name: first.model.nodes[name] for name in self.names})
         )  # judges them
         self.marginal = self._depend_on_summed(first)
-        self._functions: dict[int, Densities] = {}
+        self._functions: dict[int, tuple[Densities, Densities]] = {}
 
     def draw(self, chains: int) -> Point:
         """Independent draws from the start."""
@@ -104,13 +105,23 @@ class AnnealingPath:
 
     def at(self, rows: Tensor) -> Point:
         """The path at these rows of coordinates."""
+        densities, _ = self._of(rows)
+        return Point(rows, *densities(rows))
+
+    def gradient(self, rows: Tensor, inverse_temperature: Tensor) -> Tensor:
+        """`at(rows).gradient(inverse_temperature)`, for the price of the gradient."""
+        start, ratio = self._of(rows)[1](rows)
+        return start + inverse_temperature * ratio
+
+    def _of(self, rows: Tensor) -> tuple[Densities, Densities]:
+        """Densities with gradients, and gradients alone, for so many chains."""
         chains = len(rows)
         if chains not in self._functions:
-            self._functions[chains] = self._function(rows)
-        return Point(rows, *self._functions[chains](rows))
+            self._functions[chains] = self._built(rows)
+        return self._functions[chains]
 
-    def _function(self, rows: Tensor) -> Densities:
-        """The path for so many chains, with gradients: a graph where there can be one, seen to be the program's."""
+    def _built(self, rows: Tensor) -> tuple[Densities, Densities]:
+        """Graphs where there can be one, seen to give the program's numbers."""
         eager = partial(_with_gradients, self._densities)
         expected = eager(rows)
         _refuse_noise(expected, eager(rows))
@@ -120,8 +131,8 @@ class AnnealingPath:
             with suppress(ProgramError, RuntimeError, ValueError):
                 graph = hoisted(graph_of(partial(_with_gradients, densities), (rows,)))
                 if all(_agree(graph(each), of_each) for each, of_each in pairs):
-                    return graph
-        return eager
+                    return graph, part_of(graph, _GRADIENTS)
+        return eager, lambda rows: eager(rows)[_GRADIENTS]
 
     def _traceable(self) -> list[Densities]:
         """What can be traced: all chains at once, mapped over single ones where the program runs one by one."""

@@ -25,12 +25,13 @@ def transition(
     step = (step_size * (0.8 + 0.4 * torch.rand_like(here.log_start))).unsqueeze(-1).to(here.rows.dtype)
     momentum = torch.randn_like(here.rows)
     before = here.log_density(inverse_temperature) - _kinetic(momentum)
-    there = here
     momentum = momentum + 0.5 * step * here.gradient(inverse_temperature)
-    for number in range(leapfrog):
-        there = path.at(there.rows + step * momentum)
-        size = step if number < leapfrog - 1 else 0.5 * step
-        momentum = momentum + size * there.gradient(inverse_temperature)
+    rows = here.rows + step * momentum
+    for _ in range(leapfrog - 1):  # only gradients are asked for on the way
+        momentum = momentum + step * path.gradient(rows, inverse_temperature)
+        rows = rows + step * momentum
+    there = path.at(rows)
+    momentum = momentum + 0.5 * step * there.gradient(inverse_temperature)
     after = there.log_density(inverse_temperature) - _kinetic(momentum)
     acceptance = torch.nan_to_num((after - before).clamp_max(0.0).exp(), nan=0.0)
     return Moved(here.where(torch.rand_like(acceptance) < acceptance, there), acceptance)

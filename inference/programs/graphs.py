@@ -7,7 +7,7 @@ import pyro
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
@@ -59,6 +59,16 @@ def hoisted(graph: GraphModule) -> GraphModule:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def part_of(graph: GraphModule, outputs: slice) -> GraphModule:
+    """The graph of some of its outputs alone, without the operations that only the others take."""
+    part = Graph()
+    found = part.graph_copy(graph.graph, {})
+    assert isinstance(found, tuple)
+    part.output(found[outputs])
+    part.eliminate_dead_code()
+    return GraphModule(graph, part)
 
 
 def _known(node: Node, found: dict[Node, Any]) -> bool:

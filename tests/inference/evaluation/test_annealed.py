@@ -278,6 +278,13 @@ def test_the_evidence_of_a_dataset(model: Callable[..., None]) -> None:
         assert abs(found.mean(name) - float(expected)) < 5 * found.noise(name) < 1.3
 
 
+def _reads_values(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        assert z.detach().abs().max().item() < 1e6
+        pyro.sample("x", dist.Normal(z @ SLOPES.T, NOISE).to_event(1), obs=x)
+
+
 # --- what is built once a batch ----------------------------------------------------------------------------------------
 
 
@@ -287,10 +294,23 @@ def test_the_traced_path_is_the_program_run_anew() -> None:
         x = X if model is linear else next(data for each, _, data in SUPPORTS.values() if each is model).double()
         path = AnnealingPath(Pair(model, empty), x, "prior")
         here = path.draw(6)
-        assert isinstance(path._functions[6], torch.fx.GraphModule), model.__name__
+        assert all(isinstance(each, torch.fx.GraphModule) for each in path._functions[6]), model.__name__
         for rows in (here.rows, here.rows + 0.3, -here.rows):
             for fast, slow in zip(path.at(rows)[1:], _with_gradients(path._densities, rows), strict=True):
                 torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+
+
+def test_a_gradient_alone_is_that_of_the_path_to_the_bit() -> None:
+    torch.manual_seed(0)
+    beta = torch.tensor(0.3, dtype=torch.float64)
+    for model in (linear, _reads_values):
+        path = AnnealingPath(Pair(model, empty), X, "prior")
+        rows = path.draw(6).rows + 0.3
+        assert torch.equal(path.gradient(rows, beta), path.at(rows).gradient(beta))
+    densities, gradients = AnnealingPath(Pair(linear, empty), X, "prior")._of(rows)
+    assert isinstance(densities, torch.fx.GraphModule)
+    assert isinstance(gradients, torch.fx.GraphModule)
+    assert len(gradients.graph.nodes) < len(densities.graph.nodes)
 
 
 def test_what_does_not_depend_on_the_latents_is_computed_once() -> None:
@@ -310,7 +330,7 @@ def test_what_does_not_depend_on_the_latents_is_computed_once() -> None:
 
     path = AnnealingPath(Pair(linear, guide, encoder), X, "guide")
     here, before = path.draw(4), calls
-    graph = path._functions[4]
+    graph, _ = path._functions[4]
     assert isinstance(graph, torch.fx.GraphModule)
     assert sum(node.target is torch.ops.aten.mul.Tensor for node in graph.graph.nodes) < 8
     path.at(here.rows)
@@ -318,13 +338,7 @@ def test_what_does_not_depend_on_the_latents_is_computed_once() -> None:
 
 
 def test_a_program_that_reads_values_is_run_as_it_is() -> None:
-    def model(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            assert z.detach().abs().max().item() < 1e6
-            pyro.sample("x", dist.Normal(z @ SLOPES.T, NOISE).to_event(1), obs=x)
-
-    found = evaluate(Pair(model, wide), X, {"slow": annealed(20, 20)}, seed=4)
+    found = evaluate(Pair(_reads_values, wide), X, {"slow": annealed(20, 20)}, seed=4)
     fast = evaluate(Pair(linear, wide), X, {"slow": annealed(20, 20)}, seed=4)
     assert ((found.log_prob["slow"] - fast.log_prob["slow"]).abs() < 5 * fast.error["slow"]).all()
 
@@ -344,6 +358,8 @@ def test_a_program_that_writes_into_tensors_is_traced_rightly() -> None:
     for rows in torch.randn(3, 5, 2, 2, dtype=torch.float64):
         for fast, slow in zip(path.at(rows)[1:], _with_gradients(path._densities, rows), strict=True):
             torch.testing.assert_close(fast, slow)
+        half = torch.tensor(0.5, dtype=torch.float64)
+        assert torch.equal(path.gradient(rows, half), path.at(rows).gradient(half))
 
 
 # --- chunks and memory --------------------------------------------------------------------------------------------------
