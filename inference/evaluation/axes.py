@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from inference.evaluation.arviz_data import SAMPLES
+from inference.evaluation.arviz_versions import SAMPLES
 from inference.programs.entries import rows_of
 from inference.programs.execution import Run
 from inference.programs.predict import batch_axis, following

@@ -137,7 +137,7 @@ def diagnose(
         seed: of the draws; the caller's generators are left as they were.
 
     Raises:
-        ValueError: fewer than 21 draws, to whose tail no shape can be fitted.
+        ValueError: fewer than 25 draws, to whose tail no shape can be fitted.
         ProgramError: the guide draws nothing or has its mass at one value, a log-weight is NaN, or what `evaluate` raises.
     """
     if draws < FEWEST_DRAWS:

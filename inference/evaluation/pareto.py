@@ -1,16 +1,16 @@
 """Pareto-smoothed importance weights: their largest ones by a fitted tail, whose shape says how far they can be trusted."""
 
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inference.evaluation.arviz_versions import pareto_smoothed
 from inference.programs.program import ProgramError
 
-FEWEST_DRAWS = 21
+FEWEST_DRAWS = 25
 """With fewer draws there are fewer than five weights in the tail, and no shape can be fitted to it."""
 
 
@@ -33,7 +33,7 @@ def smoothed(log_weights: Tensor) -> Smoothed:
         log_weights: `(draws, examples)` in nats, of independent draws.
 
     Raises:
-        ValueError: there are fewer than 21 draws.
+        ValueError: there are fewer than 25 draws.
         ProgramError: a log-weight is NaN or +inf.
     """
     if len(log_weights) < FEWEST_DRAWS:
@@ -69,18 +69,14 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 def _tail_is_equal(log_weights: Tensor, eps: float) -> Tensor:
     """Whether the largest weights are as many as would be fitted, and differ by rounding alone: `(examples,)`."""
     draws = len(log_weights)
-    tail = math.ceil(min(draws / 5.0, 3.0 * draws**0.5)) + 1
+    tail = math.floor(min(draws / 5.0, 3.0 * draws**0.5))
     largest = log_weights.topk(tail, 0).values
     rounding = 100.0 * eps * largest[0].abs().clamp_min(1.0)
     return largest[0] - largest[-1] <= rounding
 
 
 def _fitted(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    with warnings.catch_warnings():  # ArviZ announces its next version, and divides by 0 in tails of few values
-        warnings.simplefilter("ignore")
-        from arviz import psislw  # two seconds, which no other command should wait for
-
-        weights, khat = psislw(log_weights.T.contiguous().numpy(), normalize=False)
+    weights, khat = pareto_smoothed(log_weights.T.contiguous().numpy())
     return torch.from_numpy(np.ascontiguousarray(weights)).T, torch.from_numpy(khat)
 
 

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import ImproperUniform
 from torch import Tensor
 
-from inference.evaluation.arviz_data import Group, Variable, arviz_data, drawn
+from inference.evaluation.arviz_versions import Group, Variable, arviz_data, drawn
 from inference.evaluation.axes import Axes, Coords, Dims, axes_of
 from inference.evaluation.chunks import Chunks, Draws
 from inference.evaluation.constants import constants_of
@@ -55,7 +55,7 @@ def to_arviz(
     Args:
         program: the model and its fitted guide.
         batch: the examples; the whole dataset, where these share latents.
-        draws: from the guide, of the posterior and of the prior; at least 21.
+        draws: from the guide, of the posterior and of the prior; at least 25.
         dims: by variable, a list of names for its axes after chain and draw, as ArviZ has it; None keeps an axis's name.
         coords: by axis, what stands at its places.
         particles: draws of an example's own latents for each log p(x_i | θ).
@@ -63,7 +63,7 @@ def to_arviz(
         seed: of all draws; the caller's generators are left as they are.
 
     Raises:
-        ValueError: fewer than 21 draws, no particle or no row.
+        ValueError: fewer than 25 draws, no particle or no row.
         ProgramError: the guide has a continuous latent at one value, or no draw with a density; the batch is a part of a
             dataset that shares latents; dims or coords name what is not there; or what `terms` raises.
     """

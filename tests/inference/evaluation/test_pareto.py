@@ -36,7 +36,7 @@ def test_smoothing_keeps_the_mean_weight_and_all_but_the_tail() -> None:
     mean = (torch.logsumexp(found.log_weights, 0) - math.log(4000)).exp()
     assert float(mean.mean()) == pytest.approx(1.0, abs=0.02)  # the spread of one is 0.03
     assert (((found.log_weights - raw).abs() > 1e-12).sum(0) <= 190).all()
-    assert (found.log_weights <= raw.max(0).values).all()
+    assert (found.log_weights <= raw.max(0).values + 1e-12).all()
     torch.testing.assert_close(raw, raw.clone())
 
 
@@ -73,8 +73,8 @@ def test_what_is_no_weight_is_refused() -> None:
         weights[4, 1] = wrong
         with pytest.raises(ValueError, match=r"examples \[1\] are NaN or \+inf"):
             smoothed(weights)
-    with pytest.raises(ValueError, match="at least 21 draws to be fitted, got 20"):
-        smoothed(torch.zeros(20, 1))
+    with pytest.raises(ValueError, match="at least 25 draws to be fitted, got 24"):
+        smoothed(torch.zeros(24, 1))
 
 
 def test_effective_sample_size_of_gaussians() -> None:

@@ -17,11 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from inference import to_arviz
+from inference.evaluation.arviz_versions import arviz_data
 from tests.problems import LinearGaussian
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it announces its next version
     import arviz as az
+
+NEW = int(az.__version__.split(".")[0]) >= 1
+"""These tests run under both of ArviZ's versions, 1.x needs Python 3.12; what is of one alone is skipped under the other."""
 
 EFFECTS = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12], dtype=torch.float64)
 SPREADS = torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18], dtype=torch.float64)
@@ -73,6 +77,15 @@ class Complete(nn.Module):
         pyro.sample("mu", dist.Normal((y / sigma**2).sum() / precision, precision**-0.5))
 
 
+def module_of(function: Callable[..., Any]) -> Any:
+    return sys.modules[function.__module__]
+
+
+def groups_of(found: Any) -> set[str]:
+    """The names of the groups: an InferenceData has a method for them, a DataTree has children."""
+    return set(found.children if NEW else found.groups())
+
+
 @pytest.fixture(scope="module")
 def schools() -> Any:
     return to_arviz(EightSchools(), (EFFECTS, SPREADS), 500, coords={"school": SCHOOLS})
@@ -98,7 +111,7 @@ def test_eight_schools_have_their_known_loo(schools: Any) -> None:
     found = az.loo(schools, pointwise=True)
     assert schools.posterior.attrs["largest_khat"] < 0.7
     assert (found.pareto_k < 0.7).all()
-    assert abs(found.elpd_loo + 30.8) < 0.3
+    assert abs((found.elpd if NEW else found.elpd_loo) + 30.8) < 0.3
 
 
 def test_eight_schools_have_the_reference_means(schools: Any, data_folder: Path) -> None:
@@ -121,10 +134,10 @@ def test_models_are_compared(schools: Any) -> None:
         warnings.simplefilter("ignore")
         table = az.compare({"schools": schools, "alike": alike})
     assert set(table.index) == {"schools", "alike"}
-    assert abs(table["elpd_loo"].diff().iloc[-1]) < 1
+    assert abs(table["elpd_diff"]).max() < 1
 
 
-PLOTS: dict[str, Callable[[Any], Any]] = {
+PLOTS_0X: dict[str, Callable[[Any], Any]] = {
     "trace": lambda found: az.plot_trace(found, var_names=["mu", "theta"]),
     "pair": lambda found: az.plot_pair(found, var_names=["mu", "tau"], kind="kde"),
     "forest": lambda found: az.plot_forest(found, var_names=["theta"]),
@@ -132,15 +145,27 @@ PLOTS: dict[str, Callable[[Any], Any]] = {
     "prior ppc": lambda found: az.plot_ppc(found, group="prior", num_pp_samples=50, random_seed=1),
     "rank": lambda found: az.plot_rank(found, var_names=["mu", "tau"]),
 }
+PLOTS_1X: dict[str, Callable[[Any], Any]] = {
+    "trace": lambda found: az.plot_trace(found, var_names=["mu", "theta"]),
+    "pair": lambda found: az.plot_pair(found, var_names=["mu", "tau"]),
+    "forest": lambda found: az.plot_forest(found, var_names=["theta"]),
+    "ppc": lambda found: az.plot_ppc_dist(found, num_samples=50),
+    "prior ppc": lambda found: az.plot_ppc_dist(found, group="prior_predictive", num_samples=50),
+}
+"""Its rank plot compares chains, and takes at least two."""
 
 
 @pytest.mark.usefixtures("_no_window")
-@pytest.mark.parametrize("plot", PLOTS)
-def test_arviz_draws_it(schools: Any, plot: str) -> None:
-    axes = np.ravel(PLOTS[plot](schools))
-    assert all(axis.has_data() for axis in axes)
+@pytest.mark.parametrize("plot", PLOTS_1X if NEW else PLOTS_0X)
+def test_arviz_draws_it(schools: Any, plot: str, tmp_path: Path) -> None:
+    if NEW:
+        PLOTS_1X[plot](schools).savefig(tmp_path / "plot.png")
+        assert plt.imread(tmp_path / "plot.png").std() > 0.01
+    else:
+        assert all(axis.has_data() for axis in np.ravel(PLOTS_0X[plot](schools)))
 
 
+@pytest.mark.skipif(NEW, reason="the calls of ArviZ 0.x")
 @pytest.mark.usefixtures("_no_window")
 def test_arviz_draws_local_latents(local: Any) -> None:
     for drawn in (az.plot_trace(local), az.plot_forest(local), az.plot_ppc(local), az.plot_rank(local)):
@@ -151,13 +176,14 @@ def test_arviz_draws_local_latents(local: Any) -> None:
 def test_a_file_of_it_reads_back(schools: Any, tmp_path: Path) -> None:
     schools.to_netcdf(tmp_path / "schools.nc")
     read = az.from_netcdf(tmp_path / "schools.nc")
-    assert set(read.groups()) == set(schools.groups()) >= {"guide", "log_likelihood", "constant_data"}
-    for group in read.groups():
+    assert groups_of(read) == groups_of(schools) >= {"guide", "log_likelihood", "constant_data"}
+    for group in groups_of(read):
         assert read[group].equals(schools[group]), group
         assert read[group].attrs == schools[group].attrs
     assert read.attrs == schools.attrs
 
 
+@pytest.mark.skipif(NEW, reason="of ArviZ 0.x")
 def test_023_misreads_the_call_of_1x_without_a_word() -> None:
     """Why no from_dict is called here: the group becomes a variable of the posterior."""
     misread = az.from_dict({"posterior": {"z": np.zeros((1, 20))}})
@@ -165,15 +191,19 @@ def test_023_misreads_the_call_of_1x_without_a_word() -> None:
     assert "z" not in misread.posterior
 
 
+@pytest.mark.skipif(NEW, reason="beside the data of ArviZ 0.x")
 def test_under_1x_it_is_a_tree_of_the_same_data(local: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """xarray's own tree, as 1.x makes one of its groups; that its functions take it was not run, as it needs Python 3.12."""
+    """xarray's own tree, as 1.x makes one of its groups."""
     import xarray
 
+    given: list[Any] = []
+    monkeypatch.setattr(module_of(to_arviz), "arviz_data", lambda *arguments: given.append(arguments))
+    to_arviz(LinearGaussian(error=0.1), LinearGaussian.data(3), 200)
     monkeypatch.setattr(az, "__version__", "1.2.0")
-    tree = to_arviz(LinearGaussian(error=0.1), LinearGaussian.data(3), 200)
+    tree = arviz_data(*given[0])
     assert isinstance(tree, xarray.DataTree)
-    assert set(tree.children) == set(local.groups())
-    for group in local.groups():
+    assert set(tree.children) == groups_of(local)
+    for group in groups_of(local):
         assert tree[group].to_dataset().identical(local[group])
     assert tree.attrs == local.attrs
     tree.to_netcdf(tmp_path / "tree.nc")
