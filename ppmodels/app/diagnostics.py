@@ -17,9 +17,10 @@ from inference.evaluation.refined import Refined
 from inference.programs.noise import own_noise
 from inference.programs.program import evaluating
 from ppmodels.app import plots
-from ppmodels.app.commands import computing, step_of
+from ppmodels.app.computing import computing
 from ppmodels.app.experiment import Experiment, restored
 from ppmodels.app.files import temporary_name
+from ppmodels.app.fitting import step_of
 from ppmodels.app.pictures import attempted
 from ppmodels.app.run import Run
 from ppmodels.app.scoring import unvalidated

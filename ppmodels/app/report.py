@@ -9,7 +9,7 @@ from rich.table import Table
 
 from inference.evaluation.refined import AMORTISATION_GAP
 from inference.evaluation.sandwich import SIMULATED_GAP
-from ppmodels.app.commands import RankedRun
+from ppmodels.app.comparison import RankedRun
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.scoring import OBSERVATION_NOISE

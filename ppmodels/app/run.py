@@ -55,8 +55,8 @@ class Run:
         return run
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Writes values to a file of the run; a number that is not finite, which JSON lacks, becomes null."""
-        write_whole(self.folder / name, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
+        """Writes values to a file of the run, `as_json`."""
+        write_whole(self.folder / name, as_json(values))
 
     def in_words(self) -> str:
         """What training came to: its steps, and which weights are saved."""
@@ -106,6 +106,11 @@ class Run:
 def sha256(contents: bytes) -> str:
     """The digest by which a file is known, in hexadecimal."""
     return hashlib.sha256(contents).hexdigest()
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Values as the contents of a file; a number that is not finite, which JSON lacks, becomes null."""
+    return (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,92 @@
+"""`ppmodels diagnose`, `calibrate` and `export`: what draws of a guide are worth, and where they go."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppmodels.app.cli.options import Data, Device, DeviceName, Folder, RunFolder, Seed, SplitName, Threads, Trust
+from ppmodels.app.cli.printing import clean, printed, show, show_table
+
+
+def diagnose(
+    run: RunFolder,
+    split: Annotated[SplitName, typer.Option(help="Which part of the data.")] = SplitName.TEST,
+    draws: Annotated[int, typer.Option(min=21, help="Weighted draws from the guide, for each example.")] = 1000,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at only so many examples, chosen at random.")] = None,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Optimisation steps that measure the amortisation gap; 0 leaves it out.")
+    ] = 300,
+    data: Data = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+    threads: Threads = None,
+    trust: Trust = False,
+) -> None:
+    """Is RUN's guide any good: Pareto k̂, effective sample size, KL by site, active units, amortisation gap."""
+    with clean():
+        from ppmodels.app import diagnostics
+        from ppmodels.app.run import Run
+
+        opened = Run.open(run)
+        found = diagnostics.diagnose(
+            *(opened, split.value, draws, limit, refine, data, folder, device.value, seed, threads), trust=trust
+        )
+        show_table(found.table())
+        printed()
+
+
+def calibrate(
+    run: RunFolder,
+    simulations: Annotated[
+        int | None, typer.Option(min=20, help="By default 1000; 40 where each takes a fit of its own.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the guide, for each simulation.")] = 99,
+    data: Data = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+    threads: Threads = None,
+    trust: Trust = False,
+) -> None:
+    """Simulation-based calibration of RUN's guide, on data simulated from its model."""
+    with clean():
+        from ppmodels.app import diagnostics
+        from ppmodels.app.run import Run
+
+        opened = Run.open(run)
+        found = diagnostics.calibrate(
+            *(opened, simulations, draws, data, folder, device.value, seed, threads), trust=trust
+        )
+        show_table(found.table())
+        printed()
+
+
+def export(
+    run: RunFolder,
+    arviz: Annotated[Path, typer.Option(metavar="FILE.nc", help="A netCDF file of draws, as ArviZ reads it.")],
+    split: Annotated[SplitName | None, typer.Option(help="Of which part of the data.")] = None,
+    draws: Annotated[int, typer.Option(min=21, help="Draws of posterior, prior and predictives.")] = 1000,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples, chosen at random.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+    data: Data = None,
+    folder: Folder = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.AUTO,
+    threads: Threads = None,
+    trust: Trust = False,
+) -> None:
+    """Write draws of RUN's posterior, prior and predictives for ArviZ."""
+    with clean():
+        from ppmodels.app import diagnostics
+        from ppmodels.app.run import Run
+
+        diagnostics.export(
+            *(Run.open(run), arviz, None if split is None else split.value, draws, limit),
+            *(data, folder, device.value, seed, threads),
+            overwrite=overwrite,
+            trust=trust,
+        )
+        show(f"wrote {arviz}")
+        printed()
