@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppmodels.app.arviz_export import export
     from ppmodels.app.comparison import compare
-    from ppmodels.app.diagnostics import calibrate, diagnose, export
+    from ppmodels.app.diagnostics import calibrate, diagnose
     from ppmodels.app.evaluation import evaluate
     from ppmodels.app.illustration import complete, reconstruct, sample
     from ppmodels.app.lookup import find
@@ -41,7 +42,8 @@ _HOMES = {
     "ppmodels.app.training": ("train",),
     "ppmodels.app.evaluation": ("evaluate",),
     "ppmodels.app.comparison": ("compare",),
-    "ppmodels.app.diagnostics": ("calibrate", "diagnose", "export"),
+    "ppmodels.app.diagnostics": ("calibrate", "diagnose"),
+    "ppmodels.app.arviz_export": ("export",),
     "ppmodels.app.illustration": ("complete", "reconstruct", "sample"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

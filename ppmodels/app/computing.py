@@ -25,6 +25,15 @@ def computing(experiment: Experiment, threads: int | None, progress: bool, rows:
         yield
 
 
+def split_for(experiment: Experiment, split: str | None, progress: bool) -> str:
+    """The split that is asked for; else that whose examples the guide serves, which is said where it is not the test one."""
+    if split is not None or not experiment.fits_rows:
+        return split or "test"
+    if progress:
+        say("the train split, as the guide was fitted to these very examples; --split NAME takes another")
+    return "train"
+
+
 def parameters_of(program: nn.Module) -> int:
     """The number of parameters."""
     return sum(parameter.numel() for parameter in program.parameters())

@@ -11,7 +11,7 @@ from ppmodels.app.computing import computing
 from ppmodels.app.experiment import restored
 from ppmodels.app.run import Run, versions
 from ppmodels.app.scores import write_scores
-from ppmodels.app.scoring import scoring_of, suited, with_particles
+from ppmodels.app.scoring import estimators_of, scoring_of
 
 
 def evaluate(
@@ -51,10 +51,10 @@ def evaluate(
     """
     experiment = restored(run, data, folder, device, trust)
     began = time.perf_counter()
-    chosen = with_particles(estimators or suited(experiment, split), particles)
+    chosen = estimators_of(experiment, split, estimators, particles)
     with computing(experiment, threads, progress):
         used = torch.get_num_threads()
-        result = scoring_of(experiment, chosen, seed).result(experiment, split, limit, seed, progress)
+        result = scoring_of(run, experiment, chosen).result(experiment, split, limit, seed, progress)
     about = {
         "recipe": run.record["recipe"],
         "seed": seed,

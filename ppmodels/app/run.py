@@ -22,6 +22,8 @@ from ppmodels.app.files import contents_of, write_whole
 from ppmodels.app.record import FORMAT, read_record
 
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"
+NOISE = "observation_noise.json"
+"""The noise by which a generator without a density is scored, and what it was fitted by."""
 LOCK = ".ppmodels.lock"
 """There while a run is trained, and in one whose training did not finish."""
 

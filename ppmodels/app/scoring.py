@@ -16,16 +16,15 @@ import inference
 from inference import Estimator, Evaluation, annealed, elbo, predictive
 from inference.evaluation.annealed import Annealed
 from inference.evaluation.estimators import EXACT, Importance
-from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.refined import Refined
 from inference.evaluation.sandwich import Sandwich
 from inference.programs.noise import own_noise
 from inference.programs.program import ProgramError, evaluating
 from inference.training.progress import shown
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.observation_noise import with_fitted_noise
+from ppmodels.app.observation_noise import noisy_generator
+from ppmodels.app.run import Run
 from ppmodels.data import InOrder
-from ppmodels.nn import Generator
 
 OBSERVATION_NOISE = "observation noise"
 """The name in an evaluation's details of the noise that belongs to a scored generator, in levels or in units of x."""
@@ -72,33 +71,30 @@ class Scoring:
         return refused
 
 
-def scoring_of(experiment: Experiment, estimators: Mapping[str, Estimator] | None, seed: int) -> Scoring:
-    """How a run is scored: by the given estimators, or the recipe's own.
-
-    A recipe without any draws x or z without a density: a generator gets an observation noise, fitted on the valid split,
-    and chains start from the prior, whatever the guide is.
-    """
-    program, own = experiment.program, experiment.recipe.estimators
-    if own:
-        return Scoring(program, estimators or own)
-    chosen = {
-        name: _from_the_prior(each) for name, each in (estimators or {"annealed": annealed(200, 8, leapfrog=5)}).items()
-    }
-    generator = getattr(program, "generator", None)
-    if not isinstance(generator, Generator):
-        return Scoring(program, chosen)
+def scoring_of(run: Run, experiment: Experiment, estimators: Mapping[str, Estimator]) -> Scoring:
+    """How a run is scored; a generator without a density gets the observation noise that its run keeps."""
+    if experiment.recipe.estimators:
+        return Scoring(experiment.program, estimators)
     with unvalidated():
-        noisy = with_fitted_noise(generator, program.classes, experiment.in_order("valid"), seed)
-    return Scoring(noisy, chosen, float(noisy.scale))
+        noisy = noisy_generator(run, experiment)
+    if noisy is None:
+        return Scoring(experiment.program, estimators)
+    return Scoring(noisy, estimators, float(noisy.scale))
 
 
-def suited(experiment: Experiment, split: str) -> Mapping[str, Estimator]:
-    """The recipe's estimators; the predictive density of held-out data, where examples share latents."""
-    batch = next(iter(experiment.in_order("train", _BATCH)))
-    with torch.no_grad(), evaluating(experiment.program), own_noise(0):
-        found = likelihood_of(experiment.program, batch)
+def estimators_of(
+    experiment: Experiment, split: str, given: Mapping[str, Estimator] | None = None, particles: int | None = None
+) -> dict[str, Estimator]:
+    """The estimators of a run: the given ones, or its recipe's; with so many particles, where these are given.
+
+    Held-out data of a program whose examples share latents are scored by their predictive density. A recipe without
+    estimators draws x or z without a density: chains then start from the prior, whatever the guide is.
+    """
+    found = experiment.likelihood
     shares = found.dataset is not None and not found.per_example
-    return {"predictive": predictive(200)} if shares and split != "train" else experiment.recipe.estimators
+    own = {"predictive": predictive(200)} if shares and split != "train" else experiment.recipe.estimators
+    chosen = with_particles(given or own or {"annealed": annealed(200, 8, leapfrog=5)}, particles)
+    return chosen if own else {name: _from_the_prior(each) for name, each in chosen.items()}
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:

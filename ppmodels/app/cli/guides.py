@@ -8,10 +8,18 @@ import typer
 from ppmodels.app.cli.options import Data, Device, DeviceName, Folder, RunFolder, Seed, SplitName, Threads, Trust
 from ppmodels.app.cli.printing import clean, printed, show, show_table
 
+GuideSplit = Annotated[
+    SplitName | None,
+    typer.Option(
+        help="Which part of the data; by default test, and train where the guide was fitted to those very examples, "
+        "as of a program whose examples share latents."
+    ),
+]
+
 
 def diagnose(
     run: RunFolder,
-    split: Annotated[SplitName, typer.Option(help="Which part of the data.")] = SplitName.TEST,
+    split: GuideSplit = None,
     draws: Annotated[int, typer.Option(min=21, help="Weighted draws from the guide, for each example.")] = 1000,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at only so many examples, chosen at random.")] = None,
     refine: Annotated[
@@ -26,14 +34,15 @@ def diagnose(
 ) -> None:
     """Is RUN's guide any good: Pareto k̂, effective sample size, KL by site, active units, amortisation gap."""
     with clean():
-        from ppmodels.app import diagnostics
+        from ppmodels.app import diagnostics, report
         from ppmodels.app.run import Run
 
         opened = Run.open(run)
-        found = diagnostics.diagnose(
-            *(opened, split.value, draws, limit, refine, data, folder, device.value, seed, threads), trust=trust
+        diagnostics.diagnose(
+            *(opened, _value(split), draws, limit, refine, data, folder, device.value, seed, threads),
+            show=lambda found, about: show_table(f"{report.measured_on(about)}\n{found.table()}"),
+            trust=trust,
         )
-        show_table(found.table())
         printed()
 
 
@@ -66,7 +75,7 @@ def calibrate(
 def export(
     run: RunFolder,
     arviz: Annotated[Path, typer.Option(metavar="FILE.nc", help="A netCDF file of draws, as ArviZ reads it.")],
-    split: Annotated[SplitName | None, typer.Option(help="Of which part of the data.")] = None,
+    split: GuideSplit = None,
     draws: Annotated[int, typer.Option(min=21, help="Draws of posterior, prior and predictives.")] = 1000,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples, chosen at random.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
@@ -79,14 +88,18 @@ def export(
 ) -> None:
     """Write draws of RUN's posterior, prior and predictives for ArviZ."""
     with clean():
-        from ppmodels.app import diagnostics
+        from ppmodels.app import arviz_export
         from ppmodels.app.run import Run
 
-        diagnostics.export(
-            *(Run.open(run), arviz, None if split is None else split.value, draws, limit),
+        arviz_export.export(
+            *(Run.open(run), arviz, _value(split), draws, limit),
             *(data, folder, device.value, seed, threads),
             overwrite=overwrite,
             trust=trust,
         )
         show(f"wrote {arviz}")
         printed()
+
+
+def _value(split: SplitName | None) -> str | None:
+    return None if split is None else split.value
