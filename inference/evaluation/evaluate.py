@@ -16,8 +16,9 @@ from torch import Tensor
 from inference.evaluation.comparable import other_data, other_estimators
 from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
-from inference.evaluation.passes import Data, batches_of, no_batches
+from inference.evaluation.passes import Data, batches_of, count_of, no_batches
 from inference.evaluation.pieces import scored_at_once
+from inference.evaluation.stages import one_of, shares, stage
 from inference.programs.check import check_batch, check_finite, check_values
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.held_out import held_out
@@ -184,19 +185,24 @@ def evaluate(
             refuse_partial_observation(subject, first)
         likelihood = likelihood_of(subject, first)
         whole = hashlib.sha256()
+        count = count_of(batches) if likelihood.per_example else 1
+        parts = shares([getattr(estimator, "work", 1.0) for estimator in estimators.values()])
         for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
             check_finite(batch)
             if not description:
                 _add(whole, batch)
             shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in leaves(batch)))
-            for position, (name, estimator) in enumerate(estimators.items()):
-                reseed(mix(seed, index, position))
-                began = time.perf_counter()
-                with masked:
-                    estimate = _estimated(estimator, program, subject, batch)
-                examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
-                found[name].append(_on_the_host(estimate, examples * log_jacobian))
-                seconds[name] += time.perf_counter() - began
+            with one_of(index, count, "batch"):
+                for position, (name, estimator) in enumerate(estimators.items()):
+                    reseed(mix(seed, index, position))
+                    began = time.perf_counter()
+                    with stage(*parts[position], name), masked:
+                        estimate = _estimated(estimator, program, subject, batch)
+                    examples = rows_of(batch) // len(
+                        estimate.log_prob
+                    )  # a number of the whole dataset counts all of them
+                    found[name].append(_on_the_host(estimate, examples * log_jacobian))
+                    seconds[name] += time.perf_counter() - began
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)

@@ -11,6 +11,7 @@ from inference import to_arviz
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, evaluating
 from inference.programs.traces import runs
+from inference.training.progress import shown_stages
 from ppmodels.app.computing import computing, split_for
 from ppmodels.app.experiment import Experiment, path_of, restored
 from ppmodels.app.files import temporary_name
@@ -54,7 +55,7 @@ def export(
     rows = experiment.rows(split, limit)
     (batch,) = experiment.in_order(split, len(rows), limit)
     coords = {name: rows.numpy() for name in _plate_names(experiment, batch)}
-    with computing(experiment, threads, progress), unvalidated():
+    with computing(experiment, threads, progress), unvalidated(), shown_stages(progress):
         _write(path, to_arviz(experiment.program, batch, draws, coords=coords, seed=seed))
 
 

@@ -56,7 +56,7 @@ def compare(
     found: list[RankedRun] = []
     for each in candidates:
         with computing(each.experiment, threads, progress):
-            scoring = scoring_of(each.run, each.experiment, {each.estimate: each.estimator})
+            scoring = scoring_of(each.run, each.experiment, {each.estimate: each.estimator}, progress)
             result = scoring.result(each.experiment, split, limit, seed, progress)
         found.append(RankedRun(each.run, each.estimate, result))
     found.sort(key=lambda each: each.result.mean(each.estimate), reverse=True)

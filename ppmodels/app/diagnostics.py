@@ -5,9 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import inference
-from inference import Batch, Calibration, Diagnosis, Program, fit, refined
+from inference import Batch, Calibration, Diagnosis, Program, Step, fit, refined
 from inference.evaluation.refined import Refined
+from inference.evaluation.stages import reached
+from inference.training.progress import shown_stages
 from ppmodels.app import plots
 from ppmodels.app.computing import computing, split_for
 from ppmodels.app.experiment import Experiment, restored
@@ -48,7 +52,7 @@ def diagnose(
     split = split_for(experiment, split, progress)
     batches = experiment.scored(split, limit=limit)
     steps: Refined | None = refined(refine) if refine else None
-    with computing(experiment, threads, progress), unvalidated():
+    with computing(experiment, threads, progress), unvalidated(), shown_stages(progress):
         found = inference.diagnose(experiment.program, batches, draws, steps, seed)
     if show is not None:
         show(found, batches.description)
@@ -82,7 +86,7 @@ def calibrate(
     amortised = not experiment.fits_rows
     refit = None if amortised else _refit(experiment, seed)
     count = simulations or (1000 if amortised else 40)
-    with computing(experiment, threads, progress), unvalidated():
+    with computing(experiment, threads, progress), unvalidated(), shown_stages(progress):
         found = inference.calibration(experiment.program, batch, count, draws, refit, seed=seed)
     numbers = as_json(found.summary() | {"simulations": count, "seed": seed})
     write_results(run, {"calibration.json": numbers, **figure("calibration.png", lambda: plots.calibration(found))})
@@ -92,11 +96,15 @@ def calibrate(
 def _refit(experiment: Experiment, seed: int) -> Callable[[Batch], Program]:
     """Fits the recipe's program anew to simulated data, all of them as one batch."""
 
+    def told(step: Step, values: Mapping[str, Tensor]) -> None:
+        reached(step.count / experiment.recipe.steps, f"step {step.count} of {experiment.recipe.steps}")
+
     def fitted(batch: Batch) -> Program:
         recipe = experiment.recipe
         program: Any = recipe.make_program(experiment.data).to(experiment.device)
         objective = recipe.make_objective(program).to(experiment.device)
-        fit(step_of(dataclasses.replace(experiment, objective=objective), seed), batch, recipe.steps, progress=False)
+        step = step_of(dataclasses.replace(experiment, objective=objective), seed)
+        fit(step, batch, recipe.steps, progress=False, callbacks=[told])
         return program
 
     return fitted

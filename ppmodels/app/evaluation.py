@@ -54,7 +54,7 @@ def evaluate(
     chosen = estimators_of(experiment, split, estimators, particles)
     with computing(experiment, threads, progress):
         used = torch.get_num_threads()
-        result = scoring_of(run, experiment, chosen).result(experiment, split, limit, seed, progress)
+        result = scoring_of(run, experiment, chosen, progress).result(experiment, split, limit, seed, progress)
     about = {
         "recipe": run.record["recipe"],
         "seed": seed,

@@ -4,9 +4,11 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from inference import ProgramError, annealed, evaluate
+from inference.evaluation.stages import one_of
 from ppmodels.app.experiment import Experiment
 from ppmodels.app.files import contents_of
 from ppmodels.app.results import write_results
@@ -52,11 +54,14 @@ def fitted_scale(generator: Generator, classes: int, valid: InOrder) -> float:
     batch = tuple(tensor[:_EXAMPLES] for tensor in next(iter(valid)))
     span = float(batch[0].double().std()) if generator.levels is None else generator.levels - 1.0
 
+    tried = count()
+
     def bound(log_scale: float) -> float:
         noisy = NoisyGenerator(generator, math.exp(log_scale), classes).to(batch[0].device).eval()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that few transitions are accepted where a scale is far too small
-            found = evaluate(noisy, batch, {"bound": _BOUND}, seed=_SEED).mean("bound")
+            with one_of(next(tried), _STEPS + 3, "observation noise"):
+                found = evaluate(noisy, batch, {"bound": _BOUND}, seed=_SEED).mean("bound")
         return found if math.isfinite(found) else -math.inf
 
     best = _highest(bound, math.log(0.02 * span), math.log(span))

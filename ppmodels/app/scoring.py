@@ -9,7 +9,6 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 import inference
@@ -20,16 +19,15 @@ from inference.evaluation.refined import Refined
 from inference.evaluation.sandwich import Sandwich
 from inference.programs.noise import own_noise
 from inference.programs.program import ProgramError, evaluating
-from inference.training.progress import shown
+from inference.training.progress import shown_stages
 from ppmodels.app.experiment import Experiment
 from ppmodels.app.observation_noise import noisy_generator
 from ppmodels.app.run import Run
-from ppmodels.data import InOrder
 
 OBSERVATION_NOISE = "observation noise"
 """The name in an evaluation's details of the noise that belongs to a scored generator, in levels or in units of x."""
 
-_BATCH, _SLOW_BATCH = 100, 20  # a slow estimator's progress is told by small batches
+_BATCH, _SLOW_BATCH = 100, 20  # of each batch a sandwich simulates some examples, by which its gap is told
 _SLOW = Annealed | Sandwich | Refined
 
 
@@ -48,10 +46,12 @@ class Scoring:
         for name, reason in refused.items():
             warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
         size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in estimators.values()) else _BATCH
-        in_order = experiment.scored(split, size, limit)
-        batches = _WithProgress(in_order, len(experiment.data.split(split)), progress)
-        with unvalidated():
-            found = inference.evaluate(self.program, batches, estimators, seed=seed)
+        batches = experiment.scored(split, size, limit)
+        about = batches.description
+        if about["examples"] != (whole := len(experiment.data.split(split))):
+            about = about | {"of_examples": whole}
+        with unvalidated(), shown_stages(progress):
+            found = inference.evaluate(self.program, batches, estimators, about, seed)
         if self.noise is None:
             return found
         told = {OBSERVATION_NOISE: torch.tensor([self.noise], dtype=torch.float64)}
@@ -71,11 +71,11 @@ class Scoring:
         return refused
 
 
-def scoring_of(run: Run, experiment: Experiment, estimators: Mapping[str, Estimator]) -> Scoring:
+def scoring_of(run: Run, experiment: Experiment, estimators: Mapping[str, Estimator], progress: bool) -> Scoring:
     """How a run is scored; a generator without a density gets the observation noise that its run keeps."""
     if experiment.recipe.estimators:
         return Scoring(experiment.program, estimators)
-    with unvalidated():
+    with unvalidated(), shown_stages(progress):
         noisy = noisy_generator(run, experiment)
     if noisy is None:
         return Scoring(experiment.program, estimators)
@@ -134,28 +134,3 @@ def _from_the_prior(estimator: Estimator) -> Estimator:
     if isinstance(estimator, Sandwich):
         return dataclasses.replace(estimator, annealed=dataclasses.replace(estimator.annealed, start="prior"))
     return estimator
-
-
-@dataclass(frozen=True)
-class _WithProgress:
-    """Batches that show how many of them have been taken."""
-
-    batches: InOrder
-    of_examples: int
-    """How many the whole split has."""
-    progress: bool
-
-    @property
-    def description(self) -> dict[str, str | int]:
-        about = self.batches.description
-        return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
-
-    @property
-    def log_jacobian(self) -> float:
-        return self.batches.log_jacobian
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        with shown(len(self.batches), self.progress) as display:
-            for done, batch in enumerate(self.batches, start=1):
-                yield batch
-                display.update(done, "batches scored")

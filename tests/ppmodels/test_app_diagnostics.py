@@ -1,6 +1,7 @@
 """`ppmodels diagnose`, `calibrate` and `export`."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from inference.evaluation import annealing
 from ppmodels.app import RECIPES, Run, diagnose, evaluate, export, plots, train
 from ppmodels.app.cli import app
 from ppmodels.app.experiment import restored
@@ -110,8 +112,8 @@ def test_examples_are_exported_by_their_rows(run: Run, tmp_path: Path) -> None:
     found = arviz.from_netcdf(str(tmp_path / "draws.nc"))
     places = found.posterior.coords["data"].values
     assert list(places) != [0, 1, 2, 3]
-    shown = torch.from_numpy(found.observed_data["x"].values)
-    assert torch.equal(shown, restored(run).data.test.values[places].float())
+    shown = torch.tensor(found.observed_data["x"].values.tolist())
+    assert torch.equal(shown, restored(run).data.test.values[places.tolist()].float())
 
 
 def test_a_guide_is_diagnosed_on_the_examples_that_it_serves(run: Run, shared: Run) -> None:
@@ -130,3 +132,23 @@ def test_every_panel_of_a_diagnosis_says_what_it_shows(run: Run, shared: Run) ->
         axes = plots.diagnosis(diagnose(each, draws=30, limit=None, refine=0, progress=False)).axes
         assert len(axes) == panels
         assert all(one.get_title() and one.get_xlabel() and one.get_ylabel() for one in axes)
+
+
+@pytest.mark.filterwarnings("ignore:k̂ of the weights", "ignore:.*transitions were accepted")
+def test_slow_commands_say_how_far_they_are(
+    run: Run, shared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a minute passed between any two looks at the clock."""
+    monkeypatch.setattr(annealing, "_PILOT_TRANSITIONS", 5)
+    monkeypatch.setattr("inference.training.progress.time.perf_counter", itertools.count(0, 60).__next__)
+    chains = ("--estimators", "iwae:9,annealed:3", "--limit", 3)
+    exported = ("--arviz", tmp_path / "a.nc", "--draws", 25)
+    for command, each, arguments, said in (
+        ("evaluate", run, chains, "annealed, temperature 2 of 3"),
+        ("diagnose", run, ("--limit", 3, "--draws", 30, "--refine", 4), "refined, step 3 of 4"),
+        ("calibrate", shared, ("--simulations", 20, "--draws", 4), "simulation 7 of 20, step 3 of 4"),
+        ("export", shared, exported, "log-likelihood, draw 5 of 25"),
+    ):
+        lines = [line for line in call(command, each, *arguments).stderr.splitlines() if f"%  {said}  " in line]
+        assert lines, command
+        assert lines[0].endswith(" s left")
