@@ -111,15 +111,19 @@ class _StageLines:
     """A line after 1, 3, 7, … seconds and then every ten; none of what is over before."""
 
     def __init__(self) -> None:
-        self.start = self.last = time.perf_counter()
-        self.pause = 1.0
+        self.last, self.pause = time.perf_counter(), 1.0
+        self.begun: tuple[float, float] | None = None  # when, and at which fraction: before that it gets ready
 
     def update(self, done: float, what: str) -> None:
         now = time.perf_counter()
+        if self.begun is None and done > 0:
+            self.begun = now, done
         if now - self.last < self.pause:
             return
         self.last, self.pause = now, min(2 * self.pause, 10.0)
-        left = f"  {(now - self.start) * (1 - done) / done:.0f} s left" if done > 0 else ""
+        left = ""
+        if self.begun is not None and done > self.begun[1]:
+            left = f"  {(now - self.begun[0]) * (1 - done) / (done - self.begun[1]):.0f} s left"
         tell(f"{done:.0%}{f'  {what}' if what else ''}{left}")
 
 

@@ -46,7 +46,7 @@ def compare(
     """Runs by the best number that each recipe has for log p(x) on the same examples, the best run first.
 
     That number is the exact one where there is one, and else the last of `estimators`, or of the recipe's bounds. Raises
-    ProgramError for runs that were not trained on the same kind of data, and for bounds of different settings.
+    ProgramError, before anything is scored, for runs of different data and for bounds of different settings.
     """
     approved(runs, trust)  # all of them, before anything of the first is executed
     candidates = [
@@ -101,6 +101,6 @@ def _refuse_unlike(candidates: Sequence[_Candidate], split: str, limit: int | No
             generator = not (one.experiment.recipe.estimators and other.experiment.recipe.estimators)
             remedy = "annealed:N, which scores generators too" if generator else "iwae:N or annealed:N"
             raise ProgramError(
-                f"{one.in_words()} and {other.in_words()} are different bounds, whose numbers do not compare. Score all "
-                f"runs by one: --estimators {remedy}."
+                f"{one.in_words()} and {other.in_words()} are numbers of different estimators, which do not "
+                f"compare. Score all runs by one: --estimators {remedy}."
             )

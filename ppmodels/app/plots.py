@@ -132,7 +132,7 @@ def calibration(result: "Calibration", most: int = 8) -> "Figure":
     tests = result.tests
     for name in sorted(tests, key=lambda each: tests[each].gamma)[:most]:
         axes.plot(ranks, result.ecdf_difference(name), label=name)
-    axes.set_xlabel("rank of the true value among the guide's draws")
+    axes.set_xlabel("rank of the true value, as a fraction of the guide's draws")
     axes.set_ylabel("ECDF - uniform")
     others = f"; the {most} farthest out of {len(tests)} quantities" if len(tests) > most else ""
     axes.set_title(f"Simulation-based calibration{others}", fontsize=10)
