@@ -198,7 +198,7 @@ print(narrow.table())
 correlated = ProbabilisticPCA(width=1.0)
 print(f"of the width that is best for the ELBO: {calibration(correlated, test, simulations=2000).flagged}")
 assert "z[0]" in narrow.flagged
-save("calibration.png", png(calibration_figure(narrow)))
+save("calibration.png", calibration_figure(narrow))
 
 # %% [markdown]
 # ## The same in ArviZ
