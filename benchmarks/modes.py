@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.classifier import classified, trained
 from inference import sample
 from inference.programs.noise import own_noise
-from ppmodels.app import commands
+from ppmodels.app import train
 from ppmodels.app.experiment import Experiment, restored
 from ppmodels.app.lookup import NamedRecipe, find
 from ppmodels.data import load
@@ -99,7 +99,7 @@ def main() -> None:
         score = of_stacks(arguments.folder) if stacked else of_images(arguments.data, arguments.folder)
     for name, recipe in recipes.items():
         for seed in arguments.seeds:
-            run, _ = commands.train(
+            run, _ = train(
                 NamedRecipe(name, recipe),
                 arguments.out / f"{name}-{arguments.data}-{seed}",
                 arguments.folder,

@@ -26,7 +26,6 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from inference import (
-    Calibration,
     annealed,
     calibration,
     diagnose,
@@ -39,6 +38,7 @@ from inference import (
     to_arviz,
 )
 from ppmodels.app.plots import bounds, png
+from ppmodels.app.plots import calibration as calibration_figure
 
 folder = Path(os.environ.get("TUTORIAL_OUT") or tempfile.mkdtemp(prefix="tutorial-likelihood-"))
 folder.mkdir(parents=True, exist_ok=True)
@@ -198,23 +198,7 @@ print(narrow.table())
 correlated = ProbabilisticPCA(width=1.0)
 print(f"of the width that is best for the ELBO: {calibration(correlated, test, simulations=2000).flagged}")
 assert "z[0]" in narrow.flagged
-
-
-def ecdf_figure(result: Calibration, names: list[str]) -> Figure:
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    low, high = result.bands()
-    ranks = np.arange(result.draws) / result.draws
-    axes.fill_between(ranks, low, high, color="black", alpha=0.12, label="99 % of right guides, all quantities")
-    for name in names:
-        axes.plot(ranks, result.ecdf_difference(name), label=name)
-    axes.set_xlabel("rank of the true value among the guide's draws")
-    axes.set_ylabel("ECDF - uniform")
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-save("calibration.png", ecdf_figure(narrow, ["z[0]", "z[1]", "log p(x | z)"]))
+save("calibration.png", calibration_figure(narrow))
 
 # %% [markdown]
 # ## The same in ArviZ

@@ -8,9 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from inference.evaluation.annealing import TARGET_ACCEPTANCE, Schedule, forward, frozen
+from inference.evaluation.annealing import TARGET_ACCEPTANCE, Schedule, forward, frozen, pilot_transitions
 from inference.evaluation.annealing_path import AnnealingPath, Start
 from inference.evaluation.estimators import Estimate, PowerMean
+from inference.evaluation.stages import one_of, shares, stage
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.entries import rows_of
 from inference.programs.execution import is_out_of_memory
@@ -58,11 +59,19 @@ class Annealed:
             "leapfrog": self.leapfrog,
         }
 
+    @property
+    def work(self) -> float:
+        return 3.0 * self.leapfrog * self.chains * (self.temperatures + pilot_transitions(self.temperatures))
+
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         def estimated(rows: int) -> Estimate:
             path = AnnealingPath(program, batch, self.start)
             chunks = self.chunks(batch, rows)
-            return lower_bound(path, self.schedule(path, chunks), chunks)
+            pilot, scored = shares([pilot_transitions(self.temperatures), self.temperatures * len(chunks)])
+            with stage(*pilot):
+                schedule = self.schedule(path, chunks)
+            with stage(*scored):
+                return lower_bound(path, schedule, chunks)
 
         return as_memory_allows(estimated, self.rows)
 
@@ -98,8 +107,9 @@ def annealed(temperatures: int, chains: int = 16, start: Start = "guide", leapfr
 def lower_bound(path: AnnealingPath, schedule: Schedule, chunks: list[int]) -> Estimate:
     """The log of the mean weight of chains moved forward, chunk by chunk."""
     moments, acceptance = PowerMean(1.0), torch.zeros(())
-    for chains in chunks:
-        weighed = forward(path, schedule, chains)
+    for number, chains in enumerate(chunks):
+        with one_of(number, len(chunks), "chunk"):
+            weighed = forward(path, schedule, chains)
         moments.add(weighed.log_weights)
         acceptance = acceptance + weighed.acceptance.sum(0) / sum(chunks)
     warn_of_few_accepted(acceptance)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from inference.evaluation.annealing_path import AnnealingPath, Point
 from inference.evaluation.hamiltonian import transition
+from inference.evaluation.stages import reached
 
 TARGET_ACCEPTANCE = 0.65  # the best of Hamiltonian transitions in many dimensions (Beskos et al. 2013, arXiv 1001.4460)
 _PILOT_TEMPERATURES = 250  # step sizes are smooth along the path, and those between are interpolated
@@ -30,6 +31,11 @@ class Weighed(NamedTuple):
     acceptance: Tensor
 
 
+def pilot_transitions(temperatures: int) -> int:
+    """About how many transitions the pilot round takes."""
+    return max(_PILOT_TRANSITIONS, min(temperatures - 1, _PILOT_TEMPERATURES))
+
+
 def sigmoid_schedule(temperatures: int) -> Tensor:
     """β_0 = 0 … β_T = 1, close together at both ends, where densities change most (Grosse et al. 2015, arXiv 1511.02543)."""
     raw = torch.sigmoid(torch.linspace(-4.0, 4.0, temperatures + 1, dtype=torch.float64))
@@ -45,13 +51,15 @@ def frozen(path: AnnealingPath, temperatures: int, leapfrog: int, chains: int) -
     betas = sigmoid_schedule(temperatures)
     visited = torch.linspace(1, temperatures - 1, min(temperatures - 1, _PILOT_TEMPERATURES)).round().long()
     each = -(-_PILOT_TRANSITIONS // len(visited))
+    reached(0.0, "pilot round")
     here = path.draw(chains)
     step = torch.full_like(here.log_start[0], 0.1)
     here, step = _adapted(path, here, betas[1], step, leapfrog, transitions=30, rate=0.5)
     found = []
-    for place in visited:
+    for number, place in enumerate(visited, start=1):
         here, step = _adapted(path, here, betas[place], step, leapfrog, transitions=each, rate=0.2)
         found.append(step)
+        reached(number / len(visited), "pilot round")
     return Schedule(betas, _interpolated(visited, torch.stack(found), temperatures - 1), leapfrog)
 
 
@@ -78,6 +86,8 @@ def _moved(path: AnnealingPath, schedule: Schedule, here: Point, backwards: bool
         if 0 < between <= last:
             here, accepted = transition(path, here, betas[between], schedule.step_sizes[between - 1], schedule.leapfrog)
             acceptance = acceptance + accepted / last
+        moved = last + 1 - number if backwards else number + 1
+        reached(moved / (last + 1), f"temperature {moved} of {last + 1}")
     return Weighed(log_weights, acceptance)
 
 

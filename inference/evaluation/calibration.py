@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.evaluation.rank_statistics import Uniformity, bands, uniformity
+from inference.evaluation.stages import one_of
 from inference.programs.dataset import scope
 from inference.programs.entries import Examples, mapped, rows_of
 from inference.programs.execution import Latents
@@ -129,9 +130,14 @@ def calibration(
         if refit is None:
             parts = _parts(examples, simulations, max(1, _ROWS // draws))
             _refuse_not_amortised(program, examples if rows_of(examples) <= rows_of(parts[0]) else parts[0])
-            found = [_simulation(program, lambda _: program, part, draws, rows_of(part)) for part in parts]
         else:
-            found = [_simulation(program, refit, examples, draws, 1) for _ in range(simulations)]
+            parts = [examples] * simulations
+        found = []
+        for number, part in enumerate(parts):
+            with one_of(number, len(parts), "simulation" if refit else "part"):
+                found.append(
+                    _simulation(program, refit or (lambda _: program), part, draws, 1 if refit else rows_of(part))
+                )
         ranks = {name: torch.cat([_ranks(each[name]) for each in found]) for name in found[0]}
     return Calibration(ranks, draws, level)
 

@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import Unit
 from torch import Tensor
 
+from inference.evaluation.stages import reached
 from inference.programs.entries import Examples
 from inference.programs.execution import Latents, Run
 from inference.programs.predict import completed, observations, sample
@@ -60,4 +61,5 @@ class Chunks(NamedTuple):
         for start in range(0, self.draws, self.size):
             end = min(start + self.size, self.draws)
             pieces.append(of({name: value[start:end] for name, value in latents.items()}, end - start))
+            reached(end / self.draws)
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -16,9 +16,10 @@ from inference.evaluation.inference_gap import Part, part_of
 from inference.evaluation.kl import log_ratios
 from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.pareto import FEWEST_DRAWS, effective_sample_size, smoothed, threshold
-from inference.evaluation.passes import Data, batches_of, no_batches
+from inference.evaluation.passes import Data, batches_of, count_of, no_batches
 from inference.evaluation.pieces import scored_at_once
 from inference.evaluation.refined import AMORTISATION_GAP, Refined
+from inference.evaluation.stages import one_of, reached, shares, stage
 from inference.programs.check import check_batch, check_finite
 from inference.programs.entries import Examples, rows_of
 from inference.programs.noise import mix, own_noise, reseed
@@ -153,17 +154,22 @@ def diagnose(
         check_batch(program, first)
         likelihood = likelihood_of(program, first)
         _refuse_without_draws(program, first, likelihood.point)
+        count = count_of(batches) if likelihood.per_example else 1
+        parts = shares([draws, 0.0 if refined is None else refined.work])
         for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
             check_finite(batch)
             reseed(mix(seed, index))
-            drawn = _drawn(program, batch, draws)
+            with one_of(index, count, "batch"):
+                with stage(*parts[0]):
+                    drawn = _drawn(program, batch, draws)
+                with stage(*parts[1], "refined"):
+                    amortisation.add(program, batch)
             khat.append(smoothed(drawn.log_weights).khat)
             ess.append(effective_sample_size(drawn.log_weights).cpu())
             for name, ratio in drawn.ratios.items():
                 kl[name].add(ratio, rows_of(batch))
             for name, units in drawn.units.items():
                 means[name].add(units)
-            amortisation.add(program, batch)
     variances = {name: each.variance for name, each in means.items()}
     known = {name: variance for name, variance in variances.items() if not variance.isnan().any()}
     gap = amortisation.mean()
@@ -201,6 +207,7 @@ def _drawn(program: Program, batch: Examples, draws: int) -> _Draws:
     for start in range(0, draws, chunk):
         found = runs(program, batch, min(chunk, draws - start))
         log_weights.append(terms_of(program, found).log_weights)
+        reached(min(start + chunk, draws) / draws)
         for run in found:
             for name, each in log_ratios(program, run).items():
                 ratios[name].add(each.double().mean(1).cpu())

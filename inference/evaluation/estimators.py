@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from inference.evaluation.stages import reached
 from inference.programs.bounds import Bound, iwae
 from inference.programs.entries import rows_of
 from inference.programs.program import Batch, Program, as_batch
@@ -42,7 +43,8 @@ class Estimator(Protocol):
     """Gives log p(x) of a batch, and the kind of that number.
 
     One with `held_out = True` gives a number for each example of any batch, although the program shares latents between the
-    examples that it was fitted to.
+    examples that it was fitted to. One with a number `work`, how many densities it asks for per example, is counted by that
+    where progress is told.
     """
 
     @property
@@ -96,12 +98,17 @@ class Importance:
     def settings(self) -> dict[str, str | int | float]:
         return {"bound": self.bound.name, "particles": self.particles}
 
+    @property
+    def work(self) -> float:
+        return self.particles
+
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         chunk = max(1, self.rows // rows_of(as_batch(batch)))
         moments = Mean() if self.bound.alpha == 1.0 else PowerMean(1.0 - self.bound.alpha)
         for start in range(0, self.particles, chunk):
             drawn = terms(program, batch, min(chunk, self.particles - start))
             moments.add(drawn.log_weights.double())
+            reached(min(start + chunk, self.particles) / self.particles)
         return moments.estimate()
 
 

@@ -13,11 +13,12 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from inference.evaluation.estimators import ERROR_OF_SUM, EXACT, Estimate, Estimator, Importance
+from inference.evaluation.comparable import other_data, other_estimators
+from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, Estimator, Importance
 from inference.evaluation.likelihood import Likelihood, likelihood_of
-from inference.evaluation.passes import Data, batches_of, no_batches
+from inference.evaluation.passes import Data, batches_of, count_of, no_batches
 from inference.evaluation.pieces import scored_at_once
-from inference.programs.bounds import LOWER_BOUND
+from inference.evaluation.stages import one_of, shares, stage
 from inference.programs.check import check_batch, check_finite, check_values
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.held_out import held_out
@@ -102,12 +103,12 @@ class Evaluation:
             ProgramError: the two were measured on different data, or by estimators of different settings.
         """
         than = name if than is None else than
-        mine = (_data(self.measured_on), self.kind.get(name), _compared(self.settings.get(name)))
-        theirs = (_data(other.measured_on), other.kind.get(than), _compared(other.settings.get(than)))
-        one_exact = {mine[1], theirs[1]} == {EXACT, LOWER_BOUND} and mine[0] == theirs[0]
-        if mine != theirs and not one_exact:
+        different = other_data(self.measured_on, other.measured_on) or other_estimators(
+            *(self.kind.get(name), self.settings.get(name, {}), other.kind.get(than), other.settings.get(than, {}))
+        )
+        if different:
             raise ProgramError(
-                f"two numbers can be compared only where data, kind and settings agree; here {mine} against {theirs}. "
+                f"two numbers can be compared only where data, kind and settings agree; here they differ: {different}. "
                 "Evaluate both on the same batches with the same estimators."
             )
         shared = self._shared_variance(name) + other._shared_variance(than)
@@ -184,19 +185,24 @@ def evaluate(
             refuse_partial_observation(subject, first)
         likelihood = likelihood_of(subject, first)
         whole = hashlib.sha256()
+        count = count_of(batches) if likelihood.per_example else 1
+        parts = shares([getattr(estimator, "work", 1.0) for estimator in estimators.values()])
         for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
             check_finite(batch)
             if not description:
                 _add(whole, batch)
             shapes.add(tuple(tuple(tensor.shape[1:]) for tensor in leaves(batch)))
-            for position, (name, estimator) in enumerate(estimators.items()):
-                reseed(mix(seed, index, position))
-                began = time.perf_counter()
-                with masked:
-                    estimate = _estimated(estimator, program, subject, batch)
-                examples = rows_of(batch) // len(estimate.log_prob)  # a number of the whole dataset counts all of them
-                found[name].append(_on_the_host(estimate, examples * log_jacobian))
-                seconds[name] += time.perf_counter() - began
+            with one_of(index, count, "batch"):
+                for position, (name, estimator) in enumerate(estimators.items()):
+                    reseed(mix(seed, index, position))
+                    began = time.perf_counter()
+                    with stage(*parts[position], name), masked:
+                        estimate = _estimated(estimator, program, subject, batch)
+                    examples = rows_of(batch) // len(
+                        estimate.log_prob
+                    )  # a number of the whole dataset counts all of them
+                    found[name].append(_on_the_host(estimate, examples * log_jacobian))
+                    seconds[name] += time.perf_counter() - began
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)
@@ -288,16 +294,6 @@ def _estimated(estimator: Estimator, program: Program, subject: Program, batch: 
             with pyro.validation_enabled(False):
                 check_values(runs(subject, batch)[0])
         raise
-
-
-def _data(measured_on: Mapping[str, str | int]) -> dict[str, str | int]:
-    """The data that two numbers must share; standardisation is left out, as all numbers are in the data's own units."""
-    return {name: value for name, value in measured_on.items() if name != "standardised"}
-
-
-def _compared(settings: Mapping[str, str | int | float] | None) -> dict[str, str | int | float] | None:
-    """The settings that two numbers must share; where chains start is left out, as a generator has the prior alone."""
-    return None if settings is None else {name: value for name, value in settings.items() if name != "start"}
 
 
 def _finite(value: float) -> float | None:

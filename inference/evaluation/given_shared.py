@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.estimators import Importance
+from inference.evaluation.stages import one_of
 from inference.programs.entries import Examples
 from inference.programs.execution import Latents, Run
 from inference.programs.held_out import GivenShared
@@ -31,9 +32,11 @@ def log_likelihoods(
     local = [name for name, site in latents_in(run.model).items() if run.is_local(site) and name in run.guide]
     inner = Importance(particles if local else 1, rows=rows)
     each = []
-    for draw in range(len(next(iter(shared.values())))):
+    draws = len(next(iter(shared.values())))
+    for draw in range(draws):
         values = {name: value[draw] for name, value in shared.items()}
-        each.append(inner(GivenShared(program, values, hidden, from_guide), batch).log_prob)
+        with one_of(draw, draws, "draw"):
+            each.append(inner(GivenShared(program, values, hidden, from_guide), batch).log_prob)
     source = "the guide" if from_guide else "the prior"
     how = f"the examples' own latents integrated out by {particles} weighted draws from {source}" if local else "exact"
     return torch.stack(each), how

@@ -31,6 +31,15 @@ def batches_of(batches: Data) -> Iterator[Examples]:
     return map(as_batch, [given] if one_batch(given) else _iterator(given))
 
 
+def count_of(batches: Data) -> int | None:
+    """How many batches there are; None where only a pass would tell."""
+    given: Any = batches
+    try:
+        return 1 if one_batch(given) else len(given)
+    except TypeError:  # a generator function, among others
+        return None
+
+
 def no_batches(batches: object) -> ProgramError:
     """What is said of an iterable that gives no batch."""
     kind = type(batches).__name__

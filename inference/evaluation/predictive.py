@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, PowerMean
+from inference.evaluation.stages import one_of
 from inference.programs.entries import rows_of
 from inference.programs.held_out import HeldOut, held_out
 from inference.programs.program import Batch, Program
@@ -44,12 +45,16 @@ class Predictive:
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         found = held_out(program, batch)
-        log_densities = torch.stack([self._given_shared(found) for _ in range(self.draws)])
+        log_densities = torch.stack([self._draw(found, number) for number in range(self.draws)])
         moments = PowerMean(1.0)
         moments.add(log_densities)
         estimate = moments.estimate()
         error_of_sum = _error_of_sum(log_densities, estimate.log_prob)
         return estimate._replace(kind=_kind(found), details={ERROR_OF_SUM: error_of_sum})
+
+    def _draw(self, found: HeldOut, number: int) -> Tensor:
+        with one_of(number, self.draws, "draw"):
+            return self._given_shared(found)
 
     def _given_shared(self, found: HeldOut) -> Tensor:
         """log p(x | θ) at one draw of θ: `(batch,)`, by a mean over the local latents that are drawn."""

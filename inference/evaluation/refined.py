@@ -8,6 +8,7 @@ from torch import Tensor
 
 from inference.evaluation.estimators import Estimate, Mean
 from inference.evaluation.free_parameters import freed
+from inference.evaluation.stages import reached, shares, stage
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Run
@@ -51,10 +52,19 @@ class Refined:
             "learning_rate": self.learning_rate,
         }
 
+    @property
+    def work(self) -> float:
+        return 3.0 * self.steps * self.particles + 2.0 * self.draws
+
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         family = _Family(program, as_batch(batch))
-        before = self._scored(family, family.initial)
-        after = self._scored(family, self._optimised(family))
+        first, middle, last = shares([self.draws, 3.0 * self.steps * self.particles, self.draws])
+        with stage(*first):
+            before = self._scored(family, family.initial)
+        with stage(*middle):
+            optimised = self._optimised(family)
+        with stage(*last):
+            after = self._scored(family, optimised)
         return after._replace(details={AMORTISATION_GAP: after.log_prob - before.log_prob})
 
     def refuse(self, program: Program, batch: Batch) -> None:
@@ -83,6 +93,7 @@ class Refined:
             if step in averaged:
                 for total, value in zip(mean, free, strict=True):
                     total += value.detach() / len(averaged)
+            reached((step + 1) / self.steps, f"step {step + 1} of {self.steps}")
         return mean
 
     def _scored(self, family: "_Family", values: list[Tensor]) -> Estimate:
@@ -91,6 +102,7 @@ class Refined:
         with torch.no_grad():
             for start in range(0, self.draws, chunk):
                 moments.add(family.log_weights(values, min(chunk, self.draws - start)).double())
+                reached(min(start + chunk, self.draws) / self.draws)
         return moments.estimate()
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.annealed import Annealed, as_memory_allows, warn_of_few_accepted
-from inference.evaluation.annealing import forward, reverse
+from inference.evaluation.annealing import forward, pilot_transitions, reverse
 from inference.evaluation.annealing_path import AnnealingPath, Start
 from inference.evaluation.estimators import Estimate
+from inference.evaluation.stages import shares, stage
 from inference.programs.entries import mapped, rows_of
 from inference.programs.execution import Latents
 from inference.programs.pair import Pair
@@ -60,9 +61,15 @@ class Sandwich:
     def settings(self) -> dict[str, str | int | float]:
         return self.annealed.settings
 
+    @property
+    def work(self) -> float:
+        return 2.0 * self.annealed.work
+
     def __call__(self, program: Program, batch: Batch) -> Estimate:
-        estimate = self.annealed(program, batch)
-        found = self.bounds(program, self._part(program, batch))
+        with stage(0.0, 0.5):
+            estimate = self.annealed(program, batch)
+        with stage(0.5, 1.0, "simulated"):
+            found = self.bounds(program, self._part(program, batch))
         return estimate._replace(details={**estimate.details, SIMULATED_GAP: found.upper - found.lower})
 
     def bounds(self, program: Program, batch: Batch) -> Bounds:
@@ -78,9 +85,16 @@ class Sandwich:
     def _bounds(self, program: Program, data: Batch, latents: Latents, rows: int) -> Bounds:
         path = AnnealingPath(program, data, self.annealed.start)
         chunks = self.annealed.chunks(data, rows)
-        schedule = self.annealed.schedule(path, chunks)
-        ahead = [forward(path, schedule, chains) for chains in chunks]
-        back = reverse(path, schedule, path.place(latents))
+        path_length = self.annealed.temperatures
+        pilot, *there, home = shares([pilot_transitions(path_length), *[path_length] * (len(chunks) + 1)])
+        with stage(*pilot):
+            schedule = self.annealed.schedule(path, chunks)
+        ahead = []
+        for chains, part in zip(chunks, there, strict=True):
+            with stage(*part, "forward"):
+                ahead.append(forward(path, schedule, chains))
+        with stage(*home, "back"):
+            back = reverse(path, schedule, path.place(latents))
         weights = torch.cat([weighed.log_weights for weighed in ahead])
         acceptance = torch.cat([weighed.acceptance for weighed in ahead]).mean(0)
         warn_of_few_accepted(acceptance)

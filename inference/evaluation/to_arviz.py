@@ -16,6 +16,7 @@ from inference.evaluation.constants import constants_of
 from inference.evaluation.given_shared import log_likelihoods, shared_latents
 from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.pareto import FEWEST_DRAWS, threshold
+from inference.evaluation.stages import stage
 from inference.evaluation.weighted import Weighted, picked, resampled, weighted
 from inference.programs.check import check_batch
 from inference.programs.entries import Examples, rows_of
@@ -78,16 +79,22 @@ def to_arviz(
         constants = constants_of(program, run)
         axes = axes_of(run, constants, dims or {}, coords or {})
         chunks = Chunks(program, examples, run, draws, max(1, rows // rows_of(examples)))
-        found = weighted(program, examples, draws, chunks.size)
+        with stage(0.0, 0.3, "weights"):
+            found = weighted(program, examples, draws, chunks.size)
         _warn_of_khat(found.smoothed.khat, draws)
         places = resampled(found.smoothed.log_weights)
-        posterior = chunks.completed({name: picked(places, value) for name, value in found.latents.items()})
-        prior, without_prior = _prior(chunks)
-        log_likelihood, how = _log_likelihood(chunks, posterior, particles, rows)
+        with stage(0.3, 0.4, "posterior"):
+            posterior = chunks.completed({name: picked(places, value) for name, value in found.latents.items()})
+        with stage(0.4, 0.5, "prior"):
+            prior, without_prior = _prior(chunks)
+        with stage(0.5, 0.9, "log-likelihood"):
+            log_likelihood, how = _log_likelihood(chunks, posterior, particles, rows)
+        with stage(0.9, 1.0, "posterior predictive"):
+            replicated = chunks.observations(posterior)
         observed = {name: value[0] for name, value in run.values(random_sites(run.model)).items()}
         groups = {
             "posterior": Group(_drawn(axes, posterior, chunks.unobserved), _said_of(found)),
-            "posterior_predictive": Group(_drawn(axes, chunks.observations(posterior), chunks.observed)),
+            "posterior_predictive": Group(_drawn(axes, replicated, chunks.observed)),
             "sample_stats": Group(_stats(run, found, places)),
             "log_likelihood": Group(_of_examples(run, axes, chunks.observed, log_likelihood), {"computed": how}),
             "prior": Group(_drawn(axes, prior, chunks.unobserved)),

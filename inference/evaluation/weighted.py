@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.pareto import Smoothed, smoothed
+from inference.evaluation.stages import reached
 from inference.programs.predict import latents_of
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Terms, judged_terms
@@ -38,6 +39,7 @@ def weighted(program: Program, batch: Batch, draws: int, chunk: int) -> Weighted
         drawn = runs(program, batch, min(chunk, draws - start))
         latents.append(latents_of(drawn))
         found.append(judged_terms(program, drawn))
+        reached(min(start + chunk, draws) / draws)
     log_weights = torch.cat([piece.log_weights.double() for piece in found])
     nowhere = log_weights.isneginf().all(0).nonzero().flatten().tolist()
     if nowhere:

@@ -1,4 +1,4 @@
-"""A run's progress: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run of steps, or of told stages: a bar on a terminal, a line now and then elsewhere."""
 
 import io
 import sys
@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol, TextIO
+
+from inference.evaluation.stages import followed_by
 
 _UNREAD = (OSError, ValueError)
 """What writing raises where nobody reads any more: a pipe, a terminal or a file that is closed, a disk that is full."""
@@ -31,6 +33,19 @@ def shown(total: int, visible: bool = True) -> Iterator[Progress]:
             yield bar
     else:
         yield _Lines(total)
+
+
+@contextmanager
+def shown_stages(visible: bool = True) -> Iterator[None]:
+    """A block of which standard error shows how far it has come, as far as `inference.evaluation.stages` tells."""
+    if not visible:
+        yield
+    elif _on_a_terminal():
+        with _stage_bar() as bar, followed_by(bar.update):
+            yield
+    else:
+        with followed_by(_StageLines().update):
+            yield
 
 
 def tell(line: str) -> None:
@@ -92,6 +107,26 @@ class _Lines:
         tell(f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left")
 
 
+class _StageLines:
+    """A line after 1, 3, 7, … seconds and then every ten; none of what is over before."""
+
+    def __init__(self) -> None:
+        self.last, self.pause = time.perf_counter(), 1.0
+        self.begun: tuple[float, float] | None = None  # when, and at which fraction: before that it gets ready
+
+    def update(self, done: float, what: str) -> None:
+        now = time.perf_counter()
+        if self.begun is None and done > 0:
+            self.begun = now, done
+        if now - self.last < self.pause:
+            return
+        self.last, self.pause = now, min(2 * self.pause, 10.0)
+        left = ""
+        if self.begun is not None and done > self.begun[1]:
+            left = f"  {(now - self.begun[0]) * (1 - done) / (done - self.begun[1]):.0f} s left"
+        tell(f"{done:.0%}{f'  {what}' if what else ''}{left}")
+
+
 @contextmanager
 def _bar(total: int) -> Iterator[Progress]:
     from rich.console import Console
@@ -108,6 +143,31 @@ def _bar(total: int) -> Iterator[Progress]:
     console = Console(file=_Unfailing(sys.stderr))  # type: ignore[arg-type]  # all that rich asks of a stream
     with RichProgress(*columns, console=console) as display:
         yield _Bar(display, display.add_task("", total=total, rate=""))
+
+
+@contextmanager
+def _stage_bar() -> Iterator["_StageBar"]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    console = Console(file=_Unfailing(sys.stderr))  # type: ignore[arg-type]
+    with RichProgress(*columns, console=console, transient=True) as display:
+        yield _StageBar(display, display.add_task("", total=1.0))
+
+
+class _StageBar:
+    def __init__(self, display, task) -> None:  # type: ignore[no-untyped-def]
+        self.display, self.task = display, task
+
+    def update(self, done: float, what: str) -> None:
+        self.display.update(self.task, completed=done, description=what)
 
 
 class _Bar:

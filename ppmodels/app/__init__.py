@@ -7,12 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppmodels.app.commands import compare, complete, evaluate, reconstruct, sample, train
-    from ppmodels.app.diagnostics import calibrate, diagnose, export
+    from ppmodels.app.arviz_export import export
+    from ppmodels.app.comparison import compare
+    from ppmodels.app.diagnostics import calibrate, diagnose
+    from ppmodels.app.evaluation import evaluate
+    from ppmodels.app.illustration import complete, reconstruct, sample
     from ppmodels.app.lookup import find
     from ppmodels.app.recipe import Recipe
     from ppmodels.app.recipes import RECIPES
     from ppmodels.app.run import Run
+    from ppmodels.app.training import train
 
 __all__ = [
     "RECIPES",
@@ -35,8 +39,12 @@ _HOMES = {
     "ppmodels.app.recipe": ("Recipe",),
     "ppmodels.app.recipes": ("RECIPES",),
     "ppmodels.app.run": ("Run",),
-    "ppmodels.app.commands": ("compare", "complete", "evaluate", "reconstruct", "sample", "train"),
-    "ppmodels.app.diagnostics": ("calibrate", "diagnose", "export"),
+    "ppmodels.app.training": ("train",),
+    "ppmodels.app.evaluation": ("evaluate",),
+    "ppmodels.app.comparison": ("compare",),
+    "ppmodels.app.diagnostics": ("calibrate", "diagnose"),
+    "ppmodels.app.arviz_export": ("export",),
+    "ppmodels.app.illustration": ("complete", "reconstruct", "sample"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

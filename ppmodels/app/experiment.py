@@ -3,14 +3,15 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inference import Objective
-from inference.evaluation.likelihood import likelihood_of
+from inference import Objective, Pair
+from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.programs.noise import mix, own_noise
 from inference.programs.program import evaluating
 from ppmodels.app.lookup import RecipeFile, defined_in
@@ -55,6 +56,23 @@ class Experiment:
         """A fixed choice of at most `count` examples of a split, as one batch."""
         (batch,) = self.in_order(split, count, count)
         return batch
+
+    def rows(self, split: str, limit: int | None = None) -> Tensor:
+        """Where the examples that `in_order` gives stand in their split."""
+        return chosen_rows(len(self.data.split(split)), limit)
+
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """What kind of number the program's log p(x) is."""
+        batch = next(iter(self.in_order("train", self.recipe.batch_size)))
+        with torch.no_grad(), evaluating(self.program), own_noise(0):
+            return likelihood_of(self.program, batch)
+
+    @property
+    def fits_rows(self) -> bool:
+        """Whether the guide was fitted to the very rows of the training split, and is not one of other examples."""
+        own_rows = isinstance(self.program, Pair) and self.program.rows is not None
+        return own_rows or not self.likelihood.per_example
 
     @property
     def is_images(self) -> bool:
@@ -207,6 +225,13 @@ def path_of(data: str, folder: str | Path | None) -> Path | None:
     return None if data in NAMES else Path(os.path.expanduser(folder or ""), os.path.expanduser(data))
 
 
+def chosen_rows(count: int, limit: int | None) -> Tensor:
+    """The rows of a split of `count` examples that `limit` leaves, in order: all of them where it is None."""
+    if limit is None or limit >= count:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:limit].sort().values
+
+
 def limited(data: Dataset, split: str, limit: int) -> Dataset:
     """The data with a split of at most `limit` examples, a fixed random choice: some splits are sorted by class."""
     if limit < 1:
@@ -214,8 +239,7 @@ def limited(data: Dataset, split: str, limit: int) -> Dataset:
     whole = data.split(split)
     if limit >= len(whole):
         return data
-    index = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:limit].sort().values
-    part = whole.take(index.to(whole.values.device))
+    part = whole.take(chosen_rows(len(whole), limit).to(whole.values.device))
     return {
         "train": lambda: replace(data, train=part),
         "valid": lambda: replace(data, valid=part),

@@ -1,9 +1,11 @@
 """Files of a run: read only where they are files of the folder itself, and written whole."""
 
+import errno
 import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,17 +37,36 @@ def write_whole(path: Path, contents: bytes) -> None:
 
     Raises OSError with the file's name.
     """
-    temporary = path.with_name(temporary_name(path.name))
+    write_together(path.parent, {path.name: contents})
+
+
+def write_together(folder: Path, files: Mapping[str, bytes | None]) -> None:
+    """Writes files that belong together, by name, and removes those of None: all of them, or none where one can not be.
+
+    Raises OSError with the name of the file that it is about.
+    """
+    written: dict[str, Path] = {}
+    name = ""
     try:
-        # O_EXCL opens nothing that somebody else has put there, no link either.
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(contents)
-        os.replace(temporary, path)
+        for name, contents in files.items():
+            if (folder / name).is_dir() and not (folder / name).is_symlink():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if contents is not None:
+                temporary = folder / temporary_name(name)
+                # O_EXCL opens nothing that somebody else has put there, no link either.
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+                    written[name] = temporary
+                    file.write(contents)
+        for name in files.keys() - written.keys():
+            (folder / name).unlink(missing_ok=True)
+        for name, temporary in written.items():
+            os.replace(temporary, folder / name)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(folder / name)) from error
     finally:
-        with suppress(OSError):  # on a disk that is read only even for a name that is not there
-            temporary.unlink(missing_ok=True)
+        for temporary in written.values():
+            with suppress(OSError):  # on a disk that is read only even for a name that is not there
+                temporary.unlink(missing_ok=True)
 
 
 def temporary_name(name: str) -> str:

@@ -1,32 +1,67 @@
-"""The observation noise by which a generator without a density is scored, fitted on the valid split."""
+"""The observation noise by which a generator without a density is scored: fitted on the valid split, and kept by its run."""
 
+import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any
 
 from inference import ProgramError, annealed, evaluate
+from inference.evaluation.stages import one_of
+from ppmodels.app.experiment import Experiment
+from ppmodels.app.files import contents_of
+from ppmodels.app.results import write_results
+from ppmodels.app.run import NOISE, Run, as_json
 from ppmodels.data import InOrder
 from ppmodels.models import NoisyGenerator
 from ppmodels.nn import Generator
 
 _EXAMPLES, _STEPS = 12, 8
+_BOUND = annealed(30, 4, "prior", 4)
+_SEED = 0  # one for all: a noise that followed the seed of a command would make another model for each
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
-def with_fitted_noise(generator: Generator, classes: int, valid: InOrder, seed: int) -> NoisyGenerator:
-    """The generator with the scale of observation noise at which annealing bounds log p(x) of valid examples highest.
+def noisy_generator(run: Run, experiment: Experiment) -> NoisyGenerator | None:
+    """The generator of a run with the noise that the run keeps; None of another program.
+
+    A noise is kept with what it was fitted by: the weights, the valid examples, the bound. Where any of it is another now,
+    or nothing is kept, it is fitted anew, and kept.
+    """
+    program = experiment.program
+    generator = getattr(program, "generator", None)
+    if not isinstance(generator, Generator):
+        return None
+    valid = experiment.in_order("valid")
+    fitted_by = {
+        "weights_sha256": run.record["weights_sha256"],
+        "measured_on": valid.description,
+        "bound": {**_BOUND.settings, "examples": _EXAMPLES, "steps": _STEPS, "seed": _SEED},
+    }
+    scale = _kept(run, fitted_by)
+    if scale is None:
+        scale = fitted_scale(generator, program.classes, valid)
+        write_results(run, {NOISE: as_json({"scale": scale, "fitted_by": fitted_by})})
+    return NoisyGenerator(generator, scale, program.classes).to(experiment.device)
+
+
+def fitted_scale(generator: Generator, classes: int, valid: InOrder) -> float:
+    """The scale of observation noise at which annealing bounds log p(x) of valid examples highest.
 
     The same noise serves all scales, so that they are compared by their own differences.
     """
     batch = tuple(tensor[:_EXAMPLES] for tensor in next(iter(valid)))
     span = float(batch[0].double().std()) if generator.levels is None else generator.levels - 1.0
-    device = batch[0].device
+
+    tried = count()
 
     def bound(log_scale: float) -> float:
-        noisy = NoisyGenerator(generator, math.exp(log_scale), classes).to(device).eval()
+        noisy = NoisyGenerator(generator, math.exp(log_scale), classes).to(batch[0].device).eval()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that few transitions are accepted where a scale is far too small
-            found = evaluate(noisy, batch, {"bound": annealed(30, 4, "prior", 4)}, seed=seed).mean("bound")
+            with one_of(next(tried), _STEPS + 3, "observation noise"):
+                found = evaluate(noisy, batch, {"bound": _BOUND}, seed=_SEED).mean("bound")
         return found if math.isfinite(found) else -math.inf
 
     best = _highest(bound, math.log(0.02 * span), math.log(span))
@@ -35,7 +70,19 @@ def with_fitted_noise(generator: Generator, classes: int, valid: InOrder, seed: 
             "no scale of observation noise gives the generator a finite bound on log p(x) of valid examples. Look at "
             "its samples."
         )
-    return NoisyGenerator(generator, math.exp(best), classes).to(device)
+    return math.exp(best)
+
+
+def _kept(run: Run, fitted_by: Mapping[str, Any]) -> float | None:
+    """The scale that the run keeps, if it was fitted by the same."""
+    try:
+        kept = json.loads(contents_of(run.folder / NOISE))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(kept, dict) or kept.get("fitted_by") != fitted_by:
+        return None
+    scale = kept.get("scale")
+    return scale if isinstance(scale, float) and 0 < scale < math.inf else None
 
 
 def _highest(function: Callable[[float], float], low: float, high: float) -> float:

@@ -20,7 +20,7 @@ from inference.programs.sites import random_sites
 from inference.programs.traces import model_runs, runs
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.run import write_whole
+from ppmodels.app.files import write_together
 from ppmodels.distributions import Autoregressive
 
 DRAWS = 32
@@ -39,9 +39,8 @@ class Pictures:
         return Pictures(self.files | other.files, list(dict.fromkeys([*self.notes, *other.notes])))
 
     def write(self, folder: Path) -> None:
-        """Writes the files into a folder."""
-        for name, contents in self.files.items():
-            write_whole(folder / name, contents)
+        """Writes the files into a folder, all of them or none."""
+        write_together(folder, self.files)
 
 
 class _Impossible(Exception):

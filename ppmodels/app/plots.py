@@ -85,27 +85,41 @@ def bounds(result: "Evaluation") -> "Figure":
 
 def diagnosis(result: "Diagnosis") -> "Figure":
     """k̂ of all examples in order against its threshold; KL by site; active units by site."""
-    figure = _figure((10.0, 3.4))
-    tails, divergences, units = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    shown = [_kl, *([_units] if result.active_units else [])]
+    figure = _figure((4.0 + 3.0 * len(shown), 3.4))
+    tails, *others = figure.subplots(1, 1 + len(shown), width_ratios=(2, *[1] * len(shown)))
     khat = result.khat.sort().values.numpy()
     tails.plot(np.arange(1, len(khat) + 1) / len(khat), khat, ".-" if len(khat) < 30 else "-")
     tails.axhline(
         result.threshold, color="black", linewidth=0.8, linestyle="--", label=f"trusted up to {result.threshold:.2f}"
     )
+    tails.set_title(f"Can {result.draws} weighted draws be trusted?", fontsize=10)
+    tails.set_xlim(0.0, 1.05)
     tails.set_xlabel("fraction of examples")
     tails.set_ylabel("Pareto k̂ of the weights")
     tails.legend(frameon=False)
     tails.grid(alpha=0.3)
-    divergences.bar(list(result.kl), list(result.kl.values()), yerr=list(result.kl_error.values()), width=0.5)
-    divergences.set_ylabel("KL to the prior (nats per example)")
-    names = list(result.active_units)
-    units.bar(names, [result.units[name] for name in names], width=0.5, alpha=0.3, label="units")
-    units.bar(names, [result.active_units[name] for name in names], width=0.5, label="active")
-    units.set_ylim(0, 1.25 * max(result.units.values(), default=1))
-    units.legend(frameon=False, ncols=2, fontsize=8)
-    for axes in (divergences, units):
+    for axes, draw in zip(others, shown, strict=True):
+        draw(axes, result)
+        axes.set_xlabel("site")
         axes.set_xlim(-0.8, max(1, len(result.kl)) - 0.2)
     return figure
+
+
+def _kl(axes: Any, result: "Diagnosis") -> None:
+    axes.bar(list(result.kl), list(result.kl.values()), yerr=list(result.kl_error.values()), width=0.5)
+    axes.set_title("KL of the guide to the prior", fontsize=10)
+    axes.set_ylabel("nats")
+
+
+def _units(axes: Any, result: "Diagnosis") -> None:
+    names = list(result.active_units)
+    axes.bar(names, [result.units[name] for name in names], width=0.5, alpha=0.3, label="units")
+    axes.bar(names, [result.active_units[name] for name in names], width=0.5, label="active")
+    axes.set_title("Units that move with x", fontsize=10)
+    axes.set_ylabel("number of units")
+    axes.set_ylim(0, 1.25 * max(result.units.values()))
+    axes.legend(frameon=False, ncols=2, fontsize=8)
 
 
 def calibration(result: "Calibration", most: int = 8) -> "Figure":
@@ -118,7 +132,7 @@ def calibration(result: "Calibration", most: int = 8) -> "Figure":
     tests = result.tests
     for name in sorted(tests, key=lambda each: tests[each].gamma)[:most]:
         axes.plot(ranks, result.ecdf_difference(name), label=name)
-    axes.set_xlabel("rank of the true value among the guide's draws")
+    axes.set_xlabel("rank of the true value, as a fraction of the guide's draws")
     axes.set_ylabel("ECDF - uniform")
     others = f"; the {most} farthest out of {len(tests)} quantities" if len(tests) > most else ""
     axes.set_title(f"Simulation-based calibration{others}", fontsize=10)

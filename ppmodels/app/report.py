@@ -9,7 +9,7 @@ from rich.table import Table
 
 from inference.evaluation.refined import AMORTISATION_GAP
 from inference.evaluation.sandwich import SIMULATED_GAP
-from ppmodels.app.commands import RankedRun
+from ppmodels.app.comparison import RankedRun
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.scoring import OBSERVATION_NOISE
@@ -74,7 +74,7 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
     """Prints an evaluation's numbers, each with its kind, and the data that they were measured on."""
     about = summary["measured_on"]
     density = about.get("likelihood") != "discrete"
-    rows = Table(title=_measured_on(about), title_justify="left", title_style="bold")
+    rows = Table(title=measured_on(about), title_justify="left", title_style="bold")
     rows.add_column("estimate", overflow="fold")  # long names give way, numbers do not
     rows.add_column("of log p(x)", no_wrap=True)
     for heading in ("nats", "bits/dim"):
@@ -99,7 +99,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
     """Prints the ranked runs, each with its number and its paired difference from the first."""
     first = ranking[0]
-    rows = Table(title=_measured_on(first.result.measured_on), title_justify="left", title_style="bold")
+    rows = Table(title=measured_on(first.result.measured_on), title_justify="left", title_style="bold")
     rows.add_column("run", overflow="fold")  # long names give way, numbers do not
     rows.add_column("of log p(x)", no_wrap=True)
     for heading in ("nats", "bits/dim", "behind"):
@@ -116,8 +116,15 @@ def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
         lines.append(
             "Where log p(x) is bounded from below (in expectation), it is higher by the bound's gap, which is unknown."
         )
+    for each in ranking:
+        noise = each.result.details.get(each.estimate, {}).get(OBSERVATION_NOISE)
+        lines += [] if noise is None else [_noise(printable(each.run.folder.name), float(noise.mean()))]
     for line in lines:
         console.print(line, style="dim")
+
+
+def _noise(name: str, scale: float) -> str:
+    return f"{name}: of the generator with normal observation noise of {scale:.3g}, fitted on the valid split."
 
 
 def _nats(row: Mapping[str, Any]) -> str:
@@ -125,7 +132,8 @@ def _nats(row: Mapping[str, Any]) -> str:
     return f"{nats} ± {error}"
 
 
-def _measured_on(about: Mapping[str, Any]) -> str:
+def measured_on(about: Mapping[str, Any]) -> str:
+    """The data, split and examples that numbers are of, in words."""
     part = f"{about.get('examples')}" + (f" of {about['of_examples']}" if "of_examples" in about else "")
     levels = "real numbers" if about.get("levels") == "none" else f"{about.get('levels')} levels"
     binarisation = "" if about.get("binarisation") == "none" else f", binarisation {about.get('binarisation')}"
@@ -157,9 +165,7 @@ def _told(name: str, details: Mapping[str, float | None]) -> list[str]:
     """What an estimator found out besides its number."""
     lines = []
     if (noise := details.get(OBSERVATION_NOISE)) is not None:
-        lines.append(
-            f"{name}: of the generator with normal observation noise of {noise:.3g}, fitted on the valid split."
-        )
+        lines.append(_noise(name, noise))
     if (acceptance := details.get("acceptance")) is not None:
         lines.append(f"{name}: {acceptance:.0%} of the chains' transitions were accepted.")
     if (gap := details.get(SIMULATED_GAP)) is not None:

@@ -22,6 +22,8 @@ from ppmodels.app.files import contents_of, write_whole
 from ppmodels.app.record import FORMAT, read_record
 
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"
+NOISE = "observation_noise.json"
+"""The noise by which a generator without a density is scored, and what it was fitted by."""
 LOCK = ".ppmodels.lock"
 """There while a run is trained, and in one whose training did not finish."""
 
@@ -55,8 +57,8 @@ class Run:
         return run
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Writes values to a file of the run; a number that is not finite, which JSON lacks, becomes null."""
-        write_whole(self.folder / name, (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode())
+        """Writes values to a file of the run, `as_json`."""
+        write_whole(self.folder / name, as_json(values))
 
     def in_words(self) -> str:
         """What training came to: its steps, and which weights are saved."""
@@ -106,6 +108,11 @@ class Run:
 def sha256(contents: bytes) -> str:
     """The digest by which a file is known, in hexadecimal."""
     return hashlib.sha256(contents).hexdigest()
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Values as the contents of a file; a number that is not finite, which JSON lacks, becomes null."""
+    return (json.dumps(_finite(values), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _finite(value: Any) -> Any:

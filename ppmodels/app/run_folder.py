@@ -17,13 +17,13 @@ from typing import Any
 
 from ppmodels.app.exchange import exchange
 from ppmodels.app.files import contents_of, is_temporary, temporary_name
-from ppmodels.app.run import LOCK, METRICS, RECIPE, RECORD, WEIGHTS, sha256
+from ppmodels.app.run import LOCK, METRICS, NOISE, RECIPE, RECORD, WEIGHTS, sha256
 
 SPLITS = ("", "-train", "-valid")
 """The endings of files about a split; those about the test split have none."""
 
 WRITTEN = (
-    *(RECORD, WEIGHTS, METRICS, RECIPE),
+    *(RECORD, WEIGHTS, METRICS, RECIPE, NOISE),
     *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
     *("traversal.png", "interpolation.png", "completions.png"),
     *(f"evaluation{split}.json" for split in SPLITS),

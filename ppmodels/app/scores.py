@@ -2,35 +2,32 @@
 
 import csv
 import io
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference import Evaluation
 from ppmodels.app import plots
-from ppmodels.app.files import write_whole
-from ppmodels.app.pictures import Pictures, attempted
-from ppmodels.app.run import Run
+from ppmodels.app.results import Files, figure, write_results
+from ppmodels.app.run import Run, as_json
 
 
-def write_scores(run: Run, result: Evaluation, about: Mapping[str, Any], ending: str) -> None:
-    """Writes evaluation.json, scores.csv and bounds.png, named with an ending; what can not be is told by a warning."""
-    figure = Pictures()
+def write_scores(run: Run, result: Evaluation, about: Mapping[str, Any], split: str, rows: Sequence[int]) -> None:
+    """Writes evaluation.json, scores.csv and bounds.png (-SPLIT for other splits than test) in the place of earlier ones.
+
+    Scores are written where each example has its own, and bounds where there are several. What can not be written is told
+    by a warning. `rows` are the places of the examples in the split.
+    """
+    ending = "" if split == "test" else f"-{split}"
+    bounds: Files = {f"bounds{ending}.png": None}
     if len(result.log_prob) > 1:
-        figure = attempted("figure of bounds", 0, lambda: {f"bounds{ending}.png": plots.png(plots.bounds(result))})
-    for note in figure.notes:
-        warnings.warn(note, stacklevel=3)
-    try:
-        run.write_json(f"evaluation{ending}.json", {**result.summary(), **about})
-        if result.per_example:
-            write_whole(run.folder / f"scores{ending}.csv", _table(result).encode())
-        figure.write(run.folder)
-    except OSError as error:
-        warnings.warn(f"{error.filename} could not be written: {error.strerror}", stacklevel=3)
+        bounds = figure(f"bounds{ending}.png", lambda: plots.bounds(result))
+    numbers = as_json({**result.summary(), **about})
+    table = _table(result, rows).encode() if result.per_example else None
+    write_results(run, {f"evaluation{ending}.json": numbers, f"scores{ending}.csv": table, **bounds})
 
 
-def _table(result: Evaluation) -> str:
-    """One row for each example: nats and error by estimator, and the acceptance of its chains."""
+def _table(result: Evaluation, rows: Sequence[int]) -> str:
+    """One line for each example: its row in the split, nats and error by estimator, and the acceptance of its chains."""
     columns: dict[str, list[float]] = {}
     for name, values in result.log_prob.items():
         columns[name] = values.tolist()
@@ -40,5 +37,5 @@ def _table(result: Evaluation) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["example", *columns])
-    writer.writerows([place, *row] for place, row in enumerate(zip(*columns.values(), strict=True)))
+    writer.writerows(zip(rows, *columns.values(), strict=True))
     return buffer.getvalue()

@@ -9,28 +9,25 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 import inference
 from inference import Estimator, Evaluation, annealed, elbo, predictive
 from inference.evaluation.annealed import Annealed
 from inference.evaluation.estimators import EXACT, Importance
-from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.refined import Refined
 from inference.evaluation.sandwich import Sandwich
 from inference.programs.noise import own_noise
 from inference.programs.program import ProgramError, evaluating
-from inference.training.progress import shown
+from inference.training.progress import shown_stages
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.observation_noise import with_fitted_noise
-from ppmodels.data import InOrder
-from ppmodels.nn import Generator
+from ppmodels.app.observation_noise import noisy_generator
+from ppmodels.app.run import Run
 
 OBSERVATION_NOISE = "observation noise"
 """The name in an evaluation's details of the noise that belongs to a scored generator, in levels or in units of x."""
 
-_BATCH, _SLOW_BATCH = 100, 20  # a slow estimator's progress is told by small batches
+_BATCH, _SLOW_BATCH = 100, 20  # of each batch a sandwich simulates some examples, by which its gap is told
 _SLOW = Annealed | Sandwich | Refined
 
 
@@ -49,10 +46,12 @@ class Scoring:
         for name, reason in refused.items():
             warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
         size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in estimators.values()) else _BATCH
-        in_order = experiment.scored(split, size, limit)
-        batches = _WithProgress(in_order, len(experiment.data.split(split)), progress)
-        with unvalidated():
-            found = inference.evaluate(self.program, batches, estimators, seed=seed)
+        batches = experiment.scored(split, size, limit)
+        about = batches.description
+        if about["examples"] != (whole := len(experiment.data.split(split))):
+            about = about | {"of_examples": whole}
+        with unvalidated(), shown_stages(progress):
+            found = inference.evaluate(self.program, batches, estimators, about, seed)
         if self.noise is None:
             return found
         told = {OBSERVATION_NOISE: torch.tensor([self.noise], dtype=torch.float64)}
@@ -72,33 +71,30 @@ class Scoring:
         return refused
 
 
-def scoring_of(experiment: Experiment, estimators: Mapping[str, Estimator] | None, seed: int) -> Scoring:
-    """How a run is scored: by the given estimators, or the recipe's own.
+def scoring_of(run: Run, experiment: Experiment, estimators: Mapping[str, Estimator], progress: bool) -> Scoring:
+    """How a run is scored; a generator without a density gets the observation noise that its run keeps."""
+    if experiment.recipe.estimators:
+        return Scoring(experiment.program, estimators)
+    with unvalidated(), shown_stages(progress):
+        noisy = noisy_generator(run, experiment)
+    if noisy is None:
+        return Scoring(experiment.program, estimators)
+    return Scoring(noisy, estimators, float(noisy.scale))
 
-    A recipe without any draws x or z without a density: a generator gets an observation noise, fitted on the valid split,
-    and chains start from the prior, whatever the guide is.
+
+def estimators_of(
+    experiment: Experiment, split: str, given: Mapping[str, Estimator] | None = None, particles: int | None = None
+) -> dict[str, Estimator]:
+    """The estimators of a run: the given ones, or its recipe's; with so many particles, where these are given.
+
+    Held-out data of a program whose examples share latents are scored by their predictive density. A recipe without
+    estimators draws x or z without a density: chains then start from the prior, whatever the guide is.
     """
-    program, own = experiment.program, experiment.recipe.estimators
-    if own:
-        return Scoring(program, estimators or own)
-    chosen = {
-        name: _from_the_prior(each) for name, each in (estimators or {"annealed": annealed(200, 8, leapfrog=5)}).items()
-    }
-    generator = getattr(program, "generator", None)
-    if not isinstance(generator, Generator):
-        return Scoring(program, chosen)
-    with unvalidated():
-        noisy = with_fitted_noise(generator, program.classes, experiment.in_order("valid"), seed)
-    return Scoring(noisy, chosen, float(noisy.scale))
-
-
-def suited(experiment: Experiment, split: str) -> Mapping[str, Estimator]:
-    """The recipe's estimators; the predictive density of held-out data, where examples share latents."""
-    batch = next(iter(experiment.in_order("train", _BATCH)))
-    with torch.no_grad(), evaluating(experiment.program), own_noise(0):
-        found = likelihood_of(experiment.program, batch)
+    found = experiment.likelihood
     shares = found.dataset is not None and not found.per_example
-    return {"predictive": predictive(200)} if shares and split != "train" else experiment.recipe.estimators
+    own = {"predictive": predictive(200)} if shares and split != "train" else experiment.recipe.estimators
+    chosen = with_particles(given or own or {"annealed": annealed(200, 8, leapfrog=5)}, particles)
+    return chosen if own else {name: _from_the_prior(each) for name, each in chosen.items()}
 
 
 def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -> dict[str, Estimator]:
@@ -138,28 +134,3 @@ def _from_the_prior(estimator: Estimator) -> Estimator:
     if isinstance(estimator, Sandwich):
         return dataclasses.replace(estimator, annealed=dataclasses.replace(estimator.annealed, start="prior"))
     return estimator
-
-
-@dataclass(frozen=True)
-class _WithProgress:
-    """Batches that show how many of them have been taken."""
-
-    batches: InOrder
-    of_examples: int
-    """How many the whole split has."""
-    progress: bool
-
-    @property
-    def description(self) -> dict[str, str | int]:
-        about = self.batches.description
-        return about if about["examples"] == self.of_examples else about | {"of_examples": self.of_examples}
-
-    @property
-    def log_jacobian(self) -> float:
-        return self.batches.log_jacobian
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        with shown(len(self.batches), self.progress) as display:
-            for done, batch in enumerate(self.batches, start=1):
-                yield batch
-                display.update(done, "batches scored")

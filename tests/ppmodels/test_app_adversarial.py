@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import inference
 from inference import annealed
 from inference.evaluation import annealing
 from ppmodels import NoisyGenerator, load
-from ppmodels.app import RECIPES, Run, complete, observation_noise, reconstruct, sample, train
+from ppmodels.app import RECIPES, Run, compare, complete, evaluate, observation_noise, reconstruct, sample, train
 from ppmodels.app.cli import app
 from ppmodels.app.experiment import restored
 from ppmodels.app.lookup import NamedRecipe
@@ -68,13 +69,70 @@ def test_commands_do_what_there_is_and_say_what_there_is_not(run: Run) -> None:
     assert "Autoregressive" in complete(run).notes[0]
 
 
-@pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot round here is short
-def test_a_generator_is_scored_with_observation_noise_fitted_on_the_valid_split(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def short_chains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observation_noise, "_STEPS", 1)
     monkeypatch.setattr(observation_noise, "_EXAMPLES", 2)
     monkeypatch.setattr(annealing, "_PILOT_TRANSITIONS", 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*transitions were accepted")
+def test_the_noise_of_a_generator_is_fitted_once_for_its_weights(
+    run: Run, short_chains: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[object] = []
+    monkeypatch.setattr(observation_noise, "fitted_scale", lambda *given: fits.append(given) or 2.5)
+    copy = Run.open(shutil.copytree(run.folder, tmp_path / "copy"))
+    kept = copy.folder / "observation_noise.json"
+    kept.unlink(missing_ok=True)
+    bounds = {"annealed": annealed(2, 2, leapfrog=2)}
+    first = evaluate(copy, limit=2, progress=False, estimators=bounds)
+    again = evaluate(copy, "train", limit=2, seed=5, progress=False, estimators=bounds)
+    ranked = compare([copy, copy], limit=2, progress=False, estimators=bounds)
+    assert len(fits) == 1, "by another seed, of another split, in a comparison: it is the noise of the same generator"
+    for result in (first, again, ranked[0].result):
+        assert float(result.details["annealed"]["observation noise"]) == 2.5
+
+    told, experiment = json.loads(kept.read_text()), restored(copy)
+    assert told["fitted_by"]["weights_sha256"] == copy.record["weights_sha256"]
+    damaged = [{**told, "scale": -1.0}, {**told, "scale": "1"}, {**told, "fitted_by": {}}, []]
+    for number, text in enumerate(["{", *map(json.dumps, damaged)], start=2):
+        kept.write_text(text)
+        observation_noise.noisy_generator(copy, experiment)
+        assert json.loads(kept.read_text()) == told
+        assert len(fits) == number
+    other = Run(copy.folder, {**copy.record, "weights_sha256": "of other weights"})
+    observation_noise.noisy_generator(other, experiment)
+    assert json.loads(kept.read_text())["fitted_by"]["weights_sha256"] == "of other weights"
+
+
+@pytest.mark.filterwarnings("ignore:.*transitions were accepted")
+def test_unlike_bounds_are_refused_in_words_before_anything_is_scored(
+    run: Run, folder: Path, short_chains: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(RECIPES["vae"], data="digits", steps=3, validate_every=None, traced=None)
+    vae, _ = train(NamedRecipe("vae", recipe), folder / "vae", progress=False)
+    names = [str(each.folder) for each in (run, vae)]
+    monkeypatch.setattr(observation_noise, "fitted_scale", lambda *given: 2.5)
+    together = CliRunner().invoke(app, ["compare", *names, "--limit", "2", "--estimators", "annealed:2"])
+    assert together.exit_code == 0, together.output
+    assert "gan: of the generator with normal observation noise of 2.5, fitted on the valid split" in " ".join(
+        together.output.split()
+    )
+
+    monkeypatch.setattr("ppmodels.app.scoring.Scoring.result", lambda *_: pytest.fail("it was scored"))
+    for each in (names, names[::-1]):
+        apart = CliRunner().invoke(app, ["compare", *each, "--limit", "3"])
+        assert apart.exit_code == 1
+        assert "--estimators annealed:N, which scores generators too" in apart.stderr
+        assert "{" not in apart.stderr
+    other, _ = train(_short("vae", "grid-25"), folder / "tables", progress=False)
+    stderr = CliRunner().invoke(app, ["compare", str(vae.folder), str(other.folder)]).stderr
+    assert "are of different data, whose numbers do not compare: data digits against grid-25" in stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot round here is short
+def test_a_generator_is_scored_with_observation_noise_fitted_on_the_valid_split(run: Run, short_chains: None) -> None:
     result = CliRunner().invoke(app, ["evaluate", str(run.folder), "--limit", "4", "--estimators", "annealed:5"])
     assert result.exit_code == 0, result.output
     written = json.loads((run.folder / "evaluation.json").read_text())["estimates"]["annealed"]

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from inference import elbo, exact, importance
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, reconstruct, train
 from ppmodels.app.cli import app
-from ppmodels.app.commands import best_of
 from ppmodels.app.lookup import NamedRecipe
+from ppmodels.app.scoring import best_of
 from tests.ppmodels.app_helpers import picture_size
 
 EXACT = dataclasses.replace(RECIPES["gated-pixelcnn"], steps=12, validate_every=6, traced=None)

@@ -3,9 +3,11 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from inference import annealed, elbo, importance, refined, sandwich
@@ -13,7 +15,9 @@ from inference.evaluation import annealing
 from ppmodels.app import RECIPES, Run, compare, evaluate, train
 from ppmodels.app.cli import app
 from ppmodels.app.estimators import estimators_named
+from ppmodels.app.experiment import restored
 from ppmodels.app.lookup import NamedRecipe, find
+from ppmodels.app.scores import write_scores
 from tests.ppmodels.app_helpers import OWN, picture_size, write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot rounds here are short
@@ -66,7 +70,10 @@ def test_evaluate_writes_numbers_scores_and_a_figure(run: Run, monkeypatch: pyte
     assert list(written) == ["elbo", "iwae", "annealed", "sandwich", "refined"]
     with (run.folder / "scores-valid.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["example"]) for row in rows] == list(range(6))
+    places = [int(row["example"]) for row in rows]
+    data = restored(run).data.valid.values[places].float()
+    assert places != list(range(6))
+    assert torch.equal(data, next(iter(restored(run).in_order("valid", 6, 6)))[0])
     for name, row in written.items():
         assert sum(float(each[name]) for each in rows) / 6 == pytest.approx(row["nats"])
     assert 0 < float(rows[0]["annealed acceptance"]) <= 1
@@ -98,7 +105,34 @@ def test_an_estimator_that_refuses_the_guide_does_not_take_the_others_with_it(tm
         evaluate(run, limit=3, progress=False, estimators={"refined": refined(2)})
 
 
-def test_one_number_makes_no_figure(run: Run) -> None:
-    alone = CliRunner().invoke(app, ["evaluate", str(run.folder), "--limit", "3", "--estimators", "iwae:9"])
-    assert alone.exit_code == 0
-    assert not (run.folder / "bounds.png").exists()
+def test_a_new_evaluation_takes_the_place_of_all_of_an_earlier_one(run: Run) -> None:
+    both = {"iwae": importance(9), "elbo": importance(5, elbo)}
+    evaluate(run, "train", limit=3, progress=False, estimators=both)
+    about_train = ("evaluation-train.json", "scores-train.csv", "bounds-train.png")
+    before = {name: (run.folder / name).read_bytes() for name in about_train}
+    evaluate(run, "valid", limit=3, progress=False, estimators={"iwae": importance(9)})
+    assert {name: (run.folder / name).read_bytes() for name in about_train} == before, "of another split"
+    assert not (run.folder / "bounds-valid.png").exists()
+    evaluate(run, "train", limit=3, progress=False, estimators={"iwae": importance(9)})
+    assert not (run.folder / "bounds-train.png").exists(), "one number makes no figure, and the old one is of others"
+    assert "elbo" not in (run.folder / "scores-train.csv").read_text()
+
+
+def test_numbers_of_the_whole_dataset_take_scores_of_examples_away(run: Run) -> None:
+    found = evaluate(run, "train", limit=3, progress=False, estimators={"iwae": importance(9)})
+    one = {"iwae": found.log_prob["iwae"].sum().reshape(1)}
+    write_scores(run, dataclasses.replace(found, log_prob=one, per_example=False), {}, "train", [0, 1, 2])
+    assert not (run.folder / "scores-train.csv").exists()
+
+
+@pytest.mark.parametrize("place", ["evaluation-train.json", "scores-train.csv", "bounds-train.png"])
+def test_where_one_file_can_not_be_written_all_stay_as_they_were(run: Run, tmp_path: Path, place: str) -> None:
+    copy = Run.open(shutil.copytree(run.folder, tmp_path / "copy"))
+    both = {"iwae": importance(9), "elbo": importance(5, elbo)}
+    evaluate(copy, "train", limit=3, progress=False, estimators=both)
+    (copy.folder / place).unlink()
+    (copy.folder / place).mkdir()
+    before = {path.name: path.read_bytes() for path in copy.folder.iterdir() if path.is_file()}
+    with pytest.warns(UserWarning, match=rf"{place} could not be written: Is a directory"):
+        evaluate(copy, "train", limit=4, progress=False, estimators=both)
+    assert {path.name: path.read_bytes() for path in copy.folder.iterdir() if path.is_file()} == before

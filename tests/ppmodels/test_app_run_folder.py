@@ -426,10 +426,10 @@ def test_pictures_that_fail_in_any_way_are_notes(tmp_path: Path, monkeypatch: py
 
 
 def test_a_disk_that_is_full_of_pictures_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(path: Path, contents: bytes) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    def fails(folder: Path, files: dict[str, bytes]) -> None:
+        raise OSError(28, "No space left on device", str(folder / "loss.png"))
 
-    monkeypatch.setattr("ppmodels.app.pictures.write_whole", fails)
+    monkeypatch.setattr("ppmodels.app.pictures.write_together", fails)
     run, notes = trained(tmp_path / "run")
     restored(run)
     assert notes == [f"pictures are missing: {tmp_path / 'run' / 'loss.png'}: No space left on device"]
@@ -439,7 +439,7 @@ def test_a_disk_without_room_for_the_weights_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
-    monkeypatch.setattr("ppmodels.app.commands.fit", lambda *arguments, **options: pytest.fail("it was trained"))
+    monkeypatch.setattr("ppmodels.app.training.fit", lambda *arguments, **options: pytest.fail("it was trained"))
     with pytest.raises(OSError, match=r"the weights need [\d,]+ bytes, and the disk has 100 left"):
         trained(tmp_path / "run")
     assert os.listdir(tmp_path) == []
@@ -487,7 +487,7 @@ def test_a_signal_before_the_first_step_leaves_no_folder(
         os.kill(os.getpid(), getattr(signal, number))
         os.kill(os.getpid(), getattr(signal, number))  # the first ends training after a step
 
-    monkeypatch.setattr("ppmodels.app.commands.fit", fit)
+    monkeypatch.setattr("ppmodels.app.training.fit", fit)
     arguments = ["train", "vae", "--data", "ring-8", "--set", "hidden=8", "--out", str(tmp_path / "run")]
     before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(app, arguments)

@@ -157,7 +157,7 @@ def test_a_signal_waits_until_an_own_training_is_trusted(strangers: Path, monkey
         os.kill(os.getpid(), signal.SIGTERM)
         enter(text, name)
 
-    monkeypatch.setattr("ppmodels.app.commands.enter", signalled)
+    monkeypatch.setattr("ppmodels.app.training.enter", signalled)
     folder = strangers.parent
     recipe = write_recipe(folder, "digits", OWN.replace("steps=4", "steps=1"))
     assert call("train", recipe, "--out", folder / "run").exit_code == 143

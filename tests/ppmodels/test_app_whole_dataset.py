@@ -8,9 +8,8 @@ import torch
 
 from inference import ProgramError
 from ppmodels import load
-from ppmodels.app import commands
+from ppmodels.app import Run, evaluate, train
 from ppmodels.app.lookup import find
-from ppmodels.app.run import Run
 
 RECIPE = """
 import pyro, pyro.distributions as dist
@@ -45,8 +44,8 @@ def _written(folder: Path, batch: int) -> Path:
 
 
 def test_all_rows_are_one_batch_and_one_number(tmp_path: Path) -> None:
-    run, _ = commands.train(find(_written(tmp_path, 1040)), tmp_path / "run", progress=False)
-    result = commands.evaluate(Run.open(run.folder), progress=False)
+    run, _ = train(find(_written(tmp_path, 1040)), tmp_path / "run", progress=False)
+    result = evaluate(Run.open(run.folder), progress=False)
     assert result.log_prob["iwae"].shape == (1,)  # of the 130 test rows, which are more than a batch of scoring
     assert not json.loads((run.folder / "evaluation.json").read_text())["per_example"]
     x, y = load(str(tmp_path / "line.csv"), standardise=False).test.values.double().unbind(1)
@@ -57,4 +56,4 @@ def test_all_rows_are_one_batch_and_one_number(tmp_path: Path) -> None:
 
 def test_a_part_of_the_rows_as_a_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match=r"no plate counts the examples.*give all the data as one batch"):
-        commands.train(find(_written(tmp_path, 100)), tmp_path / "run", progress=False)
+        train(find(_written(tmp_path, 100)), tmp_path / "run", progress=False)

@@ -1,0 +1,45 @@
+"""What trains the program of an experiment: its step, and its validation."""
+
+from collections.abc import Callable, Mapping
+
+from inference import Step, Validation, elbo
+from inference.evaluation.estimators import Importance
+from inference.training.differentiate import backward
+from ppmodels.app.experiment import Experiment
+from ppmodels.app.recipe import Recipe
+
+
+def step_of(experiment: Experiment, seed: int) -> Step:
+    """The step that trains an experiment's program as its recipe says."""
+    recipe = experiment.recipe
+    optimizer = recipe.optimizer(recipe.learning_rate)
+    if not (callable(optimizer) or isinstance(optimizer, Mapping)):
+        raise ValueError(
+            f"optimizer: expected a function of the learning rate that gives one of the parameters, such as inference.adam, "
+            f"got one that gives a {type(optimizer).__name__}"
+        )
+    return Step(
+        experiment.objective,
+        optimizer,
+        seed=seed,
+        clip=recipe.clip,
+        learning_rate=_by_step(recipe),
+        average=recipe.average,
+        differentiate=recipe.traced() if recipe.traced else backward,
+    )
+
+
+def validation_of(experiment: Experiment) -> Validation | None:
+    """The validation that the recipe asks for, if it asks for one."""
+    recipe = experiment.recipe
+    if recipe.validate_every is None:
+        return None
+    # Over many examples one draw of each is enough; other estimators, such as exact(), are used as they are.
+    first = next(iter(recipe.estimators.values()))
+    estimator = Importance(1, elbo) if isinstance(first, Importance) else first
+    return Validation(experiment.scored("valid", 500), recipe.validate_every, recipe.patience, estimator)
+
+
+def _by_step(recipe: Recipe) -> Callable[[int], float] | None:
+    schedule = recipe.schedule
+    return None if schedule is None else lambda step: schedule(step / recipe.steps)

@@ -1,0 +1,29 @@
+"""What a command found out, in its run's folder: numbers, tables and figures, which are replaced together."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ppmodels.app import plots
+from ppmodels.app.files import write_together
+from ppmodels.app.pictures import attempted
+from ppmodels.app.run import Run
+
+Files = dict[str, bytes | None]
+"""Contents by name; None of a file that there is not, so that one of an earlier result goes."""
+
+
+def figure(name: str, make: Callable[[], Any]) -> Files:
+    """A figure by its name; one that can not be drawn is told by a warning."""
+    made = attempted(name, 0, lambda: {name: plots.png(make())})
+    for note in made.notes:
+        warnings.warn(note, stacklevel=3)
+    return {name: made.files.get(name)}
+
+
+def write_results(run: Run, files: Mapping[str, bytes | None]) -> None:
+    """Writes them in the place of earlier ones, all or none; what can not be written is told by a warning."""
+    try:
+        write_together(run.folder, files)
+    except OSError as error:
+        warnings.warn(f"{error.filename} could not be written: {error.strerror}", stacklevel=3)
