@@ -1,23 +1,19 @@
 """Annealed importance sampling: a lower bound on log p(x) whose gap closes with the number of temperatures."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from inference.evaluation.annealing import TARGET_ACCEPTANCE, Schedule, forward, frozen, pilot_transitions
 from inference.evaluation.annealing_path import AnnealingPath, Start
+from inference.evaluation.chunks import as_memory_allows
 from inference.evaluation.estimators import Estimate, PowerMean
 from inference.evaluation.stages import one_of, shares, stage
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.entries import rows_of
-from inference.programs.execution import is_out_of_memory
 from inference.programs.program import Batch, Program, as_batch
-
-Found = TypeVar("Found")
 
 FEW_ACCEPTED = 0.5
 """The mean acceptance below which a warning is given."""
@@ -124,14 +120,3 @@ def warn_of_few_accepted(acceptance: Tensor) -> None:
             "bound holds, and is looser than it could be. Take more temperatures, or more leapfrog steps.",
             stacklevel=2,
         )
-
-
-def as_memory_allows(function: Callable[[int], Found], rows: int) -> Found:
-    """The function of a number of rows; of half as many, as often as memory runs out."""
-    while True:
-        try:
-            return function(rows)
-        except Exception as error:
-            if rows == 1 or not is_out_of_memory(error):
-                raise
-        rows //= 2

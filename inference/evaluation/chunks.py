@@ -1,7 +1,7 @@
 """Many draws of a program, so many at once: what memory holds is the draws, not what they were computed with."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from pyro.distributions import Unit
@@ -9,10 +9,12 @@ from torch import Tensor
 
 from inference.evaluation.stages import reached
 from inference.programs.entries import Examples
-from inference.programs.execution import Latents, Run
+from inference.programs.execution import Latents, Run, is_out_of_memory
 from inference.programs.predict import completed, observations, sample
 from inference.programs.program import Program
 from inference.programs.sites import deterministic_sites, latents_in, random_sites
+
+Found = TypeVar("Found")
 
 Draws = dict[str, Tensor]
 """`(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per other site."""
@@ -63,3 +65,14 @@ class Chunks(NamedTuple):
             pieces.append(of({name: value[start:end] for name, value in latents.items()}, end - start))
             reached(end / self.draws)
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def as_memory_allows(function: Callable[[int], Found], rows: int) -> Found:
+    """The function of a number of rows; of half as many, as often as memory runs out."""
+    while True:
+        try:
+            return function(rows)
+        except Exception as error:
+            if rows == 1 or not is_out_of_memory(error):
+                raise
+        rows //= 2

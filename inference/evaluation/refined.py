@@ -1,11 +1,13 @@
 """The best bound that a guide's family has for each example: its distributions' parameters set free and optimised."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from inference.evaluation.chunks import as_memory_allows
 from inference.evaluation.estimators import Estimate, Mean
 from inference.evaluation.free_parameters import freed
 from inference.evaluation.stages import reached, shares, stage
@@ -30,7 +32,7 @@ class Refined:
     draws: int = 500
     learning_rate: float = 0.05
     rows: int = 2000
-    """How many draws × examples are scored at once."""
+    """How many draws × examples are run at once."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "particles", "draws", "rows"):
@@ -58,13 +60,17 @@ class Refined:
 
     def __call__(self, program: Program, batch: Batch) -> Estimate:
         family = _Family(program, as_batch(batch))
+        return as_memory_allows(partial(self._estimate, family), self.rows)
+
+    def _estimate(self, family: "_Family", rows: int) -> Estimate:
+        size = max(1, rows // rows_of(family.batch))
         first, middle, last = shares([self.draws, 3.0 * self.steps * self.particles, self.draws])
         with stage(*first):
-            before = self._scored(family, family.initial)
+            before = self._scored(family, family.initial, size)
         with stage(*middle):
-            optimised = self._optimised(family)
+            optimised = self._optimised(family, size)
         with stage(*last):
-            after = self._scored(family, optimised)
+            after = self._scored(family, optimised, size)
         return after._replace(details={AMORTISATION_GAP: after.log_prob - before.log_prob})
 
     def refuse(self, program: Program, batch: Batch) -> None:
@@ -72,7 +78,7 @@ class Refined:
         with torch.no_grad():
             _Family(program, as_batch(batch))
 
-    def _optimised(self, family: "_Family") -> list[Tensor]:
+    def _optimised(self, family: "_Family", size: int) -> list[Tensor]:
         """The mean of the last quarter of the parameters that Adam gives, at a rate that falls to a tenth."""
         free = [value.clone().requires_grad_() for value in family.initial]
         optimizer = torch.optim.Adam(free, self.learning_rate)
@@ -80,14 +86,14 @@ class Refined:
         averaged = range(self.steps - max(1, self.steps // 4), self.steps)
         mean = [torch.zeros_like(value) for value in family.initial]
         for step in range(self.steps):
-            optimizer.zero_grad()
-            with torch.enable_grad():
-                loss = (
-                    -family.log_weights(free, self.particles).mean(0).sum()
-                )  # a sum: no example has a say in another's
-                gradients = torch.autograd.grad(loss, free)
+            gradients = [torch.zeros_like(value) for value in free]
+            for draws in _chunks(self.particles, size):
+                with torch.enable_grad():
+                    loss = -family.log_weights(free, draws).sum() / self.particles  # a sum: examples do not meet
+                    for total, part in zip(gradients, torch.autograd.grad(loss, free), strict=True):
+                        total += part
             for value, gradient in zip(free, gradients, strict=True):
-                value.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+                value.grad = gradient.nan_to_num_(0.0, 0.0, 0.0)
             optimizer.step()
             schedule.step()
             if step in averaged:
@@ -96,13 +102,13 @@ class Refined:
             reached((step + 1) / self.steps, f"step {step + 1} of {self.steps}")
         return mean
 
-    def _scored(self, family: "_Family", values: list[Tensor]) -> Estimate:
-        chunk = max(1, self.rows // rows_of(family.batch))
-        moments = Mean()
+    def _scored(self, family: "_Family", values: list[Tensor], size: int) -> Estimate:
+        moments, done = Mean(), 0
         with torch.no_grad():
-            for start in range(0, self.draws, chunk):
-                moments.add(family.log_weights(values, min(chunk, self.draws - start)).double())
-                reached(min(start + chunk, self.draws) / self.draws)
+            for draws in _chunks(self.draws, size):
+                moments.add(family.log_weights(values, draws).double())
+                done += draws
+                reached(done / self.draws)
         return moments.estimate()
 
 
@@ -123,6 +129,11 @@ def refined(steps: int = 500, particles: int = 8, draws: int = 500, learning_rat
         ValueError: a number is not positive.
     """
     return Refined(steps, particles, draws, learning_rate)
+
+
+def _chunks(draws: int, size: int) -> list[int]:
+    """So many draws in chunks of a size, the last of which may be smaller."""
+    return [min(size, draws - start) for start in range(0, draws, size)]
 
 
 class _Family:

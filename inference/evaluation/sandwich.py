@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inference.evaluation.annealed import Annealed, as_memory_allows, warn_of_few_accepted
+from inference.evaluation.annealed import Annealed, warn_of_few_accepted
 from inference.evaluation.annealing import forward, pilot_transitions, reverse
 from inference.evaluation.annealing_path import AnnealingPath, Start
+from inference.evaluation.chunks import as_memory_allows
 from inference.evaluation.estimators import Estimate
 from inference.evaluation.stages import shares, stage
 from inference.programs.entries import mapped, rows_of

@@ -6,6 +6,7 @@ A mean weight is compared by its own standard error. A right one has |z| < 5.5 b
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from inference import Batch, Pair, Program, ProgramError, annealed, evaluate
 from inference.evaluation.annealed import Annealed, warn_of_few_accepted
-from inference.evaluation.annealing import forward, frozen, sigmoid_schedule
-from inference.evaluation.annealing_path import AnnealingPath, Start, _with_gradients
+from inference.evaluation.annealing import Schedule, _moved, forward, frozen, reverse, sigmoid_schedule
+from inference.evaluation.annealing_path import _GRADIENTS, AnnealingPath, Start, _with_gradients
 from inference.evaluation.hamiltonian import transition
+from tests.problems import LinearGaussian
 
 FAR = 5.5
 MARKED = {"enumerate": "parallel"}
@@ -360,6 +362,24 @@ def test_a_program_that_writes_into_tensors_is_traced_rightly() -> None:
             torch.testing.assert_close(fast, slow)
         half = torch.tensor(0.5, dtype=torch.float64)
         assert torch.equal(path.gradient(rows, half), path.at(rows).gradient(half))
+
+
+@pytest.mark.parametrize("start", ["guide", "prior"])
+def test_chains_move_on_the_device_of_the_program(start: Start) -> None:
+    """On the meta device a constant made on the CPU, and every wait for a value, fails: a test for GPUs without one."""
+    torch.manual_seed(0)
+    x, program = torch.randn(3, 3), LinearGaussian(error=0.3).float()
+    path = AnnealingPath(program, x, start)
+    rows = path.draw(2).rows.to("meta")
+    program.to("meta")
+    path.batch = (x.to("meta"),)
+    eager = partial(_with_gradients, path._densities)
+    path._functions[2] = eager, lambda rows: eager(rows)[_GRADIENTS]
+    schedule = Schedule(sigmoid_schedule(4), torch.full((3, 3), 0.1, device="meta"), 3)
+    with pyro.validation_enabled(False):
+        for weighed in (_moved(path, schedule, path.at(rows), backwards=False), reverse(path, schedule, rows)):
+            assert (weighed.log_weights.is_meta, weighed.acceptance.is_meta) == (True, True)
+            assert weighed.log_weights.shape == (2, 3)
 
 
 # --- chunks and memory --------------------------------------------------------------------------------------------------

@@ -28,6 +28,28 @@ def test_every_batch_and_every_estimator_has_noise_of_its_own() -> None:
     assert torch.equal(alone["first"], found["first"])
 
 
+def test_the_gap_of_the_importance_weighted_bound_falls_as_one_over_the_particles() -> None:
+    """K (log p(x) - IWAE_K) → Var(w / p(x)) / 2 (Nowozin 2018; Domke & Sheldon 2018, arXiv 1808.09034).
+
+    Of a guide wider by c than the posterior in two dimensions Var = c⁴ / (2 c² - 1) - 1. The mean weight, whose mean is
+    p(x), takes most of the noise off: the ratio's spread is 0.011, and what a finite K adds is below 1 / K; a factor of 1.1
+    is seen at the largest K.
+    """
+    error = 0.3
+    program, rows = LinearGaussian(error=error), 16_000
+    with torch.no_grad():
+        program.offset.zero_()
+    square = math.exp(2 * error)
+    limit = (square**2 / (2 * square - 1) - 1) / 2
+    x = X[:1].expand(rows, -1)
+    torch.manual_seed(0)
+    for particles in (4, 16, 64):
+        with torch.no_grad():
+            weights = terms(program, x, particles).log_weights - program.log_evidence(x)
+        gap = (weights.exp().mean(0) - 1 - iwae(weights)).mean()
+        assert abs(particles * float(gap) / limit - 1) < 1 / particles + 5.5 * 0.011, particles
+
+
 @pytest.mark.parametrize("bound", [elbo, iwae, renyi(0.5)])
 def test_weights_far_from_zero_are_added_up_in_double_precision(bound) -> None:
     """At -1,000,000 nats float32 has steps of 0.06: the exact posterior's weights would no longer be alike."""

@@ -1,8 +1,9 @@
 """Weighted draws of fitted guides against the reference draws of posteriordb, whose folder PPMODELS_DATA names."""
 
 import json
+import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, init_to_median, init_to
 from torch import Tensor
 from torch.distributions import constraints
 
-from inference import SVI, Pair, Step, adam, fit
+from inference import SVI, Pair, Step, adam, annealed, evaluate, fit, importance
 from inference.evaluation.pareto import smoothed
 from inference.programs.sites import latents_in
 from inference.programs.terms import terms_of
@@ -156,22 +157,24 @@ CASES = [
 ]
 
 
-def _fitted(case: Case, batch: tuple[Tensor, ...]) -> Pair:
+@cache
+def _fitted(case: Case, folder: Path) -> tuple[Pair, tuple[Tensor, ...]]:
+    """The program and its data, the guide fitted to them."""
+    given = json.loads((folder / "data.json").read_text())
+    data = {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items() if isinstance(value, list)}
+    batch = case.batch(data)
     begin = init_to_value(values=case.start(*batch), fallback=init_to_median)
     program = Pair(case.model, partial(AutoMultivariateNormal, init_loc_fn=begin))
     step = Step(SVI(program), adam(0.03), learning_rate=lambda step: 0.05 ** (step / STEPS))
     fit(step, batch, STEPS, progress=False)
-    return program
+    return program, batch
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder)
 def test_smoothed_means_agree_with_reference_draws(case: Case, data_folder: Path) -> None:
     """Within 0.1 sd wherever k̂ < 0.7: five standard errors of the draws. A guide's own mean may lie 0.2 sd away."""
     folder = data_folder / "posteriordb" / case.folder
-    given = json.loads((folder / "data.json").read_text())
-    data = {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items() if isinstance(value, list)}
-    batch = case.batch(data)
-    program = _fitted(case, batch)
+    program, batch = _fitted(case, folder)
     with torch.no_grad():
         found = runs(program, batch, DRAWS)
         weighed = smoothed(terms_of(program, found).log_weights)
@@ -187,3 +190,13 @@ def test_smoothed_means_agree_with_reference_draws(case: Case, data_folder: Path
     assert drawn.keys() == {*names}
     for name, draws in zip(names, reference.T, strict=True):
         assert khat >= 0.7 or abs(float((weights @ drawn[name] - draws.mean()) / draws.std())) < 0.1
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[4]], ids=lambda case: case.folder)
+def test_annealing_and_importance_sampling_find_the_same_evidence(case: Case, data_folder: Path) -> None:
+    """Of the three that have one: two priors are flat. Their errors are below 0.1 nats, so that 0.8 is seen."""
+    program, batch = _fitted(case, data_folder / "posteriordb" / case.folder)
+    found = evaluate(program, batch, {"importance": importance(1000), "annealed": annealed(60, 30, leapfrog=4)})
+    noise = math.hypot(*(found.noise(name) for name in found.log_prob))
+    assert noise < 0.14
+    assert abs(found.mean("annealed") - found.mean("importance")) < 5.5 * noise

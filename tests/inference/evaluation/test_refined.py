@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inference import Batch, Pair, Program, ProgramError, elbo, evaluate, importance, inference_gap, refined, sandwich
 from inference.evaluation.estimators import Estimate, Estimator, Exact
 from inference.evaluation.free_parameters import freed
-from inference.evaluation.refined import AMORTISATION_GAP
+from inference.evaluation.refined import AMORTISATION_GAP, Refined, _Family
 
 NOISE = 0.5
 X = torch.tensor([[0.5, 0.2], [-1.2, 0.7], [2.0, -1.0]], dtype=torch.float64)
@@ -298,3 +298,27 @@ def test_one_example_gives_its_gap_no_standard_error(recwarn: pytest.WarningsRec
     found = evaluate(Linear(SKEW), X[:1], {"refined": refined(20, draws=20), "iwae": importance(20)})
     assert math.isnan(inference_gap(found, log_prob="iwae").total.error)
     assert not recwarn.list
+
+
+def test_draws_in_chunks_agree_and_repeat_to_the_bit() -> None:
+    program = Linear(SKEW)
+    whole, parts = Refined(300, draws=2000), Refined(300, draws=2000, rows=3 * 3)
+    found, again = (evaluate(program, X, {"whole": whole, "parts": parts}, seed=2).log_prob for _ in range(2))
+    for name in found:
+        assert torch.equal(found[name], again[name])
+    assert (found["whole"] - found["parts"]).abs().max() < 0.2
+
+
+def test_where_memory_runs_out_fewer_draws_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, log_weights = [], _Family.log_weights
+
+    def short_of_memory(self: _Family, values: list[Tensor], draws: int) -> Tensor:
+        made.append(draws)
+        if draws > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return log_weights(self, values, draws)
+
+    monkeypatch.setattr(_Family, "log_weights", short_of_memory)
+    found = Refined(2, particles=8, draws=10, rows=3 * 12)(Linear(SKEW), X)
+    assert made == [10, 6, 3, 3, 3, 1, *2 * [3, 3, 2], 3, 3, 3, 1]
+    assert found.log_prob.isfinite().all()
