@@ -28,7 +28,7 @@ class DRAW(nn.Module):
     """z_t ~ Normal(0, I), h_t = LSTM(z_t, h_t-1), c_t = c_t-1 + write(h_t), x under a head of c_T (arXiv 1502.04623).
 
     x is `(batch, *shape)`, float, whole levels 0..levels-1, or real numbers where `levels` is None; z, one site, is
-    `(batch, steps, latent)`. The guide reads x and the error x - mean(c_t-1) at each step, runs decoder and canvas along,
+    `(batch, glimpses, latent)`. The guide reads x and the error x - mean(c_t-1) at each step, runs decoder and canvas along,
     and gives z_t a normal q(z_t | x, z_1, …, z_t-1). Gradients are best clipped by their norm.
 
     `read` and `write` are how many filters a window has on a side; None reads, or writes, the whole image at once. `canvas`
@@ -40,7 +40,7 @@ class DRAW(nn.Module):
         self,
         shape: Sequence[int] = (1, 28, 28),
         levels: int | None = 2,
-        steps: int = 16,
+        glimpses: int = 16,
         latent: int = 100,
         hidden: int = 256,
         read: int | None = 2,
@@ -50,12 +50,12 @@ class DRAW(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = self.shape = image_shape(shape)
-        for name, count in (("steps", steps), ("latent", latent), ("hidden", hidden)):
+        for name, count in (("glimpses", glimpses), ("latent", latent), ("hidden", hidden)):
             if count < 1:
                 raise ValueError(f"{name}: expected at least 1, got {count}")
         for name, points in (("read", read), ("write", write)):
             _check_window(name, points, (height, width))
-        self.levels, self.steps, self.latent, self.hidden = levels, steps, latent, hidden
+        self.levels, self.glimpses, self.latent, self.hidden = levels, glimpses, latent, hidden
         self.head = likelihood if isinstance(likelihood, Head) else make_head(levels, likelihood)
         if self.head.levels != levels:
             raise ValueError(f"likelihood: expected a head of levels={levels}, got one of levels={self.head.levels}")
@@ -72,7 +72,7 @@ class DRAW(nn.Module):
     def model(self, x: Tensor) -> Tensor:
         """Draws z, observes x, and returns it (or a draw of it, where the observation is lifted)."""
         check_examples(x, self.shape, "DRAW")
-        zeros = x.new_zeros(len(x), self.steps, self.latent)
+        zeros = x.new_zeros(len(x), self.glimpses, self.latent)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", Normal(zeros, zeros + 1).to_event(2))
             drawn: Tensor = pyro.sample("x", self.head(self.paint(z)), obs=x)
@@ -86,12 +86,12 @@ class DRAW(nn.Module):
         return z
 
     def paint(self, z: Tensor) -> Tensor:
-        """c_T, the head's parameters `(batch, outputs, height, width)`, given z `(batch, steps, latent)`."""
+        """c_T, the head's parameters `(batch, outputs, height, width)`, given z `(batch, glimpses, latent)`."""
         painted = _painted(z, self._weights())
         return list(self.strokes(z))[-1].canvas if painted is None else painted
 
     def strokes(self, z: Tensor) -> Iterator["Stroke"]:
-        """The steps of the model, one after the other, given z `(batch, steps, latent)`."""
+        """The steps of the model, one after the other, given z `(batch, glimpses, latent)`."""
         stroke = self._blank(z)
         for z_t in z.unbind(1):
             stroke = self._next(stroke, z_t)
@@ -101,7 +101,7 @@ class DRAW(nn.Module):
         """The steps of the guide: `choose(t, loc, scale)` says what z_t is, given the parameters of its normal."""
         steps: list[tuple[Tensor, Tensor, Tensor]] = []
         stroke, state, scaled = self._blank(x), self._start(x), self._scaled(x)
-        for t in range(self.steps):
+        for t in range(self.glimpses):
             error = scaled - self._scaled(self.head.expected(stroke.canvas))
             seen = self.read(stroke.h, torch.cat((scaled, error), 1))
             state = self.encoder(torch.cat((seen, stroke.h), 1), state)
@@ -114,7 +114,7 @@ class DRAW(nn.Module):
         return Inferred(z, Normal(locs, scales).to_event(2), stroke.canvas)
 
     def draw(self, x: Tensor, noise: Tensor) -> "Inferred":
-        """The steps of the guide, its draws made of standard normal noise `(batch, steps, latent)`.
+        """The steps of the guide, its draws made of standard normal noise `(batch, glimpses, latent)`.
 
         The draws carry the canvas that was painted on the way, for `paint`.
         """
@@ -160,15 +160,15 @@ class Inferred(NamedTuple):
     """The steps of the guide."""
 
     z: Tensor
-    """`(batch, steps, latent)`."""
+    """`(batch, glimpses, latent)`."""
     conditionals: TorchDistribution
-    """q(z_t | x, z_1, …, z_t-1) of all steps, as one normal over `(steps, latent)`."""
+    """q(z_t | x, z_1, …, z_t-1) of all steps, as one normal over `(glimpses, latent)`."""
     canvas: Tensor
     """c_T, `(batch, outputs, height, width)`."""
 
 
 class Posterior(TorchDistribution):
-    """q(z | x) = ∏_t q(z_t | x, z_1, …, z_t-1): batch `(batch,)`, event `(steps, latent)`."""
+    """q(z | x) = ∏_t q(z_t | x, z_1, …, z_t-1): batch `(batch,)`, event `(glimpses, latent)`."""
 
     arg_constraints: ClassVar = {}
     support: ClassVar = constraints.independent(constraints.real, 2)
@@ -177,7 +177,7 @@ class Posterior(TorchDistribution):
     def __init__(self, program: DRAW, x: Tensor) -> None:
         self.program, self.x = program, x
         self._last: tuple[Tensor, TorchDistribution] | None = None
-        super().__init__(torch.Size((len(x),)), torch.Size((program.steps, program.latent)), validate_args=False)
+        super().__init__(torch.Size((len(x),)), torch.Size((program.glimpses, program.latent)), validate_args=False)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
         """Itself, for its own batch shape; ValueError for any other."""
@@ -189,26 +189,26 @@ class Posterior(TorchDistribution):
         return self
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
-        """Draws of shape `sample_shape + (batch, steps, latent)`, each with noise of its own at every step."""
+        """Draws of shape `sample_shape + (batch, glimpses, latent)`, each with noise of its own at every step."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.x.dtype, device=self.x.device)
         inferred = self.program.draw(self._rows(shape), noise.reshape(-1, *self.event_shape))
-        if not sample_shape:
-            self._last = inferred.z, inferred.conditionals
-        return inferred.z.reshape(shape)
+        if sample_shape:
+            return inferred.z.reshape(shape)
+        self._last = inferred.z, inferred.conditionals
+        return inferred.z
 
     def conditionals(self, z: Tensor) -> TorchDistribution:
-        """q(z_t | x, z_1, …, z_t-1) of all steps, at z `(…, batch, steps, latent)` whose leading axes become one."""
+        """q(z_t | x, z_1, …, z_t-1) of all steps, at z `(…, batch, glimpses, latent)` whose leading axes become one."""
         if self._last is not None and z is self._last[0]:
             return self._last[1]
         given = z.reshape(-1, *self.event_shape)
         return self.program.infer(self._rows(z.shape), lambda t, loc, scale: given[:, t]).conditionals
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(z | x) in nats, of values `(…, batch, steps, latent)`."""
+        """log q(z | x) in nats, of values `(…, batch, glimpses, latent)`."""
         rows = value.reshape(-1, *self.event_shape)
-        conditionals = self.conditionals(value)
-        found: Tensor = conditionals.log_prob(value if value is rows else rows)
+        found: Tensor = self.conditionals(value).log_prob(rows)
         return found.reshape(value.shape[:-2])
 
     def _rows(self, shape: Sequence[int]) -> Tensor:
@@ -254,6 +254,6 @@ def _check_window(name: str, points: int | None, size: tuple[int, int]) -> None:
     height, width = size
     if points is not None and not 2 <= points <= min(size):
         raise ValueError(
-            f"{name}: expected a window of 2 to {min(size)} filters a side, as the image is {height} × {width}, got {points}; "
-            "one filter has no stride. None takes the whole image at once"
+            f"{name}: expected a window of 2 to {min(size)} filters a side in images of {height} × {width}, as one has no "
+            f"stride, got {points}; None takes the whole image at once"
         )

@@ -3,7 +3,7 @@
 Pixels are counted from 1. A window is a grid of `points` × `points` Gaussian filters, `stride` pixels apart.
 """
 
-from math import log, sqrt
+from math import log
 from typing import NamedTuple
 
 import torch

@@ -49,11 +49,15 @@ KINDS = {
     "plane": _table(2),
     "table": _table(5),
 }
-OF_IMAGES = {"conv-vae", "pixelvae", "charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"}
+OF_IMAGES = {
+    *("conv-vae", "pixelvae", "draw", "draw-64"),
+    *("charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"),
+}
 TINY: Mapping[str, tuple[object, ...]] = {  # of each name the values for recipes that take one number, or several
     "hidden": (4, (8,)),
     "features": (12, (4,)),
     "layers": (1,),
+    "glimpses": (2,),
     "critic_hidden": ((8,),),
     "batch_size": (3,),
 }
