@@ -14,7 +14,7 @@ from ppmodels.nn.attention import ReadAll, ReadWindow, WriteAll, WriteWindow
 from ppmodels.nn.conditioning import check_examples
 from ppmodels.nn.encoders import image_shape
 from ppmodels.nn.heads import Head, make_head
-from ppmodels.nn.parameters import full_precision, positive
+from ppmodels.nn.parameters import full_precision, positive, scale_parameters
 
 State = tuple[Tensor, Tensor]
 """An LSTM's h and c, `(batch, hidden)` each."""
@@ -67,6 +67,8 @@ class DRAW(nn.Module):
         self.write = WriteAll(hidden, painted) if write is None else WriteWindow(hidden, write, painted)
         self.encoder = nn.LSTMCell(self.read.features + hidden, hidden)
         self.posterior = nn.Linear(hidden, 2 * latent)
+        # The scales of the prior: with others, all steps' KL together drives the guide into the prior before x is seen.
+        nn.init.constant_(self.posterior.bias[latent:], float(scale_parameters(torch.tensor(1.0))))
         self.decoder = nn.LSTMCell(latent, hidden)
 
     def model(self, x: Tensor) -> Tensor:

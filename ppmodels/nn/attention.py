@@ -47,20 +47,24 @@ class WindowMap(nn.Module):
     All five numbers are bounded, by u / √(1 + u²) of the map's outputs, whose slope falls slowly enough to lead back from
     anywhere. The centre stays within half a pixel of the image; a filter has at least half a pixel and at most the
     longer side as its σ; and as δ̃ < 1, a window has a filter on the image wherever its centre is. The map starts at zero: a
-    window in the middle, over ¾ of the image, with filters of σ half a stride, so that nothing between them is missed.
+    window in the middle, over ¾ of the image, with filters of σ half a stride, so that nothing between them is missed, and
+    a gain of stride ** `power`. Of 1 for reading and -1 for writing, values keep their standard deviation: a filter is a
+    mean over about stride² pixels, and these wide ones would else see and paint next to nothing.
     """
 
     middle: Tensor
     reach: Tensor
     start: Tensor
 
-    def __init__(self, features: int, points: int, size: tuple[int, int]) -> None:
+    def __init__(self, features: int, points: int, size: tuple[int, int], power: int) -> None:
         super().__init__()
         self.points, self.size = points, size
         self.widest = (max(size) - 1) / (points - 1)
-        sigma = 0.5 * _START * self.widest
-        limits = [(-1.0, 1.0), (-1.0, 1.0), (2 * log(0.5), 2 * log(max(size))), (-4.0, 0.0), (-4.0, 4.0)]
-        begin = [0.0, 0.0, max(2 * log(sigma), 2 * log(0.55)), log(_START), 0.0]
+        stride = _START * self.widest
+        gain = power * log(stride)
+        sigma = max(stride / 2, 0.55)
+        limits = [(-1.0, 1.0), (-1.0, 1.0), (2 * log(0.5), 2 * log(max(size))), (-4.0, 0.0), (gain - 4, gain + 4)]
+        begin = [0.0, 0.0, 2 * log(sigma), log(_START), gain]
         low, high = torch.tensor(limits).T
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.register_buffer("reach", (high - low) / 2, persistent=False)
@@ -102,7 +106,7 @@ class ReadWindow(nn.Module):
     def __init__(self, hidden: int, points: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = shape
-        self.window = WindowMap(hidden, points, (height, width))
+        self.window = WindowMap(hidden, points, (height, width), 1)
         self.features = channels * points * points
 
     def forward(self, h: Tensor, images: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ class WriteWindow(nn.Module):
     def __init__(self, hidden: int, points: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = shape
-        self.window = WindowMap(hidden, points, (height, width))
+        self.window = WindowMap(hidden, points, (height, width), -1)
         self.patch = nn.Linear(hidden, channels * points * points)
         self.layout = (channels, points, points)
 

@@ -38,7 +38,7 @@ def test_filters_are_those_of_a_loop(points: int) -> None:
 
 
 def test_reading_and_writing_are_sums_over_pixels() -> None:
-    windows, window_map = random_windows(3), WindowMap(4, 3, SIZE)
+    windows, window_map = random_windows(3), WindowMap(4, 3, SIZE, 1)
     rows, columns = window_map.filters(windows)
     images = torch.randn(3, 2, *SIZE, dtype=torch.float64)
     patches = torch.randn(3, 2, 3, 3, dtype=torch.float64)
@@ -51,18 +51,18 @@ def test_reading_and_writing_are_sums_over_pixels() -> None:
 def test_writing_what_was_read_by_sharp_filters_of_every_pixel_changes_nothing() -> None:
     side = 7
     window = Window(*(torch.tensor([value], dtype=torch.float64) for value in ((side + 1) / 2, 4.0, 1.0, 0.02, 3.0)))
-    rows, columns = WindowMap(4, side, (side, side)).filters(window)
+    rows, columns = WindowMap(4, side, (side, side), 1).filters(window)
     images = torch.randn(1, 2, side, side, dtype=torch.float64)
     torch.testing.assert_close(write(window, rows, columns, read(window, rows, columns, images)), images)
 
 
 @pytest.mark.parametrize("points", [2, 5])
 def test_an_untrained_window_is_in_the_middle_and_sees_the_whole_image(points: int) -> None:
-    window_map = WindowMap(4, points, (28, 28))
+    window_map = WindowMap(4, points, (28, 28), 1)
     window = window_map(torch.randn(3, 4))
     torch.testing.assert_close(window.x, torch.full((3,), 14.5))
     torch.testing.assert_close(window.y, torch.full((3,), 14.5))
-    torch.testing.assert_close(window.gain, torch.ones(3))
+    torch.testing.assert_close(window.gain, window.stride)
     torch.testing.assert_close(window.variance.sqrt(), window.stride / 2)
     torch.testing.assert_close(window.stride * (points - 1), torch.full((3,), 0.75 * 27))
     rows, _ = window_map.filters(window)
@@ -73,7 +73,7 @@ def test_an_untrained_window_is_in_the_middle_and_sees_the_whole_image(points: i
 @pytest.mark.parametrize("points", [2, 3, 12])
 def test_the_centre_has_a_gradient_wherever_it_can_be(points: int) -> None:
     """The narrowest filters, the widest stride, and a centre pushed to the image's edge and to most places within it."""
-    window_map = WindowMap(1, points, (28, 28)).double()
+    window_map = WindowMap(1, points, (28, 28), 1).double()
     pushed = torch.tensor([-1e3, -30.0, -3.0, -0.5, 0.1, 0.5, 3.0, 30.0, 1e3], dtype=torch.float64)
     extreme = pushed.new_tensor([0.0, 0.0, -1e4, 1e4, 0.0])
     outputs = extreme.repeat(len(pushed), 1)
@@ -92,7 +92,7 @@ def test_the_centre_has_a_gradient_wherever_it_can_be(points: int) -> None:
 
 
 def test_windows_of_any_state_are_finite_and_bounded() -> None:
-    window_map = WindowMap(4, 5, SIZE)
+    window_map = WindowMap(4, 5, SIZE, 1)
     torch.nn.init.normal_(window_map.linear.weight, std=1e6)
     window = window_map(torch.randn(50, 4))
     assert (0 <= window.x).all() and (window.x <= 13).all()
@@ -104,7 +104,7 @@ def test_windows_of_any_state_are_finite_and_bounded() -> None:
 
 def test_windows_are_asked_for_in_pixels_of_their_own_side() -> None:
     """x runs along the width and y along the height, of an image that is no square."""
-    window_map = WindowMap(4, 3, SIZE)
+    window_map = WindowMap(4, 3, SIZE, 1)
     window = window_map(torch.zeros(1, 4))
     assert window.x.item() == pytest.approx(6.5)
     assert window.y.item() == pytest.approx(5.0)
