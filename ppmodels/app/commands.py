@@ -23,6 +23,7 @@ from inference.training.differentiate import backward
 from inference.training.progress import tell
 from inference.training.signals import remembered
 from ppmodels.app import plots
+from ppmodels.app.canvases import growing_reconstructions, growing_samples
 from ppmodels.app.experiment import Experiment, device_named, located, path_of, prepared, restored
 from ppmodels.app.files import write_whole
 from ppmodels.app.lookup import NamedRecipe
@@ -169,9 +170,9 @@ def _illustrated(
         pictures = attempted(
             "loss.png", seed, lambda: {"loss.png": plots.png(plots.losses(fitted.history, fitted.best))}
         )
-        pictures |= samples(experiment, seed=seed)
+        pictures |= samples(experiment, seed=seed) | growing_samples(experiment, seed)
         if experiment.is_images:
-            pictures |= pictures_of_test_images(experiment, seed)
+            pictures |= pictures_of_test_images(experiment, seed) | growing_reconstructions(experiment, seed)
         if progression is not None:
             pictures |= progression.pictures()
         pictures.write(run.folder)
@@ -306,10 +307,13 @@ def sample(
     progress: bool = True,
     trust: bool = False,
 ) -> Pictures:
-    """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too."""
+    """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too.
+
+    Of DRAW canvases.png too: how these grow, with the windows.
+    """
     experiment = restored(run, data, folder, device, trust)
     with computing(experiment, threads, progress):
-        pictures = samples(experiment, count, seed, draws)
+        pictures = samples(experiment, count, seed, draws) | growing_samples(experiment, seed)
     pictures.write(run.folder)
     return pictures
 
@@ -324,10 +328,14 @@ def reconstruct(
     progress: bool = True,
     trust: bool = False,
 ) -> Pictures:
-    """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
+    """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png.
+
+    Of DRAW reading.png too: what is read, and how the canvas grows, with the windows.
+    """
     experiment = restored(run, data, folder, device, trust)
     with computing(experiment, threads, progress):
         pictures = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
+        pictures |= growing_reconstructions(experiment, seed)
     pictures.write(run.folder)
     return pictures
 

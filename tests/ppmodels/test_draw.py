@@ -243,13 +243,15 @@ def test_what_is_expected_is_near_the_mean_of_many_levels(name: str) -> None:
     assert (both[0] - both[1]).abs().max() < 30
 
 
+@pytest.mark.slow
 def test_bounds_close_by_annealing() -> None:
     program, x = tiny(glimpses=2), images(2)
-    found = evaluate(program, x, {"elbo": importance(200, elbo), "iwae": importance(200), "ais": annealed(4, pilot=4)})
+    found = evaluate(program, x, {"elbo": importance(200, elbo), "iwae": importance(200), "ais": annealed(4)})
     assert found.mean("elbo") < found.mean("iwae")
     assert abs(found.mean("ais") - found.mean("iwae")) < 0.2
 
 
+@pytest.mark.slow
 def test_a_learning_rate_ten_times_too_large_ends_in_numbers() -> None:
     """A thousand steps, at which a window may go anywhere, leave finite parameters or are stopped by NonFinite."""
     program, x = tiny(glimpses=2).float(), images(8).float()
