@@ -71,10 +71,11 @@ def strip(program: DRAW, z: Tensor, title: str, x: Tensor | None = None) -> "Fig
         frame for example in zip(*(frames for _, frames in blocks), strict=True) for row in example for frame in row
     ]
     top = 1 if program.levels is None else program.levels - 1
+    legend = "; frames are the windows, thicker where they blur more" if any(frames) else ""
     return plots.grid(
         (images.flatten(0, 2) / top).clamp(0, 1).cpu(),
         len(shown),
-        f"{title}: after step {', '.join(str(t + 1) for t in shown)}; frames are the windows, thicker where they blur more",
+        f"{title}: after step {', '.join(str(t + 1) for t in shown)}{legend}",
         labels * len(z),
         frames,
     )
