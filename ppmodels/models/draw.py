@@ -70,6 +70,8 @@ class DRAW(nn.Module):
         # The scales of the prior: with others, all steps' KL together drives the guide into the prior before x is seen.
         nn.init.constant_(self.posterior.bias[latent:], float(scale_parameters(torch.tensor(1.0))))
         self.decoder = nn.LSTMCell(latent, hidden)
+        for cell in (self.encoder, self.decoder):  # they begin by remembering (Jozefowicz et al. 2015)
+            nn.init.constant_(cell.bias_ih[hidden : 2 * hidden], 1.0)
 
     def model(self, x: Tensor) -> Tensor:
         """Draws z, observes x, and returns it (or a draw of it, where the observation is lifted)."""

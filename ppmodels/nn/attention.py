@@ -48,8 +48,9 @@ class WindowMap(nn.Module):
     anywhere. The centre stays within half a pixel of the image; a filter has at least half a pixel and at most the
     longer side as its σ; and as δ̃ < 1, a window has a filter on the image wherever its centre is. The map starts at zero: a
     window in the middle, over ¾ of the image, with filters of σ half a stride, so that nothing between them is missed, and
-    a gain of stride ** `power`. Of 1 for reading and -1 for writing, values keep their standard deviation: a filter is a
-    mean over about stride² pixels, and these wide ones would else see and paint next to nothing.
+    a gain of stride ** `power`. These wide filters are means over about stride² pixels, and with a gain of 1 would see and
+    paint next to nothing. At a power of 1 what is read keeps its standard deviation, as of pixels that are independent; at
+    a power of -2 a patch of ones is painted as ones.
     """
 
     middle: Tensor
@@ -121,7 +122,7 @@ class WriteWindow(nn.Module):
     def __init__(self, hidden: int, points: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = shape
-        self.window = WindowMap(hidden, points, (height, width), -1)
+        self.window = WindowMap(hidden, points, (height, width), -2)
         self.patch = nn.Linear(hidden, channels * points * points)
         self.layout = (channels, points, points)
 
