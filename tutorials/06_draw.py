@@ -205,8 +205,8 @@ save("whole.png", strip(whole, posterior(whole, test[:6])["z"][0], "without atte
 
 # %% [markdown]
 # Here it buys nothing in nats: in 10 s each the window took 300 steps and the whole image 480, and IWAE-100 of 100 test
-# images was -33.1 with the window and -31.9 without, 1.3 ± 0.3 nats apart (one seed, one thread, beside other work). Of the
-# same number of steps the difference is smaller, and none of this says what hours would bring. The window's program has
+# images was -33.1 with the window and -31.9 without, 1.3 ± 0.3 nats apart (one seed, one thread, beside other work).
+# None of this says what hours would bring. The window's program has
 # less than a third of the parameters, as its layers do not grow with the image, and it shows what it looks at.
 #
 # ## How many steps are used?

@@ -70,6 +70,19 @@ def test_an_untrained_window_is_in_the_middle_and_sees_the_whole_image(points: i
     assert (seen > 0.15 * seen.amax()).all(), "no pixel is missed, at the edges or between the filters"
 
 
+def test_an_untrained_window_paints_and_reads_at_full_strength() -> None:
+    """A patch of ones is painted as ones in the middle; what is read of independent pixels keeps their deviation."""
+    h = torch.zeros(1, 4)
+    writer = WriteWindow(4, 5, (1, 28, 28))
+    window = writer.window(h)
+    painted = write(window, *writer.window.filters(window), torch.ones(1, 1, 5, 5))
+    assert painted[0, 0, 13:15, 13:15].mean().item() == pytest.approx(1, abs=0.1)
+    reader = ReadWindow(4, 2, (1, 28, 28))
+    generator = torch.Generator().manual_seed(0)
+    seen = reader(h.expand(2000, 4), torch.randn(2000, 1, 28, 28, generator=generator))
+    assert 0.4 < seen.std().item() < 1.5
+
+
 @pytest.mark.parametrize("points", [2, 3, 12])
 def test_the_centre_has_a_gradient_wherever_it_can_be(points: int) -> None:
     """The narrowest filters, the widest stride, and a centre pushed to the image's edge and to most places within it."""
