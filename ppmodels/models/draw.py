@@ -90,7 +90,11 @@ class DRAW(nn.Module):
         return z
 
     def paint(self, z: Tensor) -> Tensor:
-        """c_T, the head's parameters `(batch, outputs, height, width)`, given z `(batch, glimpses, latent)`."""
+        """c_T, the head's parameters `(batch, outputs, height, width)`, given z `(batch, glimpses, latent)`.
+
+        Of a draw that carries its canvas it is that one, which follows the guide's parameters and not the draw: for a
+        gradient by z itself, give a copy.
+        """
         painted = _painted(z, self._weights())
         return list(self.strokes(z))[-1].canvas if painted is None else painted
 
@@ -240,11 +244,12 @@ def _carry(z: Tensor, canvas: Tensor, weights: Weights) -> None:
 def _painted(z: Tensor, weights: Weights) -> Tensor | None:
     """The canvas that z carries, if it is what these weights would paint of z as it is; else None.
 
-    Where gradients are computed, a copy or a view of the draws has hooks and a history of its own, and is painted anew.
+    Where gradients are computed, a view of the draws has a history of its own and is painted anew, and so is a draw with
+    hooks, which the gradient of its canvas would pass by.
     """
     drawn = z if z._base is None or torch.is_grad_enabled() else z._base
     found: _Painting | None = getattr(drawn, _PAINTING, None)
-    if found is None or found[1:] != (weights, _version(drawn), torch.is_grad_enabled()):
+    if found is None or found[1:] != (weights, _version(drawn), torch.is_grad_enabled()) or drawn._backward_hooks:
         return None
     is_whole = z is drawn or (z.is_contiguous() and z.shape == found.canvas.shape[:1] + drawn.shape[-2:])
     return found.canvas if is_whole else None
