@@ -19,7 +19,6 @@ from ppmodels.nn.parameters import full_precision, positive, scale_parameters
 State = tuple[Tensor, Tensor]
 """An LSTM's h and c, `(batch, hidden)` each."""
 
-
 Weights = tuple[tuple[int, int], ...]
 """Which tensors some weights are, and how often each has been written into."""
 
@@ -51,8 +50,8 @@ class DRAW(nn.Module):
         super().__init__()
         channels, height, width = self.shape = image_shape(shape)
         for name, count in (("glimpses", glimpses), ("latent", latent), ("hidden", hidden)):
-            if count < 1:
-                raise ValueError(f"{name}: expected at least 1, got {count}")
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {count}")
         for name, points in (("read", read), ("write", write)):
             _check_window(name, points, (height, width))
         self.levels, self.glimpses, self.latent, self.hidden = levels, glimpses, latent, hidden
@@ -261,7 +260,7 @@ def _version(tensor: Tensor) -> int:
 
 def _check_window(name: str, points: int | None, size: tuple[int, int]) -> None:
     height, width = size
-    if points is not None and not 2 <= points <= min(size):
+    if points is not None and not (isinstance(points, int) and 2 <= points <= min(size)):
         raise ValueError(
             f"{name}: expected a window of 2 to {min(size)} filters a side in images of {height} × {width}, as one has no "
             f"stride, got {points}; None takes the whole image at once"

@@ -78,7 +78,8 @@ class WindowMap(nn.Module):
     def forward(self, h: Tensor) -> Window:
         """The windows of hidden states `(batch, features)`."""
         u = self.start + full_precision(self.linear(h)) / self.reach
-        x, y, log_variance, log_stride, log_gain = (self.middle + self.reach * u / (1 + u.square()).sqrt()).unbind(-1)
+        bounded = self.middle + self.reach * u / torch.hypot(u, torch.ones_like(u))
+        x, y, log_variance, log_stride, log_gain = bounded.unbind(-1)
         height, width = self.size
         return Window(
             (width + 1) / 2 * (x + 1),

@@ -292,9 +292,11 @@ def test_a_learning_rate_ten_times_too_large_ends_in_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"glimpses": 0}, "glimpses: expected at least 1, got 0"),
-        ({"latent": 0}, "latent: expected at least 1"),
-        ({"hidden": -1}, "hidden: expected at least 1"),
+        ({"glimpses": 0}, "glimpses: expected a whole number of at least 1, got 0"),
+        ({"latent": 0}, "latent: expected a whole number"),
+        ({"hidden": 8.0}, "hidden: expected a whole number of at least 1, got 8.0"),
+        ({"write": 2.5}, "write: expected a window.*got 2.5"),
+        ({"hidden": -1}, "hidden: expected a whole number"),
         ({"read": 6}, r"read: expected a window of 2 to 5 filters a side in images of 6 × 5.*got 6"),
         ({"write": 7}, "write: expected a window of 2 to 5 filters.*got 7; None takes the whole image"),
         ({"read": 1}, "one has no stride, got 1"),
