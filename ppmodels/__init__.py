@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ppmodels.models import (
         ALI,
         AVB,
+        DRAW,
         GAN,
         VAE,
         AdversarialAutoencoder,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALI",
     "AVB",
+    "DRAW",
     "GAN",
     "VAE",
     "AdversarialAutoencoder",
@@ -106,6 +108,7 @@ _HOMES = {
     "ppmodels.models": (
         "ALI",
         "AVB",
+        "DRAW",
         "GAN",
         "VAE",
         "AdversarialAutoencoder",

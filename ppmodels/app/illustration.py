@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ppmodels.app.canvases import growing_reconstructions, growing_samples
 from ppmodels.app.computing import computing
 from ppmodels.app.experiment import restored
 from ppmodels.app.pictures import Pictures, completions, latent_pictures, reconstructions, samples
@@ -20,10 +21,13 @@ def sample(
     progress: bool = True,
     trust: bool = False,
 ) -> Pictures:
-    """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too."""
+    """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too.
+
+    Of DRAW canvases.png too: how these grow, with the windows.
+    """
     experiment = restored(run, data, folder, device, trust)
     with computing(experiment, threads, progress):
-        pictures = samples(experiment, count, seed, draws)
+        pictures = samples(experiment, count, seed, draws) | growing_samples(experiment, seed)
     pictures.write(run.folder)
     return pictures
 
@@ -38,10 +42,14 @@ def reconstruct(
     progress: bool = True,
     trust: bool = False,
 ) -> Pictures:
-    """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png."""
+    """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png.
+
+    Of DRAW reading.png too: what is read, and how the canvas grows, with the windows.
+    """
     experiment = restored(run, data, folder, device, trust)
     with computing(experiment, threads, progress):
         pictures = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
+        pictures |= growing_reconstructions(experiment, seed)
     pictures.write(run.folder)
     return pictures
 

@@ -4,7 +4,7 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,23 @@ GAP = 1
 """Pixels of the images between two of them."""
 
 
-def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | None = None) -> "Figure":
-    """Images `(n, channel, height, width)`, 1 or 3 channels of values in [0, 1], in rows of `columns`."""
+class Frame(NamedTuple):
+    """A square over an image: its centre and half its side in pixels, counted from 0, and how blurred its edges are."""
+
+    x: float
+    y: float
+    reach: float
+    blur: float
+
+
+def grid(
+    images: Tensor,
+    columns: int,
+    title: str,
+    row_labels: Sequence[str] | None = None,
+    frames: Sequence[Frame | None] = (),
+) -> "Figure":
+    """Images `(n, channel, height, width)`, 1 or 3 channels of values in [0, 1], in rows of `columns`, with frames."""
     tiled = _tiled(images, columns)
     height, width = tiled.shape[:2]
     inches = max(5.0, 0.62 * columns)  # below this a title takes too many lines
@@ -35,6 +50,11 @@ def grid(images: Tensor, columns: int, title: str, row_labels: Sequence[str] | N
     axes.set_yticks([step * row + (step - 1) / 2 for row in range(len(labels))], labels, fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    for index, frame in enumerate(frames):
+        if frame is not None:
+            row, column = divmod(index, columns)
+            corner = (column * (images.shape[-1] + GAP) + GAP, row * step + GAP)
+            _framed(axes, frame, corner, (images.shape[-1], images.shape[-2]))
     return figure
 
 
@@ -227,6 +247,19 @@ def _tiled(images: Tensor, columns: int) -> NDArray[np.float32]:
         top, left = (index // columns) * (height + GAP) + GAP, (index % columns) * (width + GAP) + GAP
         canvas[top : top + height, left : left + width] = image
     return canvas[:, :, 0] if channels == 1 else canvas
+
+
+def _framed(axes: Any, frame: Frame, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    """Draws a frame on the image whose first pixel is at `corner`, and not beyond that image."""
+    from matplotlib.patches import Rectangle
+
+    left, top = corner
+    square = Rectangle(
+        (left + frame.x - frame.reach, top + frame.y - frame.reach), 2 * frame.reach, 2 * frame.reach, fill=False
+    )
+    square.set(edgecolor="tab:red", linewidth=0.5 + 0.15 * min(frame.blur, 10.0))
+    axes.add_patch(square)
+    square.set_clip_path(Rectangle((left - 0.5, top - 0.5), *size, transform=axes.transData))
 
 
 def _without_the_start(axes: Any, history: Sequence[dict[str, float]], names: Sequence[str]) -> None:

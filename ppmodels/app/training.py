@@ -14,6 +14,7 @@ from inference.programs.check import check_data
 from inference.training.average import tensors_of
 from inference.training.signals import remembered
 from ppmodels.app import plots
+from ppmodels.app.canvases import growing_reconstructions, growing_samples
 from ppmodels.app.computing import computing, say
 from ppmodels.app.experiment import Experiment, device_named, path_of, prepared
 from ppmodels.app.files import write_whole
@@ -143,9 +144,9 @@ def _illustrated(
         pictures = attempted(
             "loss.png", seed, lambda: {"loss.png": plots.png(plots.losses(fitted.history, fitted.best))}
         )
-        pictures |= samples(experiment, seed=seed)
+        pictures |= samples(experiment, seed=seed) | growing_samples(experiment, seed)
         if experiment.is_images:
-            pictures |= pictures_of_test_images(experiment, seed)
+            pictures |= pictures_of_test_images(experiment, seed) | growing_reconstructions(experiment, seed)
         if progression is not None:
             pictures |= progression.pictures()
         pictures.write(run.folder)

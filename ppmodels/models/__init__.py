@@ -1,5 +1,6 @@
 """The models, one family a file, none of which knows how it is fitted."""
 
+from ppmodels.models.draw import DRAW
 from ppmodels.models.gan import ALI, GAN, NoisyGenerator
 from ppmodels.models.pixelcnn import GatedPixelCNN, PixelCNN
 from ppmodels.models.pixelrnn import CharRNN, DiagonalBiLSTM, RowLSTM
@@ -9,6 +10,7 @@ from ppmodels.models.vae import AVB, VAE, AdversarialAutoencoder
 __all__ = [
     "ALI",
     "AVB",
+    "DRAW",
     "GAN",
     "VAE",
     "AdversarialAutoencoder",

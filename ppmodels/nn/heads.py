@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from ppmodels.distributions import CategoricalLevels, DiscretizedLogisticMixture, DiscretizedNormal
-from ppmodels.nn.parameters import full_precision, positive
+from ppmodels.nn.parameters import full_precision, positive, scale_parameters
 
 
 class Head(nn.Module, ABC):
@@ -37,6 +37,14 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def build(self, parameters: Tensor) -> TorchDistributionMixin:
         """The distribution of an example, given `parameters`."""
+
+    def expected(self, parameters: Tensor) -> Tensor:
+        """About the mean of every value, before it is rounded to a level: `(batch, channel, …)`, quick to compute."""
+        raise NotImplementedError(f"{type(self).__name__} has no `expected`, which DRAW's guide reads; write it")
+
+    def marginal(self, examples: Tensor) -> Tensor:
+        """Parameters `(outputs, …)` under which a value has about its distribution among examples `(n, channel, …)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no `marginal`, at which DRAW's canvas starts; write it")
 
     def forward(self, parameters: Tensor) -> TorchDistributionMixin:
         """The distribution of examples, batch shape `(batch,)`."""
@@ -75,6 +83,15 @@ class BernoulliHead(Head):
         """Bernoulli of the logits."""
         return Bernoulli(logits=parameters).to_event(parameters.ndim - 1)
 
+    def expected(self, parameters: Tensor) -> Tensor:
+        """The probabilities."""
+        return full_precision(parameters).sigmoid()
+
+    def marginal(self, examples: Tensor) -> Tensor:
+        """The logits of the means, as if half an example more were on and half off."""
+        on, off = examples.sum(0), (1 - examples).sum(0)
+        return ((on + 0.5) / (off + 0.5)).log()
+
     def draw(self, parameters: Tensor) -> Tensor:
         """Values of one pixel, without the cost of a distribution."""
         p = full_precision(parameters).sigmoid()
@@ -95,6 +112,14 @@ class NormalHead(Head):
         loc, scale = self.split(parameters, 2)
         return Normal(loc, positive(scale)).to_event(loc.ndim - 1)
 
+    def expected(self, parameters: Tensor) -> Tensor:
+        """The locations."""
+        return self.split(full_precision(parameters), 2)[0]
+
+    def marginal(self, examples: Tensor) -> Tensor:
+        """Means, and standard deviations of at least a hundredth."""
+        return torch.cat((examples.mean(0), scale_parameters(examples.std(0).clamp_min(0.01))))
+
 
 class CategoricalHead(Head):
     """Levels with a free probability each."""
@@ -113,6 +138,17 @@ class CategoricalHead(Head):
         """CategoricalLevels of the logits."""
         logits = self.split(parameters, self.levels).movedim(0, -1)
         return CategoricalLevels(logits).to_event(parameters.ndim - 1)
+
+    def expected(self, parameters: Tensor) -> Tensor:
+        """The mean levels."""
+        p = self.split(full_precision(parameters), self.levels).softmax(0)
+        return torch.einsum("l,l...->...", torch.arange(self.levels, device=p.device, dtype=p.dtype), p)
+
+    def marginal(self, examples: Tensor) -> Tensor:
+        """The logarithms of the levels' shares, as if each level had been seen half a time more."""
+        counts = torch.cat([(examples == level).sum(0) for level in range(self.levels)])
+        shares = (counts + 0.5) / (len(examples) + 0.5 * self.levels)
+        return shares.to(examples.dtype).log()
 
     def draw(self, parameters: Tensor) -> Tensor:
         """Values of one pixel, without the cost of a distribution: the largest of the logits plus Gumbel noise."""
@@ -141,6 +177,17 @@ class DiscretizedNormalHead(Head):
         normal = DiscretizedNormal(half + half * loc, half * positive(scale), self.levels)
         return normal.to_event(loc.ndim - 1)
 
+    def expected(self, parameters: Tensor) -> Tensor:
+        """The locations, cut to the range."""
+        half = (self.levels - 1) / 2
+        return (half + half * self.split(full_precision(parameters), 2)[0]).clamp(0, self.levels - 1)
+
+    def marginal(self, examples: Tensor) -> Tensor:
+        """Means, and standard deviations of at least half a level."""
+        half = (self.levels - 1) / 2
+        scale = examples.std(0).clamp_min(0.5) / half
+        return torch.cat((examples.mean(0) / half - 1, scale_parameters(scale)))
+
 
 class LogisticMixtureHead(Head):
     """Images under a discretised mixture of logistics, a channel conditioned on the earlier ones (arXiv 1701.05517)."""
@@ -163,20 +210,38 @@ class LogisticMixtureHead(Head):
                 f"LogisticMixtureHead: expected images, got parameters of shape {tuple(parameters.shape)}; "
                 "for vectors choose CategoricalHead or DiscretizedNormalHead"
             )
+        logits, loc, scale, coefficients = self._by_component(parameters)
+        half = (self.levels - 1) / 2
+        return DiscretizedLogisticMixture(
+            logits.squeeze(2), self._located(loc), half / self.components * positive(scale), self.levels, coefficients
+        )
+
+    def expected(self, parameters: Tensor) -> Tensor:
+        """The mean of the components' locations, cut to the range; how channels move each other is left out."""
+        logits, loc, _, _ = self._by_component(full_precision(parameters))
+        return (logits.softmax(1) * self._located(loc).clamp(0, self.levels - 1)).sum(1)
+
+    def marginal(self, examples: Tensor) -> Tensor:
+        """Components where they are of themselves, each with the share of the values in its part of the range."""
+        n, channels, *size = examples.shape
+        part = (examples * self.components / self.levels).floor()
+        counts = torch.stack([(part == each).sum((0, 1)) for each in range(self.components)])
+        shares = (counts + 0.5) / (n * channels + 0.5 * self.components)
+        parameters = examples.new_zeros(self.components, self.outputs(channels) // self.components, *size)
+        parameters[:, 0] = shares.log()
+        return parameters.flatten(0, 1)
+
+    def _by_component(self, parameters: Tensor) -> tuple[Tensor, ...]:
+        """Logits, locations, scales and coefficients, `(batch, component, …, height, width)` each."""
         channels = self._channels(parameters.shape[1])
         pairs = channels * (channels - 1) // 2
-        by_component = parameters.unflatten(1, (self.components, -1))
-        logits, loc, scale, coefficients = by_component.split([1, channels, channels, pairs], dim=2)
+        return parameters.unflatten(1, (self.components, -1)).split([1, channels, channels, pairs], 2)
+
+    def _located(self, loc: Tensor) -> Tensor:
+        """Locations in levels: parameters of 0 are spread over the range."""
         half = (self.levels - 1) / 2
         centre = torch.arange(self.components, device=loc.device, dtype=loc.dtype) + 0.5
-        centre = (2 * half / self.components * centre)[:, None, None, None]
-        return DiscretizedLogisticMixture(
-            logits.squeeze(2),
-            centre + half * loc,
-            half / self.components * positive(scale),
-            self.levels,
-            coefficients,
-        )
+        return (2 * half / self.components * centre)[:, None, None, None] + half * loc
 
     def _channels(self, outputs: int) -> int:
         channels = (isqrt(8 * outputs // self.components + 1) - 3) // 2

@@ -29,6 +29,12 @@ def positive(parameters: Tensor) -> Tensor:
     return softplus(parameters) + SMALLEST_SCALE
 
 
+def scale_parameters(scale: Tensor) -> Tensor:
+    """The real numbers whose `positive` is that scale, above 1e-4."""
+    above = scale - SMALLEST_SCALE
+    return above + (-torch.expm1(-above)).log()
+
+
 def normal_vector(parameters: Tensor) -> TorchDistributionMixin:
     """Independent normals `(batch, n)` from parameters `(batch, 2 n)`: n locations, then n numbers for the scales."""
     loc, scale = full_precision(parameters).chunk(2, -1)

@@ -49,11 +49,15 @@ KINDS = {
     "plane": _table(2),
     "table": _table(5),
 }
-OF_IMAGES = {"conv-vae", "pixelvae", "charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"}
+OF_IMAGES = {
+    *("conv-vae", "pixelvae", "draw", "draw-64"),
+    *("charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"),
+}
 TINY: Mapping[str, tuple[object, ...]] = {  # of each name the values for recipes that take one number, or several
     "hidden": (4, (8,)),
     "features": (12, (4,)),
     "layers": (1,),
+    "glimpses": (2,),
     "critic_hidden": ((8,),),
     "batch_size": (3,),
 }
@@ -103,6 +107,13 @@ RESOLVED: list[tuple[str, str, dict[str, object]]] = [
         {"latent": 32, "features": (32, 64), "steps": 20_000, "batch_size": 100, "clip": 200.0},
     ),
     ("conv-vae", "large, colour", {"latent": 128, "features": (32, 64, 128), "steps": 20_000}),
+    (
+        "draw",
+        "large, binarised once",
+        {"glimpses": 16, "latent": 100, "hidden": 256, "read": 2, "write": 5, "clip": 10.0},
+    ),
+    ("draw", "large, two levels", {"batch_size": 100, "learning_rate": 1e-3, "average": 0.999, "steps": 20_000}),
+    ("draw-64", "large, binarised once", {"glimpses": 64, "latent": 100, "hidden": 256, "steps": 50_000}),
     ("gated-pixelcnn", "few levels", {"layers": 5, "steps": 600, "batch_size": 64, "learning_rate": 4e-3}),
     ("gated-pixelcnn", "large, binarised once", {"layers": 5, "steps": 15_000, "batch_size": 16, "clip": 100.0}),
     ("diagonal-bilstm", "few levels", {"hidden": 16, "layers": 7}),
