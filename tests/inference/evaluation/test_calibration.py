@@ -1,7 +1,7 @@
 """Simulation-based calibration of guides whose faults are known.
 
-The rate of false alarms is 1 % for all quantities of one calibration together. In 20 right ones more than three alarms have
-a probability below 1e-5.
+A right guide raises an alarm but once in a million, all quantities of one calibration together, and a wrong one is told at
+the same rate. Where the rate itself is tested it is 1 %.
 """
 
 import math
@@ -21,6 +21,7 @@ from inference.evaluation.rank_statistics import bands, uniformity
 X = torch.zeros(1, 2, dtype=torch.float64)
 NOISE = 0.8
 SD = math.sqrt(NOISE**2 / (1 + NOISE**2))
+RARE = 1e-6
 
 
 class Normals:
@@ -41,13 +42,14 @@ class Normals:
 
 
 def test_the_posterior_passes_at_the_stated_rate() -> None:
-    alarms = sum(bool(calibration(Normals(), X, 1000, seed=seed).flagged) for seed in range(20))
-    assert alarms <= 3
+    """More than five alarms at 1 % are once in 3e7; a guide wider by 5 % raises all twenty."""
+    alarms = sum(bool(calibration(Normals(), X, 4000, 19, seed=seed).flagged) for seed in range(20))
+    assert alarms <= 5
 
 
 @pytest.mark.parametrize("guide", [Normals(width=0.8), Normals(width=1.25), Normals(shift=0.2)])
 def test_a_wrong_guide_is_flagged(guide: Normals) -> None:
-    found = calibration(guide, X, 4000)
+    found = calibration(guide, X, 4000, level=RARE)
     assert {"z[0]", "z[1]"} <= set(found.flagged)
     assert "not uniform" in found.table()
     low, high = found.bands()
@@ -56,9 +58,8 @@ def test_a_wrong_guide_is_flagged(guide: Normals) -> None:
 
 
 def test_the_prior_as_a_guide_is_seen_by_densities_alone() -> None:
-    found = calibration(Normals(prior=True), X, 4000)
-    assert not {"z[0]", "z[1]"} & set(found.flagged)
-    assert {"log p(x | z)", "log p(x, z)"} <= set(found.flagged)
+    found = calibration(Normals(prior=True), X, 4000, level=RARE)
+    assert set(found.flagged) == {"log p(x | z)", "log p(x, z)"}
 
 
 def test_wide_latents_are_projected() -> None:
@@ -71,7 +72,7 @@ def test_wide_latents_are_projected() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x / 2, 0.5).to_event(1))
 
-    found = calibration(Pair(model, guide), torch.zeros(1, 30, dtype=torch.float64), 2000)
+    found = calibration(Pair(model, guide), torch.zeros(1, 30, dtype=torch.float64), 2000, level=RARE)
     projections = [name for name in found.ranks if "projection" in name]
     assert len(projections) == 10
     assert set(projections) <= set(found.flagged)
@@ -89,7 +90,7 @@ def test_finite_latents_are_ranked_with_ties_at_random(rate: float, right: bool)
         with pyro.plate("data", len(x)):
             pyro.sample("k", dist.Bernoulli(logits=odds))
 
-    found = calibration(Pair(model, guide), torch.zeros(3, dtype=torch.float64), 3000)
+    found = calibration(Pair(model, guide), torch.zeros(3, dtype=torch.float64), 3000, level=RARE)
     assert bool(found.flagged) != right
     assert found.ranks["k"].max() > 90
 
@@ -106,7 +107,7 @@ def test_finite_latents_that_the_guide_leaves_out_have_their_posterior() -> None
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x[:, 0] / 2, math.sqrt(0.5)))
 
-    found = calibration(Pair(model, guide), X, 1000)
+    found = calibration(Pair(model, guide), X, 1000, level=RARE)
     assert {"k", "z", "log p(x | z)"} <= set(found.ranks)
     assert found.flagged == []
 
@@ -125,7 +126,7 @@ def test_a_series_is_simulated_from_its_own_values(width: float) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("slope", dist.Normal(mean, width * precision**-0.5))
 
-    found = calibration(Pair(model, guide), torch.ones(1, 6, dtype=torch.float64), 1000)
+    found = calibration(Pair(model, guide), torch.ones(1, 6, dtype=torch.float64), 1000, level=RARE)
     assert ("slope" in found.flagged) == (width != 1.0)
     assert bool(found.flagged) == (width != 1.0)
 
@@ -144,7 +145,7 @@ def test_shared_latents_are_ranked_by_refits(width: float) -> None:
 
         return Pair(_shared, guide)
 
-    found = calibration(Pair(_shared, AutoNormal), torch.zeros(4, dtype=torch.float64), 200, 9, refit)
+    found = calibration(Pair(_shared, AutoNormal), torch.zeros(4, dtype=torch.float64), 200, 9, refit, level=RARE)
     assert ("mean" in found.flagged) == (width != 1.0)
     assert len(found.ranks["mean"]) == 200
 
@@ -189,10 +190,9 @@ def test_a_wrong_guide_is_flagged_whatever_the_number_of_quantities() -> None:
                 for k in range(5):
                     pyro.sample(f"z{k}", dist.Normal(1 + 0 * x, 1.0).to_event(1))
 
-    found = calibration(Offsets(), torch.zeros(1, 10, dtype=torch.float64), 500)
+    found = calibration(Offsets(), torch.zeros(1, 10, dtype=torch.float64), 500, level=RARE)
     assert len(found.ranks) > 50
     assert {name for name in found.ranks if name.startswith("z")} <= set(found.flagged)
-    assert max(found.tests[name].p_value for name in found.flagged) < 1e-6
 
 
 def test_the_noise_is_its_own_and_the_result_is_told() -> None:
