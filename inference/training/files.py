@@ -57,7 +57,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
     What has that name is replaced. Raises OSError with the folder's name.
     """
-    temporary = path.with_name(temporary_name(path.name))
+    temporary, aside = (path.with_name(temporary_name(path.name)) for _ in range(2))
     try:
         temporary.mkdir()
         for name, each in contents.items():
@@ -67,13 +67,19 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
         _synchronise(temporary)
         if os.path.lexists(path):
-            shutil.rmtree(path)
-        temporary.rename(path)
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                aside.rename(path)
+            raise
         _synchronise(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in (temporary, aside):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _synchronise(folder: Path) -> None:

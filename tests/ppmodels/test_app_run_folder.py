@@ -16,7 +16,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from inference import NonFinite
-from ppmodels.app import RECIPES, Run, evaluate, files, sample, train
+from inference.training import files
+from ppmodels.app import RECIPES, Run, evaluate, sample, train
 from ppmodels.app import exchange as exchanging
 from ppmodels.app.cli import app
 from ppmodels.app.experiment import path_of, restored
