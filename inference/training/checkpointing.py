@@ -61,20 +61,22 @@ class Checkpointing:
         if self.checkpoint is None:
             return
         refused: list[str] = []
+        anew = self._saved is None
         for folder in files.in_order(self.checkpoint.path):
             try:
                 found = files.read(folder)
                 first = self._prepared_for(found)
+                if anew:
+                    self._refuse_too_far(found, steps)
+                self._restore(found, first)  # what one that is refused here has written, the next one writes over
             except files.Refused as error:
                 refused.append(str(error))
                 continue
             if refused:
                 warnings.warn(f"{' '.join(refused)} The one before is taken: {folder}.", stacklevel=3)
-            if self._saved is None:
-                self._refuse_too_far(found, steps)
+            if anew:
                 self._tell_differences(found.environment)
                 self._tell_inexact()
-            self._restore(found, first)
             return
         if refused:
             raise ProgramError(
@@ -128,10 +130,14 @@ class Checkpointing:
 
     def _prepared_for(self, found: files.Contents) -> Examples:
         """The first batch of the run that was saved, on which the step is prepared. Raises Refused for another run's."""
-        start = found.parts["run"].record["start"] if "run" in found.parts else None
-        if not isinstance(start, int) or start < 0 or not {"step", "best"} <= found.parts.keys():
+        try:
+            run = found.parts["run"].record
+            numbers: list[Any] = [run["start"], run["steps"], found.parts["step"].record["count"]]
+        except (LookupError, TypeError):
+            numbers = [None]
+        if not all(isinstance(each, int) and each >= 0 for each in numbers):
             raise files.Refused(f"{found.folder} is damaged: it does not say how far its run had come.")
-        first = feed_of(self.batches)(start)
+        first = feed_of(self.batches)(numbers[0])
         if first is None:
             raise no_batches(self.batches)
         self.step.prepare(first)
@@ -148,13 +154,14 @@ class Checkpointing:
         self._environment = environment_of(batch)
 
     def _restore(self, found: files.Contents, first: Examples) -> None:
-        run = found.parts["run"].record
-        step_state.restore(self.step, found.parts["step"], first)
-        self.keeper.restore(found.parts["best"])
-        fitted = self.fitted
-        fitted.steps, fitted.seconds, fitted.history[:] = run["steps"], run["seconds"], run["history"]
-        fitted.stopped = "finished"
-        self._start, self.rollbacks = run["start"], run["rollbacks"]
+        run, fitted = found.parts["run"].record, self.fitted
+        try:
+            step_state.restore(self.step, found.parts["step"], first)
+            self.keeper.restore(found.parts["best"])
+            fitted.steps, fitted.seconds, fitted.history[:] = run["steps"], run["seconds"], run["history"]
+            self._start, self.rollbacks = run["start"], run["rollbacks"]
+        except (LookupError, TypeError, AttributeError) as error:
+            raise files.Refused(f"{found.folder} is damaged: {type(error).__name__}: {error}.") from error
         self._saved, self._saved_at = fitted.steps, time.perf_counter()
 
     def _parts(self, stopped: str) -> dict[str, Saved]:

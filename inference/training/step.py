@@ -30,7 +30,7 @@ _IN_THE_BACKWARD_PASS = (
 
 
 class NonFinite(ProgramError):
-    """A loss, a gradient or a weight is not finite; the parameters are those from before the step."""
+    """A loss, a gradient or a weight is not finite; parameters and buffers are those from before the step."""
 
     indices: list[int] | None = None
     """The places in the data of the batch's examples, where the batches tell them by `indices(step)`."""
@@ -201,10 +201,10 @@ class Step:
         return players
 
     def _keep(self, players: Mapping[str, Player]) -> None:
-        """Remembers the players' weights; adds new or unfrozen parameters to their optimizers."""
+        """Remembers the players' weights and all buffers; adds new or unfrozen parameters to their optimizers."""
         parameters = list(dict.fromkeys(each for player in players.values() for each in player.parameters))
         if not self._weights.are_of(parameters):
-            self._weights = Weights(parameters)
+            self._weights = Weights(parameters, self.objective.buffers())
             for name, player in players.items():
                 follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
         self._weights.keep()
