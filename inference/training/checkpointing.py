@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class Checkpointing:
     ) -> None:
         self.checkpoint, self.step, self.keeper, self.fitted, self.batches = checkpoint, step, keeper, fitted, batches
         self.rollbacks = 0
+        self._back_to: Path | None = None
         self._start = step.count
         self._settings: dict[str, Any] = {}
         self._environment: dict[str, Any] = {}
@@ -115,11 +117,14 @@ class Checkpointing:
         if checkpoint is None:
             return False
         self._write_evidence(error, batch)
-        if checkpoint.rollback is None or self.rollbacks >= checkpoint.rollback.times:
+        there = files.in_order(checkpoint.path)
+        if checkpoint.rollback is None or self.rollbacks >= checkpoint.rollback.times or not there:
             return False
         rollbacks = self.rollbacks + 1
+        if there[0] == self._back_to and len(there) > 1:  # its weights are finite, and lead to what is not
+            files.remove(there[0])
         self.resume(self.fitted.steps)
-        self.rollbacks = rollbacks
+        self.rollbacks, self._back_to = rollbacks, files.in_order(checkpoint.path)[0]
         self.step.slowdown = checkpoint.rollback.factor**rollbacks
         warnings.warn(
             f"{error} Back to step {self.step.count}, with {self.step.slowdown:g} of the learning rate "
