@@ -184,7 +184,7 @@ def digest(step: Step, fitted: Fitted, metrics: Path) -> str:
 
 
 def run(case: Case, folder: Path, steps: int = STEPS, checkpoint: Checkpoint | None = None, **settings: Any) -> str:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     step, metrics = case.step(), folder / "metrics.jsonl"
     fitted = fit(
         step,
