@@ -31,6 +31,7 @@ def packed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     The order of axes in memory is kept because torch's fused optimizers (2.13) pair a parameter with its state by memory.
     """
     contents, forms = {}, {}
+    memory: set[int] = set()
     for name, value in tensors.items():
         real = torch.view_as_real(value.detach()) if value.is_complex() else value.detach()
         order = sorted(range(real.dim()), key=real.stride, reverse=True)
@@ -38,8 +39,11 @@ def packed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
             order = [*range(real.dim())]
         if value.is_complex() or order != [*range(real.dim())]:
             forms[name] = {"order": order, "complex": value.is_complex()}
-        # A copy, as a file can not share the memory of two tensors.
-        contents[name] = real.permute(order).cpu().clone(memory_format=torch.contiguous_format)
+        contents[name] = real.permute(order).cpu().contiguous()
+        place = contents[name].untyped_storage().data_ptr()
+        if place in memory:  # a file can not share the memory of two tensors
+            contents[name] = contents[name].clone()
+        memory.add(place)
     return contents, forms
 
 
