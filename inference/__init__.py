@@ -36,11 +36,14 @@ from inference.programs.pair import Pair
 from inference.programs.predict import decode, posterior, predict, reconstruct, sample
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Shared, Terms, log_joint, terms
+from inference.training.checkpoint import Checkpoint, Rollback
 from inference.training.differentiate import Compiled, Traced
 from inference.training.factories import adam
-from inference.training.fit import Fitted, Validation, fit
+from inference.training.fit import fit
+from inference.training.fitted import Fitted
 from inference.training.parameter_groups import parameter_groups
 from inference.training.step import NonFinite, Step
+from inference.training.validation import Validation
 
 __all__ = [
     "SVI",
@@ -48,6 +51,7 @@ __all__ = [
     "Batch",
     "Bound",
     "Calibration",
+    "Checkpoint",
     "Compiled",
     "Diagnosis",
     "Divergence",
@@ -65,6 +69,7 @@ __all__ = [
     "PredictiveCheck",
     "Program",
     "ProgramError",
+    "Rollback",
     "Shared",
     "Step",
     "Terms",

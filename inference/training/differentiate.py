@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from inference.objectives.objective import Player
 from inference.programs.entries import Examples, layout, leaves, refilled
 from inference.programs.graphs import graph_of
-from inference.programs.program import ProgramError
+from inference.programs.program import ProgramError, buffers_kept
 
 Differentiate = Callable[[Player, Examples], Tensor]
 """Gives a player's loss on a batch, and leaves its gradients in the `.grad` of its parameters."""
@@ -132,4 +132,6 @@ def _graph(player: Player, batch: Examples) -> GraphModule:
         loss = player.loss(refilled(batch, tensors))
         return loss.detach(), *torch.autograd.grad(loss, player.parameters, allow_unused=True)
 
-    return graph_of(differentiated, leaves(batch))
+    # A tensor that is no argument is no fake one: BatchNorm's count of batches would go up by one.
+    with buffers_kept(getattr(player.loss, "__self__", None)):
+        return graph_of(differentiated, leaves(batch))

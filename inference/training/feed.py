@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +15,11 @@ Feed = Callable[[int], Examples | None]
 """The batch of a step; None where there are no more."""
 
 
-def feed_of(batches: Callable[[int], Batch] | Data) -> Feed:
-    """Gives the batch of each step: a function's; the same one at every step; or those of an iterable, again and again."""
+def feed_of(batches: Callable[[int], Batch] | Data, taken: int = 0) -> Feed:
+    """Gives the batch of each step: a function's; the same one at every step; or those of an iterable, again and again.
+
+    A list goes on after `taken` steps of its run; another iterable starts anew.
+    """
     given: Any = batches  # of the kind that is asked for
     if is_function_of_the_step(given):
         return lambda step: as_batch(given(step))
@@ -23,7 +27,14 @@ def feed_of(batches: Callable[[int], Batch] | Data) -> Feed:
         same = as_batch(given)
         return lambda step: same
     stream = _again_and_again(given)
+    if isinstance(given, list) and given:
+        stream = islice(stream, taken % len(given), None)
     return lambda step: next(stream, None)
+
+
+def repeats(batches: object) -> bool:
+    """Whether a run that is resumed has the batches that it would have had."""
+    return is_function_of_the_step(batches) or one_batch(batches) or isinstance(batches, list)
 
 
 def is_function_of_the_step(batches: object) -> bool:

@@ -1,17 +1,10 @@
 """The one training loop."""
 
-import json
-import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from io import FileIO
-from operator import index
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -19,68 +12,27 @@ from pyro.distributions.util import is_validation_enabled
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from inference.evaluation.estimators import Estimator, Importance
-from inference.evaluation.evaluate import evaluate, subject_of
-from inference.evaluation.likelihood import likelihood_of
-from inference.evaluation.passes import WHAT_REPEATS, Data, batches_of, no_batches
-from inference.programs.bounds import elbo
+from inference.evaluation.passes import Data, no_batches
 from inference.programs.check import check_data
 from inference.programs.entries import Examples, leaves, rows_of
-from inference.programs.noise import own_noise
-from inference.programs.program import Batch, ProgramError, evaluating
+from inference.programs.program import Batch
 from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
-from inference.training.average import State, snapshot
+from inference.training.checkpoint import Checkpoint
+from inference.training.checkpointing import Checkpointing, claimed
 from inference.training.feed import ended_early, feed_of, is_function_of_the_step
+from inference.training.fitted import Fitted
+from inference.training.metrics_file import metrics_file
+from inference.training.numbers import refuse_below
 from inference.training.progress import shown
 from inference.training.signals import remembered
-from inference.training.step import Step
+from inference.training.step import NonFinite, Step
+from inference.training.validation import Best, Validation
 
 Callback = Callable[[Step, dict[str, Tensor]], object]
 """Called after every step with its metrics; the run ends where one returns True."""
 
 
 _OUT_OF_BATCHES = "out of batches"
-
-
-@dataclass(frozen=True)
-class Validation:
-    """A periodic score on held-out data, of the averaged weights where an average is kept."""
-
-    batches: Data
-    every: int = 1000
-    """Steps between two scores."""
-    patience: int | None = None
-    """Scores without improvement after which the run ends; None runs to the end. Either way the best weights are kept."""
-    estimator: Estimator = field(default_factory=lambda: Importance(1, elbo))
-
-    def __post_init__(self) -> None:
-        if is_function_of_the_step(self.batches):
-            raise ProgramError(
-                "the batches of a validation are the same at every score, and a function of the step is not."
-            )
-        if isinstance(self.batches, Iterator):
-            raise ProgramError(
-                "the batches of a validation are scored again and again, and an iterator ends after the first time. "
-                f"{WHAT_REPEATS}"
-            )
-        _refuse_below("every", self.every, 1)
-        if self.patience is not None:
-            _refuse_below("patience", self.patience, 1)
-
-
-@dataclass
-class Fitted:
-    """The result of `fit`."""
-
-    steps: int
-    """Steps taken by this run."""
-    stopped: str
-    """finished, early stopping, interrupted, callback, or out of batches."""
-    seconds: float
-    history: list[dict[str, float]]
-    """The metrics that were recorded, by step; losses in nats per example (of the dataset, without a batch plate)."""
-    best: dict[str, float] | None = None
-    """The step and score (nats, as `Evaluation.mean`) of this run's best validation, whose weights the program now has."""
 
 
 def fit(
@@ -94,6 +46,7 @@ def fit(
     record_every: int = 20,
     progress: bool = True,
     signals: Sequence[signal.Signals] = (signal.SIGINT,),
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Takes `steps` steps; checks the program on the first batch; Ctrl-C ends the run after the step under way.
 
@@ -105,66 +58,93 @@ def fit(
         batches: a function of the step, which repeats exactly; one batch, used at every step; or an iterable (a list, a
             loader, a generator function), which is started again when it ends, and need not repeat exactly. Where they carry
             a `log_jacobian`, as batches of standardised data do, losses are reported in the data's own units.
-        steps: how many.
+        steps: how many; those that a checkpoint has taken are among them.
         validation: a periodic score, with early stopping.
         callbacks: called after every step; one that returns True ends the run.
-        metrics: a JSON-lines file to which the recorded metrics go, written anew.
+        metrics: a JSON-lines file to which the recorded metrics go, written anew; with those up to a checkpoint first.
         record_every: steps between two rows of the history.
         progress: whether to show a progress display.
         signals: those that end the run after the step under way, so that no step is left half done; a second one acts
             at once. By default Ctrl-C alone: who ends a process by SIGTERM does not expect it to go on after `fit`.
+        checkpoint: where the run is saved, and from where it goes on.
 
     A UserWarning says so where the batches end before the steps, as those of a generator do.
 
     Raises:
-        ProgramError: there is no batch, what `check` finds on the first one, what `Step` refuses of later ones, or a number
-            out of range.
-        NonFinite: a loss, gradient or weight is not finite; the parameters are those from before that step.
+        ProgramError: there is no batch, what `check` finds on the first one, what `Step` refuses of later ones, a number out
+            of range, or a checkpoint that is damaged or of another run, where no other is left.
+        NonFinite: a loss, gradient or weight is not finite; the parameters are those from before that step. What led to
+            it is saved where there is a checkpoint.
+        OSError: the first checkpoint can not be written.
     """
-    _refuse_below("steps", steps, 0)
-    _refuse_below("record_every", record_every, 1)
-    feed, log_jacobian = feed_of(batches), log_jacobian_of(batches)
+    refuse_below("steps", steps, 0)
+    refuse_below("record_every", record_every, 1)
+    log_jacobian = log_jacobian_of(batches)
     jacobians: dict[str, float] = {}
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
-    keeper = _Best(step, validation)
+    keeper = Best(step, validation)
+    kept = Checkpointing(checkpoint, step, keeper, fitted, batches)
     observed = _Observed(step, known=hasattr(batches, "description"))
-    began = time.perf_counter()
-    with shown(steps, progress) as display, _log(metrics) as record, remembered(*signals) as came:
-        for done in range(1, steps + 1):
-            batch = feed(step.count)
-            if batch is None:
-                if done == 1:
-                    raise no_batches(batches)
-                fitted.stopped = _OUT_OF_BATCHES
-                break
-            if done == 1:
-                step.prepare(batch)
-                jacobians = _jacobians(step, batch, log_jacobian) if log_jacobian else {}
-                keeper.rehearse()
-            observed.look_at(batch)
-            values = in_units(step(batch), jacobians)
-            fitted.steps = done
-            last = done == steps
-            row = {"step": float(step.count)}
-            if last or done == 1 or step.count % record_every == 0:
-                row |= {name: float(value) for name, value in (values | step.monitor(batch)).items()}
-                row["seconds"] = time.perf_counter() - began
-                display.update(done, _shown(row))
-            if validation is not None and (last or step.count % validation.every == 0):
-                row["validation"] = keeper.score()
-            if len(row) > 1:
-                fitted.history.append(row)
-                record(row)
-            answers = [call(step, values) for call in callbacks]
-            fitted.stopped = _reason_to_stop(came() is not None, keeper, answers)
-            if fitted.stopped != "finished":
-                break
-    if fitted.steps:
-        fitted.best = keeper.keep()
+    with claimed(checkpoint), remembered(*signals) as came:
+        kept.resume(steps)
+        begun, began = fitted.steps, time.perf_counter() - fitted.seconds
+        feed, prepared = feed_of(batches, begun), False
+        fitted.stopped = _reason_to_stop(False, keeper, [])
+        with shown(steps, progress, begun) as display, metrics_file(metrics, fitted.history) as written:
+            while fitted.steps < steps and fitted.stopped == "finished":
+                batch = feed(step.count)
+                if batch is None:
+                    if fitted.steps == 0:
+                        raise no_batches(batches)
+                    fitted.stopped = _OUT_OF_BATCHES
+                    kept.after_step(fitted.stopped)
+                    break
+                if not prepared:
+                    step.prepare(batch)
+                    jacobians = _jacobians(step, batch, log_jacobian) if log_jacobian else {}
+                    keeper.rehearse()
+                    kept.begin(batch)
+                    prepared = True
+                observed.look_at(batch)
+                try:
+                    values = in_units(step(batch), jacobians)
+                except NonFinite as error:
+                    error.indices = _indices(batches, step.count)
+                    if not kept.go_back(error, batch):
+                        raise
+                    feed = feed_of(batches, fitted.steps)
+                    written.begin_again(fitted.history)
+                    continue
+                fitted.steps += 1
+                fitted.seconds = time.perf_counter() - began
+                last = fitted.steps == steps
+                row = {"step": float(step.count)}
+                if last or fitted.steps == 1 or step.count % record_every == 0:
+                    row |= {name: float(value) for name, value in (values | step.monitor(batch)).items()}
+                    row["seconds"] = fitted.seconds
+                    if step.slowdown != 1.0:
+                        row["run/slowdown"] = step.slowdown
+                    display.update(fitted.steps, _shown(row))
+                if validation is not None and (last or step.count % validation.every == 0):
+                    row["validation"] = keeper.score()
+                if len(row) > 1:
+                    fitted.history.append(row)
+                    written.record(row)
+                answers = [call(step, values) for call in callbacks]
+                fitted.stopped = _reason_to_stop(came() is not None, keeper, answers)
+                kept.after_step(fitted.stopped if last or fitted.stopped != "finished" else None)
+        if fitted.steps:
+            fitted.best = keeper.keep()
     fitted.seconds = time.perf_counter() - began
     if fitted.stopped == _OUT_OF_BATCHES:
         warnings.warn(ended_early(batches, fitted.steps, steps), stacklevel=2)
     return fitted
+
+
+def _indices(batches: object, step: int) -> list[int] | None:
+    """The places in the data of the examples of a step, where the batches tell them."""
+    indices = getattr(batches, "indices", None) if is_function_of_the_step(batches) else None
+    return [int(each) for each in indices(step)] if callable(indices) else None
 
 
 def _jacobians(step: Step, batch: Examples, log_jacobian: float) -> dict[str, float]:
@@ -198,55 +178,7 @@ class _Observed:
             self.versions[each] = each._version
 
 
-class _Best:
-    """Scores the program by the validation and keeps its best weights."""
-
-    def __init__(self, step: Step, validation: Validation | None) -> None:
-        self.step, self.validation = step, validation
-        self.best: dict[str, float] | None = None
-        self.state: State = {}
-        self.since = 0
-
-    def rehearse(self) -> None:
-        """Scores one batch, or what takes all of them, so that what does not suit the program is refused before training."""
-        if self.validation is None:
-            return
-        first = next(batches_of(self.validation.batches), None)
-        if first is None:
-            raise ProgramError(f"the validation: {no_batches(self.validation.batches)}")
-        program = self.step.objective.program
-        estimators = {"score": self.validation.estimator}
-        with torch.no_grad(), evaluating(program), own_noise(0):
-            per_example = likelihood_of(subject_of(program, estimators, first), first).per_example
-        evaluate(program, first if per_example else self.validation.batches, estimators)
-
-    def score(self) -> float:
-        assert self.validation is not None
-        program = self.step.objective.program
-        with self.step.averaged():
-            value = evaluate(program, self.validation.batches, {"score": self.validation.estimator}).mean("score")
-            if math.isfinite(value) and (self.best is None or value > self.best["score"]):
-                self.best, self.since = {"step": float(self.step.count), "score": value}, 0
-                self.state = snapshot(program)
-            else:
-                self.since += 1
-        return value
-
-    @property
-    def exhausted(self) -> bool:
-        patience = self.validation.patience if self.validation is not None else None
-        return patience is not None and self.since >= patience
-
-    def keep(self) -> dict[str, float] | None:
-        """Leaves the program with the best weights, or the averaged ones."""
-        if self.best is not None:
-            self.step.leave(self.state)
-        elif self.step.average is not None:
-            self.step.leave(self.step.average.state)
-        return self.best
-
-
-def _reason_to_stop(interrupted: bool, keeper: _Best, answers: list[object]) -> str:
+def _reason_to_stop(interrupted: bool, keeper: Best, answers: list[object]) -> str:
     if interrupted:
         return "interrupted"
     if keeper.exhausted:
@@ -258,46 +190,6 @@ def _is_true(answer: object) -> bool:
     """Whether a callback returned True, NumPy's or torch's too; any other object does not end the run."""
     is_bool = isinstance(answer, bool | np.bool_) or getattr(answer, "dtype", None) in (torch.bool, np.dtype(bool))
     return is_bool and bool(answer)
-
-
-def _refuse_below(name: str, value: int, least: int) -> None:
-    if not isinstance(value, SupportsIndex) or index(value) < least:
-        raise ProgramError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
-
-
-@contextmanager
-def _log(path: str | Path | None) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Writes rows to a file, a line for each. A disk that fills up ends the file, with a warning, and not the run."""
-    if path is None:
-        yield lambda row: None
-        return
-    # Unbuffered: nothing is left to write, and to fail, when the file is closed.
-    with open(path, "wb", buffering=0) as file:
-        works = True
-
-        def record(row: dict[str, float]) -> None:
-            nonlocal works
-            line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
-            if works:
-                works = _written(file, line.encode())
-
-        yield record
-
-
-def _written(file: FileIO, line: bytes) -> bool:
-    """Whether a line could be written, whole; what is left of one that could not is taken back."""
-    end = file.tell()
-    try:
-        done = file.write(line)
-        if done == len(line):
-            return True
-        file.write(line[done:])  # says why
-        return True
-    except OSError as error:
-        warnings.warn(f"{file.name}: no more metrics are written, and training goes on: {error.strerror}", stacklevel=4)
-        with suppress(OSError):
-            file.truncate(end)
-        return False
 
 
 def _shown(row: dict[str, float]) -> str:

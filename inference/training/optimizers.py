@@ -1,6 +1,7 @@
 """The optimizers of players: made from factories, checked, and given new parameters."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 from torch.optim import LBFGS, Optimizer
@@ -9,7 +10,7 @@ from inference.objectives.objective import factor
 from inference.programs.program import ProgramError
 from inference.training.factories import Factory, instead_of
 
-_BASE = "initial_lr"
+BASE = "initial_lr"
 """Where a group keeps the learning rate that a schedule multiplies, by the name that torch's schedulers have for it."""
 
 
@@ -64,19 +65,24 @@ def follow(optimizer: Optimizer, factory: Factory, parameters: list[nn.Parameter
         optimizer.add_param_group(group)
 
 
-def set_rate(optimizer: Optimizer, schedule: Callable[[int], float], step: int) -> None:
-    """Sets the learning rate of a step: the schedule's factor times what the optimizer was made with.
+def set_rate(optimizer: Optimizer, schedule: Callable[[int], float] | None, step: int, slowdown: float = 1.0) -> None:
+    """Sets the learning rate of a step: the schedule's factor, and another one, times what the optimizer was made with.
 
     Raises:
         ProgramError: the factor, or the rate that it makes, is not a finite number of at least 0.
     """
-    by = factor("learning_rate", step, schedule(step))
+    by = slowdown if schedule is None else slowdown * factor("learning_rate", step, schedule(step))
     for group in optimizer.param_groups:
         if group["lr"] is None:
             raise ProgramError(
                 "learning_rate: the optimizer was made with lr=None, which no factor can scale; give it a number."
             )
-        group["lr"] = factor("the learning rate", step, group.setdefault(_BASE, group["lr"]) * by)
+        group["lr"] = factor("the learning rate", step, group.setdefault(BASE, group["lr"]) * by)
+
+
+def rate_of(group: Mapping[str, Any]) -> Any:
+    """The learning rate that a group of an optimizer was made with, whatever a schedule has made of it."""
+    return group.get(BASE, group.get("lr"))
 
 
 def clear_gradients(optimizer: Optimizer) -> None:

@@ -21,18 +21,18 @@ class Progress(Protocol):
 
 
 @contextmanager
-def shown(total: int, visible: bool = True) -> Iterator[Progress]:
-    """A progress display of `total` steps on standard error: a bar on a terminal, else plain lines.
+def shown(total: int, visible: bool = True, taken: int = 0) -> Iterator[Progress]:
+    """A progress display of `total` steps, `taken` earlier, on standard error: a bar on a terminal, else plain lines.
 
     Where nobody reads standard error any more it falls silent; no run ends for that.
     """
     if not visible:
         yield _Silent()
     elif _on_a_terminal():
-        with _bar(total) as bar:
+        with _bar(total, taken) as bar:
             yield bar
     else:
-        yield _Lines(total)
+        yield _Lines(total, taken)
 
 
 @contextmanager
@@ -93,16 +93,16 @@ class _Silent:
 class _Lines:
     """A line after 1, 2, 4, … steps and then every ten seconds: enough to see that a run is alive."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.start = total, time.perf_counter()
-        self.next_step, self.last = 1, self.start
+    def __init__(self, total: int, taken: int) -> None:
+        self.total, self.taken, self.start = total, taken, time.perf_counter()
+        self.next_step, self.last = taken + 1, self.start
 
     def update(self, done: int, message: str) -> None:
         now = time.perf_counter()
         if done < self.total and now - self.last < 10.0 and (done < self.next_step or now - self.start > 10.0):
             return
-        self.next_step, self.last = 2 * done, now
-        rate = done / max(now - self.start, 1e-9)
+        self.next_step, self.last = 2 * done - self.taken, now
+        rate = (done - self.taken) / max(now - self.start, 1e-9)
         left = (self.total - done) / rate
         tell(f"step {done}/{self.total}  {message}  {rate:.1f} steps/s  {left:.0f} s left")
 
@@ -128,7 +128,7 @@ class _StageLines:
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Progress]:
+def _bar(total: int, taken: int) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -142,7 +142,7 @@ def _bar(total: int) -> Iterator[Progress]:
     )
     console = Console(file=_Unfailing(sys.stderr))  # type: ignore[arg-type]  # all that rich asks of a stream
     with RichProgress(*columns, console=console) as display:
-        yield _Bar(display, display.add_task("", total=total, rate=""))
+        yield _Bar(display, display.add_task("", total=total, completed=taken, rate=""), taken)
 
 
 @contextmanager
@@ -171,9 +171,9 @@ class _StageBar:
 
 
 class _Bar:
-    def __init__(self, display, task) -> None:  # type: ignore[no-untyped-def]  # rich is imported only on a terminal
-        self.display, self.task, self.start = display, task, time.perf_counter()
+    def __init__(self, display, task, taken: int) -> None:  # type: ignore[no-untyped-def]  # rich is imported only on a terminal
+        self.display, self.task, self.taken, self.start = display, task, taken, time.perf_counter()
 
     def update(self, done: int, message: str) -> None:
-        rate = f"{done / max(time.perf_counter() - self.start, 1e-9):.1f} steps/s"
+        rate = f"{(done - self.taken) / max(time.perf_counter() - self.start, 1e-9):.1f} steps/s"
         self.display.update(self.task, completed=done, description=message, rate=rate)

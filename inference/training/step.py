@@ -30,7 +30,10 @@ _IN_THE_BACKWARD_PASS = (
 
 
 class NonFinite(ProgramError):
-    """A loss, a gradient or a weight is not finite; the parameters are those from before the step."""
+    """A loss, a gradient or a weight is not finite; parameters and buffers are those from before the step."""
+
+    indices: list[int] | None = None
+    """The places in the data of the batch's examples, where the batches tell them by `indices(step)`."""
 
 
 class Step:
@@ -77,6 +80,8 @@ class Step:
         self.objective, self.seed, self.count = objective, seed, 0
         self.clip, self.learning_rate, self.autocast = clip, learning_rate, autocast
         self.differentiate = differentiate
+        self.slowdown = 1.0
+        """A factor on every learning rate, below 1 where a run has gone back from a step that was not finite."""
         self.optimizers: dict[str, Optimizer] = {}
         self.average: Average | None = None
         self._optimizer = adam() if optimizer is None else optimizer
@@ -126,7 +131,7 @@ class Step:
         """
         examples = as_batch(batch)
         self.prepare(examples)
-        self._take_back()
+        self.take_back()
         metrics: dict[str, Tensor] = {}
         with own_noise(mix(self.seed, self.count)):
             self.objective.schedule(self.count)
@@ -135,8 +140,8 @@ class Step:
             self._keep(players)
             try:
                 for index, (name, player) in enumerate(players.items()):
-                    if self.learning_rate is not None:
-                        set_rate(self.optimizers[name], self.learning_rate, self.count)
+                    if self.learning_rate is not None or self.slowdown != 1.0:
+                        set_rate(self.optimizers[name], self.learning_rate, self.count, self.slowdown)
                     for turn in range(player.turns):
                         reseed(mix(self.seed, self.count, _process(), index, turn))
                         metrics[name], metrics[f"{name}/gradient"] = self._turn(name, player, examples)
@@ -166,7 +171,12 @@ class Step:
         self._raw = snapshot(self.objective.program), {**state}
         restore(self.objective.program, state)
 
-    def _take_back(self) -> None:
+    def resume(self, count: int, slowdown: float, first: Batch) -> None:
+        """Goes on as the step of that count, with the weights that it has now; `first` is the first batch of its run."""
+        self.count, self.slowdown, self._raw = count, slowdown, None
+        self._batches.meet(as_batch(first))
+
+    def take_back(self) -> None:
         """Undoes `leave`, unless the program has been given other weights since; what is frozen stays as it was left."""
         if self._raw is None:
             return
@@ -191,10 +201,10 @@ class Step:
         return players
 
     def _keep(self, players: Mapping[str, Player]) -> None:
-        """Remembers the players' weights; adds new or unfrozen parameters to their optimizers."""
+        """Remembers the players' weights and all buffers; adds new or unfrozen parameters to their optimizers."""
         parameters = list(dict.fromkeys(each for player in players.values() for each in player.parameters))
         if not self._weights.are_of(parameters):
-            self._weights = Weights(parameters)
+            self._weights = Weights(parameters, self.objective.buffers())
             for name, player in players.items():
                 follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
         self._weights.keep()

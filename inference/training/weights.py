@@ -1,17 +1,21 @@
-"""The weights of a step: copied before it, restored where it fails, and checked to be finite after it."""
+"""The weights and buffers of a step: copied before it, restored where it fails; weights are finite after it."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
 class Weights:
-    """Parameters, and a copy of them."""
+    """Parameters and buffers, and a copy of them."""
 
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
+    def __init__(self, parameters: list[nn.Parameter], buffers: Iterable[Tensor] = ()) -> None:
         self._parameters: list[Tensor] = [*parameters]
         self._kept = [parameter.detach().clone() for parameter in parameters]
+        # Apart from the parameters: copies of several dtypes take longer. A constant that is expanded takes no writing.
+        self._buffers = [buffer for buffer in buffers if 0 not in buffer.stride()]
+        self._kept_buffers = [buffer.detach().clone() for buffer in self._buffers]
 
     def are_of(self, parameters: list[nn.Parameter]) -> bool:
         """Whether these are the same parameters, and not only equal ones."""
@@ -19,13 +23,17 @@ class Weights:
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Copies the parameters as they are now."""
+        """Copies all as it is now."""
         torch._foreach_copy_(self._kept, self._parameters)
+        if self._buffers:
+            torch._foreach_copy_(self._kept_buffers, self._buffers)
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Restores the parameters from the copy."""
+        """Restores all from the copy."""
         torch._foreach_copy_(self._parameters, self._kept)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept_buffers)
 
     @torch.no_grad()
     def are_finite(self) -> bool:

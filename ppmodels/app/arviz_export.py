@@ -11,10 +11,10 @@ from inference import to_arviz
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, evaluating
 from inference.programs.traces import runs
+from inference.training.files import temporary_name
 from inference.training.progress import shown_stages
 from ppmodels.app.computing import computing, split_for
 from ppmodels.app.experiment import Experiment, path_of, restored
-from ppmodels.app.files import temporary_name
 from ppmodels.app.run import LOCK, RECORD, Run
 from ppmodels.app.run_folder import WRITTEN
 from ppmodels.app.scoring import unvalidated

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from ppmodels.app.files import temporary_name
+from inference.training.files import temporary_name
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 

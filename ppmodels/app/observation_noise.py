@@ -9,8 +9,8 @@ from typing import Any
 
 from inference import ProgramError, annealed, evaluate
 from inference.evaluation.stages import one_of
+from inference.training.files import contents_of
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.files import contents_of
 from ppmodels.app.results import write_results
 from ppmodels.app.run import NOISE, Run, as_json
 from ppmodels.data import InOrder

@@ -18,9 +18,9 @@ from inference.programs.predict import NoMean, draw
 from inference.programs.program import evaluating
 from inference.programs.sites import random_sites
 from inference.programs.traces import model_runs, runs
+from inference.training.files import write_together
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.files import write_together
 from ppmodels.distributions import Autoregressive
 
 DRAWS = 32

@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from inference.training.files import write_together
 from ppmodels.app import plots
-from ppmodels.app.files import write_together
 from ppmodels.app.pictures import attempted
 from ppmodels.app.run import Run
 

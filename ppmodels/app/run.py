@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from inference.training.average import tensors_of
-from ppmodels.app.files import contents_of, write_whole
+from inference.training.files import contents_of, write_whole
 from ppmodels.app.record import FORMAT, read_record
 
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"

@@ -1,12 +1,10 @@
 """The folder that a run is trained into: one process claims it, and an old run stands until the new one is whole."""
 
-import errno
 import json
 import os
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,8 +13,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from inference.training.files import contents_of, flocked, is_temporary, temporary_name
 from ppmodels.app.exchange import exchange
-from ppmodels.app.files import contents_of, is_temporary, temporary_name
 from ppmodels.app.run import LOCK, METRICS, NOISE, RECIPE, RECORD, WEIGHTS, sha256
 
 SPLITS = ("", "-train", "-valid")
@@ -283,7 +281,7 @@ def _locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
-        if not _flock(descriptor):
+        if not flocked(descriptor):
             who = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
             raise ValueError(f"{folder}: {who} is training there; choose another --out, or wait until it has ended.")
         if not os.path.lexists(path) or not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
@@ -294,19 +292,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _flock(descriptor: int) -> bool:
-    """Whether the lock is this process's now; so it is where the system or the disk knows no locks."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-    return True

@@ -12,12 +12,12 @@ from torch import nn
 from inference import Fitted, Step, fit
 from inference.programs.check import check_data
 from inference.training.average import tensors_of
+from inference.training.files import write_whole
 from inference.training.signals import remembered
 from ppmodels.app import plots
 from ppmodels.app.canvases import growing_reconstructions, growing_samples
 from ppmodels.app.computing import computing, say
 from ppmodels.app.experiment import Experiment, device_named, path_of, prepared
-from ppmodels.app.files import write_whole
 from ppmodels.app.fitting import step_of, validation_of
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.pictures import attempted, pictures_of_test_images, samples

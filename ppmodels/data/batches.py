@@ -43,7 +43,7 @@ class Shuffled:
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
         """The batch of that step."""
-        index = self._index(step)
+        index = self.indices(step)
         x = self._source.values.index_select(0, index)
         if self.dataset.grey_levels is None:
             x = x.float()
@@ -64,7 +64,8 @@ class Shuffled:
         """What to add to a log density of x to have it in the data's own units, in nats per example."""
         return self.dataset.log_jacobian
 
-    def _index(self, step: int) -> Tensor:
+    def indices(self, step: int) -> Tensor:
+        """The places in the split of the examples of that step: `(batch,)`."""
         epoch, start = divmod(step * self.batch_size, len(self._source))
         index = self._order(epoch)[start : start + self.batch_size]
         missing = self.batch_size - len(index)

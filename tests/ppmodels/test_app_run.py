@@ -15,9 +15,9 @@ from torch.distributions import Distribution
 import inference
 from inference import SVI, Evaluation, elbo, importance
 from inference.training.average import snapshot
+from inference.training.files import write_whole
 from ppmodels.app import RECIPES, Run, compare, complete, evaluate, find, reconstruct, sample, train
 from ppmodels.app.experiment import device_named, limited, prepared, restored
-from ppmodels.app.files import write_whole
 from ppmodels.app.lookup import NamedRecipe, UnknownRecipe
 from ppmodels.app.presets import Kind, Preset
 from ppmodels.data import Split, load

@@ -16,11 +16,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 from inference import NonFinite
-from ppmodels.app import RECIPES, Run, evaluate, files, sample, train
+from inference.training import files
+from inference.training.files import contents_of, write_whole
+from ppmodels.app import RECIPES, Run, evaluate, sample, train
 from ppmodels.app import exchange as exchanging
 from ppmodels.app.cli import app
 from ppmodels.app.experiment import path_of, restored
-from ppmodels.app.files import contents_of, write_whole
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.run import LOCK, sha256
 from ppmodels.app.run_folder import claimed, refuse

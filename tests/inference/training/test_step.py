@@ -173,7 +173,7 @@ def test_fit_ends_with_the_averaged_weights_and_goes_on_from_the_raw_ones() -> N
     for step in (plain, averaged):
         fit(step, X, 5, progress=False)
     with torch.no_grad():
-        averaged._take_back()
+        averaged.take_back()
     assert averaged.objective.program.offset.equal(plain.objective.program.offset)
 
 

@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +69,63 @@ def write_together(folder: Path, files: Mapping[str, bytes | None]) -> None:
         for temporary in written.values():
             with suppress(OSError):  # on a disk that is read only even for a name that is not there
                 temporary.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes a folder of files so that it is never seen half written, and is on the disk when it has its name.
+
+    What has that name is replaced. Raises OSError with the folder's name.
+    """
+    temporary, aside = (path.with_name(temporary_name(path.name)) for _ in range(2))
+    try:
+        temporary.mkdir()
+        for name, each in contents.items():
+            with open(temporary / name, "xb") as file:
+                file.write(each)
+                file.flush()
+                os.fsync(file.fileno())
+        _synchronise(temporary)
+        if os.path.lexists(path):
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                aside.rename(path)
+            raise
+        _synchronise(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        for leftover in (temporary, aside):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _synchronise(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can tell."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flocked(descriptor: int) -> bool:
+    """Whether the lock on an open file is this process's now; so it is where the system or the disk knows no locks."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return True
 
 
 def temporary_name(name: str) -> str:

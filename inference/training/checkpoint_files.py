@@ -1,0 +1,136 @@
+"""One checkpoint on the disk: a folder of safetensors and JSON under a manifest of SHA-256 digests."""
+
+import hashlib
+import json
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from inference.programs.program import ProgramError
+from inference.training.files import contents_of, temporary_name, write_folder
+from inference.training.saved import Saved, packed, under, unpacked
+
+FORMAT = 1
+MANIFEST, TENSORS, RECORD = "manifest.json", "state.safetensors", "state.json"
+
+
+class Refused(ProgramError):
+    """A checkpoint that can not be gone on from; the message begins with its folder."""
+
+
+class Contents(NamedTuple):
+    """What a checkpoint holds."""
+
+    folder: Path
+    settings: dict[str, Any]
+    """What the run is made of; another run is told by it."""
+    environment: dict[str, Any]
+    """Versions, threads and the like, on which the last bits depend."""
+    parts: dict[str, Saved]
+
+
+def name_of(count: int) -> str:
+    """The folder of a checkpoint, by the count of the step."""
+    return f"step-{count:09d}"
+
+
+def count_of(name: str) -> int | None:
+    """The count of the step, by the name of a checkpoint's folder; None of any other name."""
+    return int(name.removeprefix("step-")) if re.fullmatch(r"step-[0-9]{9,18}", name) else None
+
+
+def in_order(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    paths = [path for path in folder.iterdir() if count_of(path.name) is not None] if folder.is_dir() else []
+    return sorted(
+        (path for path in paths if not path.is_symlink()), key=lambda path: count_of(path.name) or 0, reverse=True
+    )
+
+
+def sweep(folder: Path) -> None:
+    """Removes what writes and removals left behind whose process was killed."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\.(step|non-finite)-[0-9]{9,18}\.[0-9a-f]{8}", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint, which is at once no checkpoint any more. One that can not be removed stays."""
+    with suppress(OSError):
+        shutil.rmtree(path.rename(path.with_name(temporary_name(path.name))), ignore_errors=True)
+
+
+def write(checkpoint: Contents) -> None:
+    """Writes a checkpoint, whole or not at all. Raises OSError with the folder's name."""
+    tensors: dict[str, Tensor] = {}
+    records: dict[str, Any] = {}
+    for name, part in checkpoint.parts.items():
+        tensors |= under(name, part.tensors)
+        records[name] = part.record
+    files, forms = packed(tensors)
+    record = {
+        "settings": checkpoint.settings,
+        "environment": checkpoint.environment,
+        "parts": records,
+        "forms": forms,
+    }
+    contents = {TENSORS: safetensors.torch.save(files), RECORD: json.dumps(record).encode()}
+    manifest = {"format": FORMAT, "sha256": {name: _digest(each) for name, each in contents.items()}}
+    write_folder(checkpoint.folder, {**contents, MANIFEST: json.dumps(manifest, indent=2).encode()})
+
+
+def read(folder: Path) -> Contents:
+    """Reads a checkpoint.
+
+    Raises:
+        Refused: a file is missing or damaged, or of another format.
+    """
+    manifest = _parsed(folder, MANIFEST, _contents(folder, MANIFEST))
+    if manifest.get("format") != FORMAT:
+        raise Refused(
+            f"{folder} is a checkpoint of format {manifest.get('format')!r:.20}, and this version reads {FORMAT}."
+        )
+    digests = manifest.get("sha256")
+    if not isinstance(digests, dict) or digests.keys() != {TENSORS, RECORD}:
+        raise Refused(f"{folder}: {MANIFEST} is damaged: it does not have the digests of {TENSORS} and {RECORD}.")
+    contents = {name: _contents(folder, name) for name in digests}
+    for name, each in contents.items():
+        if _digest(each) != digests[name]:
+            raise Refused(f"{folder}: {name} is damaged: its {len(each):,} bytes are not those that were written.")
+    record = _parsed(folder, RECORD, contents[RECORD])
+    try:
+        tensors = unpacked(safetensors.torch.load(contents[TENSORS]), record["forms"])
+        whole = Saved(tensors, {})
+        parts = {name: Saved(whole.under(name), each) for name, each in record["parts"].items()}
+        return Contents(folder, record["settings"], record["environment"], parts)
+    except (SafetensorError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise Refused(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _contents(folder: Path, name: str) -> bytes:
+    try:
+        return contents_of(folder / name)
+    except FileNotFoundError:
+        raise Refused(f"{folder} is incomplete: {name} is missing.") from None
+    except (OSError, ValueError) as error:
+        raise Refused(f"{folder} can not be read: {error}") from error
+
+
+def _parsed(folder: Path, name: str, contents: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(contents)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{folder}: {name} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise Refused(f"{folder}: {name} is damaged: expected an object, got a {type(found).__name__}.")
+    return found
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()

@@ -1,0 +1,18 @@
+"""The result of a run."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Fitted:
+    """The result of `fit`."""
+
+    steps: int
+    """Steps taken by this run."""
+    stopped: str
+    """finished, early stopping, interrupted, callback, or out of batches."""
+    seconds: float
+    history: list[dict[str, float]]
+    """The metrics that were recorded, by step; losses in nats per example (of the dataset, without a batch plate)."""
+    best: dict[str, float] | None = None
+    """The step and score (nats, as `Evaluation.mean`) of this run's best validation, whose weights the program now has."""

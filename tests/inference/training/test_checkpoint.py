@@ -1,0 +1,66 @@
+"""A run that was killed and resumed ends with the bits of one that was left alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference import Checkpoint
+from tests.resumable import CASES, STEPS, Killed, killed_at, run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_is_killed_and_resumed_is_the_run_left_alone(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    alone = run(case, tmp_path / "alone")
+    assert run(case, tmp_path / "saved", checkpoint=Checkpoint(tmp_path / "unread", every=1)) == alone
+    for at in range(1, STEPS):
+        folder = tmp_path / f"killed at {at}"
+        checkpoint = Checkpoint(folder, every=2)
+        with pytest.raises(Killed):
+            run(case, folder, checkpoint=checkpoint, callbacks=[killed_at(at)])
+        assert run(case, folder, checkpoint=checkpoint) == alone, f"killed at {at}"
+
+
+_KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from inference import Checkpoint, Validation
+from tests.resumable import CASES, DATA, run
+
+torch.set_num_threads(1)
+moment, steps = random.Random(4), 40
+for name, kills in (("vae", 4), ("gan", 2)):
+    folder, killed = Path(sys.argv[1], name), 0
+    case = CASES[name]._replace(validation=Validation(DATA[:16], every=10) if name == "vae" else None)
+    began = time.perf_counter()
+    alone = run(case, folder / "alone", steps)
+    took = time.perf_counter() - began
+    while not (folder / "hash").exists():
+        child = os.fork()
+        if child == 0:
+            (folder / "hash").write_text(run(case, folder / "killed", steps, Checkpoint(folder / "killed", every=5)))
+            os._exit(0)
+        if killed < kills:
+            time.sleep(moment.uniform(0.02, 0.6) * took)
+            os.kill(child, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert (folder / "hash").read_text() == alone, name
+    print(killed)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_kill_9_at_random_moments(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _KILLS, str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert min(map(int, done.stdout.split())) >= 1
