@@ -28,6 +28,7 @@ from inference import (
 )
 from inference.training.fitted import Fitted
 from ppmodels.distributions import Implicit
+from tests.problems import LinearGaussian
 
 FEATURES, LATENT, STEPS = 6, 2, 6
 DATA = torch.randn(40, FEATURES, generator=torch.Generator().manual_seed(0))
@@ -146,6 +147,11 @@ def _grouped_step() -> Step:
     return Step(SVI(program), groups, learning_rate=lambda step: 0.9**step)
 
 
+def _still_step() -> Step:
+    """One whose score stays, so that the fourth is the last."""
+    return Step(SVI(LinearGaussian()), adam(0.0))
+
+
 CASES = {
     "vae": Case(_vae_step, Validation(DATA[:16], every=2, patience=2)),
     "gan": Case(_gan_step),
@@ -154,6 +160,7 @@ CASES = {
     "groups": Case(_grouped_step, batches=[batch_of(0), batch_of(1), batch_of(2), batch_of(3)]),
     "adagrad": Case(lambda: Step(SVI(made(VAE)), torch.optim.Adagrad), batches=DATA),
     "traced": Case(lambda: Step(SVI(made(VAE)), adam(0.01), differentiate=Traced())),
+    "patience": Case(_still_step, Validation(LinearGaussian.data(8), every=1, patience=3), LinearGaussian.data(8)),
     "pair": Case(lambda: Step(SVI(late_pair()), adam(0.01), average=0.9), batches=late_batch),
 }
 

@@ -1,6 +1,7 @@
 """Checkpoints: where a run is saved while it is trained, how often, and what is done about a step that is not finite."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,10 @@ class Checkpoint:
     """What is done about a step that is not finite; None raises `NonFinite`."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | Path) or not str(self.folder):
+            raise ProgramError(f"folder: expected the path of a folder, one for each run, got {self.folder!r}.")
+        if not isinstance(self.rollback, Rollback | None):
+            raise ProgramError(f"rollback: expected Rollback(times=…, factor=…), or None, got {self.rollback!r}.")
         refuse_below("keep", self.keep, 1)
         if not isinstance(self.every, str):
             refuse_below("every", self.every, 1)
@@ -80,7 +85,7 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         """The folder."""
-        return Path(self.folder).expanduser()
+        return Path(os.path.expanduser(self.folder))
 
     def latest(self) -> Latest | None:
         """How far the run has come, by the newest checkpoint that is whole; None where there is none."""

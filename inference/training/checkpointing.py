@@ -249,6 +249,8 @@ def claimed(checkpoint: Checkpoint | None) -> Iterator[None]:
     if checkpoint is None:
         yield
         return
+    if not isinstance(checkpoint, Checkpoint):
+        raise ProgramError(f"checkpoint: expected Checkpoint(folder), got {checkpoint!r:.80}.")
     folder = checkpoint.path
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

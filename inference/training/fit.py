@@ -120,10 +120,7 @@ def fit(
                 last = fitted.steps == steps
                 row = {"step": float(step.count)}
                 if last or fitted.steps == 1 or step.count % record_every == 0:
-                    row |= {name: float(value) for name, value in (values | step.monitor(batch)).items()}
-                    row["seconds"] = fitted.seconds
-                    if step.slowdown != 1.0:
-                        row["run/slowdown"] = step.slowdown
+                    row |= _measured(step, batch, values) | {"seconds": fitted.seconds}
                     display.update(fitted.steps, _shown(row))
                 if validation is not None and (last or step.count % validation.every == 0):
                     row["validation"] = keeper.score()
@@ -139,6 +136,12 @@ def fit(
     if fitted.stopped == _OUT_OF_BATCHES:
         warnings.warn(ended_early(batches, fitted.steps, steps), stacklevel=2)
     return fitted
+
+
+def _measured(step: Step, batch: Examples, values: dict[str, Tensor]) -> dict[str, float]:
+    """The numbers of a step that is recorded."""
+    found = {name: float(value) for name, value in (values | step.monitor(batch)).items()}
+    return found if step.slowdown == 1.0 else found | {"run/slowdown": step.slowdown}
 
 
 def _indices(batches: object, step: int) -> list[int] | None:

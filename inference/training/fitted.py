@@ -8,7 +8,7 @@ class Fitted:
     """The result of `fit`."""
 
     steps: int
-    """Steps taken by this run."""
+    """Steps taken by this run, with those up to the checkpoint that it went on from."""
     stopped: str
     """finished, early stopping, interrupted, callback, or out of batches."""
     seconds: float

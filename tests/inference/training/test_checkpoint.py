@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inference import Checkpoint
-from tests.resumable import CASES, STEPS, Killed, killed_at, run
+from inference import SVI, Checkpoint, Step, Validation, adam, fit
+from tests.resumable import CASES, DATA, STEPS, VAE, Case, Killed, killed_at, made, run
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -19,9 +21,46 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_left_alone(name: str, tmp_p
     for at in range(1, STEPS):
         folder = tmp_path / f"killed at {at}"
         checkpoint = Checkpoint(folder, every=2)
-        with pytest.raises(Killed):
+        with suppress(Killed):  # a run can stop before
             run(case, folder, checkpoint=checkpoint, callbacks=[killed_at(at)])
         assert run(case, folder, checkpoint=checkpoint) == alone, f"killed at {at}"
+
+
+def test_what_a_callback_has_unfrozen_stays_so(tmp_path: Path) -> None:
+    def frozen() -> Step:
+        step = Step(SVI(made(VAE)), adam(0.01), average=0.9)
+        step.objective.program.decoder.weight.requires_grad_(False)
+        return step
+
+    def unfreeze(step: Step, values: Any) -> None:
+        if step.count == 2:
+            step.objective.program.decoder.weight.requires_grad_(True)
+
+    case, checkpoint = Case(frozen), Checkpoint(tmp_path / "killed", every=1)
+    alone = run(case, tmp_path / "alone", callbacks=[unfreeze])
+    with pytest.raises(Killed):
+        run(case, tmp_path / "killed", checkpoint=checkpoint, callbacks=[unfreeze, killed_at(5)])
+    assert run(case, tmp_path / "killed", checkpoint=checkpoint, callbacks=[unfreeze]) == alone
+
+
+def test_a_run_that_a_callback_has_ended_goes_on_in_the_same_process(tmp_path: Path) -> None:
+    """The program then has its best weights, and those of the last step are in the checkpoint."""
+    case, checkpoint = CASES["vae"], Checkpoint(tmp_path)
+    settings: dict[str, Any] = {
+        "validation": Validation(DATA[:16], every=1),
+        "progress": False,
+        "checkpoint": checkpoint,
+    }
+    step = case.step()
+    stopped = fit(step, case.batches, STEPS, callbacks=[lambda step, values: step.count == 3], **settings)
+    assert (stopped.stopped, stopped.steps) == ("callback", 3)
+    assert checkpoint.latest() == (tmp_path / "step-000000003", 3, "callback")
+    again = fit(step, case.batches, STEPS, **settings)
+    alone = case.step()
+    whole = fit(alone, case.batches, STEPS, **settings | {"checkpoint": None})
+    assert (again.stopped, again.steps, again.best) == ("finished", STEPS, whole.best)
+    for mine, theirs in zip(step.objective.parameters(), alone.objective.parameters(), strict=True):
+        assert mine.equal(theirs)
 
 
 _KILLS = """

@@ -288,6 +288,17 @@ def test_an_interval_that_is_none_is_refused(every: Any) -> None:
         Checkpoint("run", every=every)
 
 
+@pytest.mark.parametrize("settings", [{"folder": ""}, {"folder": 3}, {"folder": None}, {"keep": 0}, {"rollback": 3}])
+def test_a_setting_of_another_kind_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ProgramError, match=f"{next(iter(settings))}: expected"):
+        Checkpoint(**{"folder": "run", **settings})
+
+
+def test_a_path_in_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"checkpoint: expected Checkpoint\(folder\)"):
+        run(CASE, tmp_path, checkpoint=str(tmp_path))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("every", "seconds"), [("30 s", 30), ("5 min", 300), ("1.5h", 5400)])
 def test_an_interval_is_a_time(every: str, seconds: float) -> None:
     assert Checkpoint("run", every=every).seconds == seconds
