@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Implicit,
     )
     from ppmodels.models import (
+        AIR,
         ALI,
         AVB,
         GAN,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AIR",
     "ALI",
     "AVB",
     "GAN",
@@ -104,6 +106,7 @@ _HOMES = {
         "Implicit",
     ),
     "ppmodels.models": (
+        "AIR",
         "ALI",
         "AVB",
         "GAN",

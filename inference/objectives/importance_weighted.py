@@ -103,6 +103,12 @@ class ImportanceWeighted(Objective):
                 "the guide draws sites without reparameterised gradients, which are credited against the other particles: "
                 "ImportanceWeighted needs at least two particles; got 1."
             )
+        if drawn.log_sum is not None and (self.bound != elbo or self.gradient is not Gradient.PATH):
+            raise ProgramError(
+                "the guide has a site whose expectation is exact: it cancels from the weights, so that no bound but the ELBO "
+                "would train it, and no gradient but Gradient.PATH reaches its probabilities. Use bound=elbo with "
+                "Gradient.PATH, or SVI."
+            )
         rows = rows_of(as_batch(batch))
         if run.plate is not None and run.plate.size != rows and self.particles > 1 and self.bound != elbo:
             raise ProgramError(

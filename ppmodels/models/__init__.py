@@ -1,5 +1,6 @@
 """The models, one family a file, none of which knows how it is fitted."""
 
+from ppmodels.models.air import AIR
 from ppmodels.models.gan import ALI, GAN, NoisyGenerator
 from ppmodels.models.pixelcnn import GatedPixelCNN, PixelCNN
 from ppmodels.models.pixelrnn import CharRNN, DiagonalBiLSTM, RowLSTM
@@ -7,6 +8,7 @@ from ppmodels.models.simulator import HierarchicalImplicitModel, LotkaVolterra, 
 from ppmodels.models.vae import AVB, VAE, AdversarialAutoencoder
 
 __all__ = [
+    "AIR",
     "ALI",
     "AVB",
     "GAN",
