@@ -90,12 +90,16 @@ def exact_site(run: Run) -> str | None:
 
 
 def refuse_exact(run: Run, what: str) -> None:
-    """Raises a ProgramError where the guide has a site whose expectation is exact, of which `what` knows nothing."""
+    """Raises a ProgramError where the guide has a site whose expectation is exact, and `what` would not train it.
+
+    It cancels from the weights, so that of all bounds the ELBO alone has a gradient for its probabilities; gradients that
+    hold the guide fixed have none, and Pyro's estimators do not know the mark.
+    """
     marked = [name for name, site in random_sites(run.guide).items() if is_exact(site)]
     if marked:
         raise ProgramError(
-            f"the expectation over the guide's site {marked[0]!r} is to be exact, of which {what} knows nothing. Use "
-            "SVI(program), or ImportanceWeighted(program, bound=elbo)."
+            f"the expectation over the guide's site {marked[0]!r} is to be exact, and {what} does not train such a site. "
+            "Use SVI(program), or ImportanceWeighted(program, bound=elbo) with Gradient.PATH."
         )
 
 
@@ -154,7 +158,8 @@ def by_value(run: Run, name: str, sites: Mapping[str, Site], guide: Mapping[str,
     }
     gated = {each: present(guide[each], site) for each, site in sites.items() if each in guide and each != name}
     drawn = [
-        _table(run, scale_and_mask(unmasked_log_prob(each, site), 1.0, site["mask"]), count) for each, site in gated.items()
+        _table(run, scale_and_mask(unmasked_log_prob(each, site), 1.0, site["mask"]), count)
+        for each, site in gated.items()
     ]
     log_q = _table(run, fn.log_prob(own["value"]), count)
     zeros = torch.zeros_like(log_q)

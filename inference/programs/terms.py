@@ -328,9 +328,7 @@ def _terms_of(run: Run, guide: Mapping[str, Site]) -> Terms:
     return _with_sum(found, run, entangled_sites) if entangled_sites else found
 
 
-def _with_expectation(
-    found: Terms, run: Run, name: str, sites: Mapping[str, Site], guide: Mapping[str, Site]
-) -> Terms:
+def _with_expectation(found: Terms, run: Run, name: str, sites: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
     """The terms and the expectations of those that depend on a site of the guide, over all of its values."""
     each = by_value(run, name, sites, guide)
     return found._replace(

@@ -122,15 +122,17 @@ class AIR(nn.Module):
 
     def canvas(self, n: Tensor, rendered: Tensor) -> Tensor:
         """The sum of the first n objects, `(…, batch, *shape)` for n of `(…, batch)`."""
-        there = (n.unsqueeze(-1) > torch.arange(self.objects, device=n.device)).to(rendered)
-        return torch.einsum("...bt,tbp->...bp", there, rendered.flatten(2)).unflatten(-1, self.shape)
+        there = [(n > t).to(rendered)[..., None, None, None] for t in range(self.objects)]
+        return torch.stack([each * alone for each, alone in zip(there, rendered, strict=True)]).sum(0)
 
     def likelihood(self, canvas: Tensor) -> TorchDistributionMixin:
         """The distribution of x given the canvas."""
         if self.levels is None:
             return Normal(canvas, self.sd).to_event(3)
         top = self.levels - 1
-        return DiscretizedNormal(top * canvas, canvas.new_tensor(top * self.sd).expand_as(canvas), self.levels).to_event(3)
+        return DiscretizedNormal(
+            top * canvas, canvas.new_tensor(top * self.sd).expand_as(canvas), self.levels
+        ).to_event(3)
 
     @torch.no_grad()
     def boxes(self, where: Tensor) -> Tensor:
