@@ -38,7 +38,8 @@ def by_argmax(program: AIR, x: Tensor, draws: int = 20) -> Tensor:
 def trained(name: str, seed: int, steps: int, k: float, save: Path | None) -> None:
     """Trains one seed, and prints what it counts and scores on the test scenes."""
     data = load(name, seed=0)
-    assert data.levels is not None and data.test.labels is not None
+    assert data.levels is not None
+    assert data.test.labels is not None
     torch.manual_seed(seed)
     program = AIR(data.shape, None, k=k, **SIZES[name])
     step = Step(
@@ -56,13 +57,8 @@ def trained(name: str, seed: int, steps: int, k: float, save: Path | None) -> No
             )
     seconds = time.process_time() - began
     with step.averaged():
-        report(
-            program,
-            images(data.test, data.levels, slice(2000)),
-            data.test.labels[:2000],
-            f"{name}, seed {seed}",
-            seconds,
-        )
+        x = images(data.test, data.levels, slice(2000))
+        report(program, x, data.test.labels[:2000], f"{name}, seed {seed}", seconds)
         if save is not None:
             save_file(program.state_dict(), save / f"{name}-{seed}-{k:g}.safetensors")
 
@@ -75,10 +71,10 @@ def report(program: AIR, x: Tensor, counts: Tensor, title: str, seconds: float) 
     size = program.objects + 1
     confusion = torch.bincount(counts * size + likeliest, minlength=size**2).reshape(size, size).tolist()
     bounds = ", ".join(f"{name} {each.mean():.1f}" for name, each in found.log_prob.items())
+    right, right_drawn = (100 * (each == counts).float().mean() for each in (likeliest, drawn))
     print(
-        f"{title}: argmax {100 * (likeliest == counts).float().mean():.2f} %, draw "
-        f"{100 * (drawn == counts).float().mean():.2f} % of {len(counts)} test scenes after {seconds:.0f} s of one core; {bounds} nats "
-        f"(500 scenes); confusion {confusion}",
+        f"{title}: argmax {right:.2f} %, draw {right_drawn:.2f} % of {len(counts)} test scenes after {seconds:.0f} s of one "
+        f"core; {bounds} nats (500 scenes); confusion {confusion}",
         flush=True,
     )
 

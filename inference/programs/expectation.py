@@ -1,14 +1,14 @@
 """A finite site of the guide whose expectation is taken exactly, and the latents that it gates.
 
-The guide draws latents z as if all were there, and then how many of them, or which, count: a site k of finite support, marked
-`infer={"expectation": "exact"}`. The model draws k too, and masks the latents that are absent at a value of k; these count in
-neither model nor guide. Of every value of k there is a weight of its own,
+The guide draws latents z as if all were there, and then how many of them, or which, count: a site k of finite support,
+marked `infer={"expectation": "exact"}`. The model draws k too, and masks the latents that are absent at a value of k; these
+count in neither model nor guide. Every value of k has a weight of its own,
 
     w(k) = p(x, k, z present at k) / q(z present at k),
 
-so that Σ_k q(k | z) (log w(k) - log q(k | z)) is a term of the ELBO without a draw of k, and Σ_k w(k) is an importance weight,
-from which q(k | z) has cancelled. Both hold where q(z present at k) is a density by itself: a present latent is drawn without
-a look at an absent one, and k depends on those present at k alone, as in a loop that ends.
+so that Σ_k q(k | z) (log w(k) - log q(k | z)) is a term of the ELBO without a draw of k, and Σ_k w(k) is an importance
+weight, from which q(k | z) has cancelled. Both hold where q(z present at k) is a density by itself: a present latent is drawn
+without a look at an absent one, and q(k | z) depends on those present at k alone, as in a loop that ends.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def exact_site(run: Run) -> str | None:
         )
     if site["infer"]["expectation"] != "exact":
         raise ProgramError(
-            f"site {name!r} is marked infer={{'expectation': {site['infer']['expectation']!r}}}; the only such mark is 'exact'."
+            f"site {name!r} is marked for the expectation {site['infer']['expectation']!r}; the only such mark is 'exact'."
         )
     refuse_unsummable({name: site})
     others = [frame for frame in plates(site) if run.plate is None or frame != run.plate.name]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import torch
@@ -16,6 +17,8 @@ from ppmodels.nn.parameters import full_precision, normal_vector, positive
 
 WHERE_LOC, WHERE_SCALE = (3.0, 0.0, 0.0), (0.2, 1.0, 1.0)
 """The prior of an object's place: the inverse of its size, and two shifts."""
+_EXACT: Any = {"expectation": "exact"}
+"""Pyro's own type of these marks knows only its own."""
 
 
 class AIR(nn.Module):
@@ -101,7 +104,7 @@ class AIR(nn.Module):
                 what = pyro.sample(f"what_{t + 1}", normal_vector(self.look(glimpse.flatten(1))))
                 last = torch.cat((where, what), -1)
             log_q = _log_first_stop(torch.cat(more, -1))
-            n: Tensor = pyro.sample("n", Categorical(logits=log_q), infer={"expectation": "exact"})
+            n: Tensor = pyro.sample("n", Categorical(logits=log_q), infer=_EXACT)
         return n
 
     def render(self, places: Sequence[Tensor], looks: Sequence[Tensor]) -> Tensor:

@@ -120,9 +120,8 @@ def test_the_elbo_and_the_weight_are_sums_over_all_values_one_by_one(x: Tensor, 
         at = {**latents, "n": torch.full((2, 5), n)}
         log_p.append(log_joint(program, x, at))
         run = runs(program, x, latents=at)[0]
-        densities = {
-            name: log_density(name, site, run.plate).reshape(2, 5) for name, site in random_sites(run.guide).items()
-        }
+        sites = random_sites(run.guide)
+        densities = {name: log_density(name, site, run.plate).reshape(2, 5) for name, site in sites.items()}
         log_q.append(sum(densities[f"w_{t}"] for t in range(n)) + torch.zeros(2, 5).double())
         of_n.append(densities["n"])
     weight, share = torch.stack(log_p) - torch.stack(log_q), torch.stack(of_n)
