@@ -6,8 +6,8 @@ count in neither model nor guide. Every value of k has a weight of its own,
 
     w(k) = p(x, k, z present at k) / q(z present at k),
 
-so that Σ_k q(k | z) (log w(k) - log q(k | z)) is a term of the ELBO without a draw of k, and Σ_k w(k) is an importance
-weight, from which q(k | z) has cancelled. Both hold where q(z present at k) is a density by itself: a present latent is drawn
+so that Σ_k q(k | z) (log w(k) - log q(k | z)) is the ELBO's term without a draw of k, and Σ_k w(k) an importance weight,
+from which q(k | z) has cancelled. Both hold where q(z present at k) is a density by itself: a present latent is drawn
 without a look at an absent one, and q(k | z) depends on those present at k alone, as in a loop that ends.
 """
 

@@ -37,10 +37,10 @@ def load(
 ) -> Dataset:
     """A dataset by name (one of `NAMES`), or from a file or folder of your own.
 
-    "digits" is embedded, and "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`), as is
-    "multi-digits" (`ppmodels.data.scenes`), and "multi-mnist" of MNIST. The other names are read from `folder`, by default the
-    environment's PPMODELS_DATA; each keeps its published order and splits (see `ppmodels.data.published`), and nothing is
-    downloaded. Any other text is a path, relative to `folder` if that is given:
+    "digits" is embedded; "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`), as is
+    "multi-digits" (`ppmodels.data.scenes`), and "multi-mnist" of MNIST. The other names are read from `folder`, by default
+    the environment's PPMODELS_DATA; each keeps its published order and splits (see `ppmodels.data.published`), and nothing
+    is downloaded. Any other text is a path, relative to `folder` if that is given:
     `.npy`, `.npz`, `.csv`, or a folder of images. Digits and your own examples are split 80/10/10 by a permutation of
     `seed`, unless an `.npz` has train, valid and test.
 

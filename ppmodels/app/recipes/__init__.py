@@ -1,8 +1,8 @@
 """The built-in recipes by name, a file for each family."""
 
 from ppmodels.app.recipe import Recipe
-from ppmodels.app.recipes import adversarial, autoregressive, vae
+from ppmodels.app.recipes import adversarial, autoregressive, scenes, vae
 
-RECIPES: dict[str, Recipe] = {**vae.RECIPES, **autoregressive.RECIPES, **adversarial.RECIPES}
+RECIPES: dict[str, Recipe] = {**vae.RECIPES, **autoregressive.RECIPES, **adversarial.RECIPES, **scenes.RECIPES}
 
 __all__ = ["RECIPES"]
