@@ -339,6 +339,8 @@ def _decoded(
     if pixel_by_pixel:
         (run,) = _model_runs(experiment, batch, latents)
         return run.values(random_sites(run.model))[name][0], "draws"
+    if not latents and any(not value.is_floating_point() for value in _latents(experiment, batch).values()):
+        latents = _from_the_prior(experiment, batch)  # left out, a finite one would be drawn given x
     try:
         return decode(experiment.program, batch, latents)[name][0], "means"
     except NoMean:

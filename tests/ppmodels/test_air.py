@@ -144,11 +144,12 @@ def test_training_finds_a_square() -> None:
     for row in counts.nonzero().flatten().tolist():
         top, left = torch.randint(0, 9, (2,)).tolist()
         x[row, 0, top : top + 4, left : left + 4] = 1
+    torch.manual_seed(1)
     program = AIR((1, 12, 12), None, 1, window=4, what=2, hidden=32, layer=32)
     step = Step(SVI(program), adam(3e-3))
-    for _ in range(300):
+    for _ in range(250):
         step(x)
-    assert (posterior(program, x)["n"][0] == counts).float().mean() > 0.95
+    assert torch.equal(posterior(program, x, 20)["n"].float().mean(0).round().long(), counts)
 
 
 @pytest.mark.parametrize(
