@@ -49,7 +49,7 @@ KINDS = {
     "plane": _table(2),
     "table": _table(5),
 }
-OF_IMAGES = {"conv-vae", "pixelvae", "charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"}
+OF_IMAGES = {"air", "conv-vae", "pixelvae", "charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"}
 TINY: Mapping[str, tuple[object, ...]] = {  # of each name the values for recipes that take one number, or several
     "hidden": (4, (8,)),
     "features": (12, (4,)),

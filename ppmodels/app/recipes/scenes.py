@@ -2,7 +2,6 @@
 
 from ppmodels.app.presets import CANVAS, Preset
 from ppmodels.app.recipe import Recipe, bounds, cosine
-from ppmodels.app.recipes.levels import whole_levels
 from ppmodels.data import Dataset
 from ppmodels.models import AIR
 
@@ -18,7 +17,9 @@ def air(
     sd: float = 0.3,
 ) -> AIR:
     """Up to so many objects in a scene; an object costs -log k nats, and a window is about as large as it is."""
-    return AIR(data.shape, whole_levels(data), objects, k, window, what, hidden, layer, sd)
+    if data.levels is None:
+        raise ValueError(f"{data.name} are real numbers and no images, which alone have scenes; train the recipe vae")
+    return AIR(data.shape, data.levels, objects, k, window, what, hidden, layer, sd)
 
 
 RECIPES: dict[str, Recipe] = {
