@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from benchmarks import adversarial, annealing, autoregressive, checkpoint, draw, enumeration, memory, step
+from benchmarks import adversarial, air, annealing, autoregressive, checkpoint, draw, enumeration, memory, step
 from benchmarks.timing import machine
 
 
@@ -15,7 +15,17 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
     parser.add_argument(
         "--only",
-        choices=("step", "enumeration", "autoregressive", "draw", "adversarial", "annealing", "checkpoint", "memory"),
+        choices=(
+            "step",
+            "enumeration",
+            "autoregressive",
+            "draw",
+            "air",
+            "adversarial",
+            "annealing",
+            "checkpoint",
+            "memory",
+        ),
         help="One of them; all by default.",
     )
     arguments = parser.parse_args()
@@ -29,6 +39,7 @@ def main() -> None:
         "adversarial": lambda: adversarial.report(arguments.device),
         "annealing": lambda: annealing.report(arguments.device),
         "checkpoint": lambda: checkpoint.report(arguments.device),
+        "air": lambda: air.report(arguments.device),
         "memory": lambda: memory.report(arguments.examples),
     }
     for name, report in reports.items():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Implicit,
     )
     from ppmodels.models import (
+        AIR,
         ALI,
         AVB,
         DRAW,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AIR",
     "ALI",
     "AVB",
     "DRAW",
@@ -106,6 +108,7 @@ _HOMES = {
         "Implicit",
     ),
     "ppmodels.models": (
+        "AIR",
         "ALI",
         "AVB",
         "DRAW",

@@ -28,6 +28,7 @@ PICTURES = {
     "04_gan_as_inference.py": ["gan", "monitor", "posterior", "ratio", "simulator"],
     "05_what_is_the_likelihood.py": ["bounds", "calibration", "forest", "predictive"],
     "06_draw.py": ["canvases", "reading", "whole", "windows"],
+    "07_counting.py": ["boxes", "objects", "one_more"],
 }
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 

@@ -107,7 +107,7 @@ class Importance:
         moments = Mean() if self.bound.alpha == 1.0 else PowerMean(1.0 - self.bound.alpha)
         for start in range(0, self.particles, chunk):
             drawn = terms(program, batch, min(chunk, self.particles - start))
-            moments.add(drawn.log_weights.double())
+            moments.add(drawn.log_weights_for(self.bound).double())
             reached(min(start + chunk, self.particles) / self.particles)
         return moments.estimate()
 

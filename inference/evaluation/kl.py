@@ -8,6 +8,7 @@ from torch import Tensor
 from inference.programs.densities import log_density, site_log_prob
 from inference.programs.enumeration import contracted, entangled, enumerated
 from inference.programs.execution import Run
+from inference.programs.expectation import masked_as_model
 from inference.programs.program import Program
 from inference.programs.sites import Site, is_point, latents_in
 from inference.programs.terms import latent_sites
@@ -23,6 +24,7 @@ def log_ratios(program: Program, run: Run) -> dict[str, Tensor]:
     Raises:
         ProgramError: model and guide draw different sites, or a density does not have the shape that its plates give.
     """
+    run = masked_as_model(run)
     summed, guide = latent_sites(run)
     latents = latents_in(run.model)
     whole = enumerated(program, run, summed) if summed else None

@@ -13,6 +13,7 @@ from inference.objectives.surrogate import bound_per_example
 from inference.programs.bounds import BoundFunction, elbo, iwae
 from inference.programs.dtypes import widest_dtype
 from inference.programs.entries import Examples, rows_of
+from inference.programs.expectation import refuse_exact
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.sites import has_rsample, random_sites
@@ -96,6 +97,8 @@ class ImportanceWeighted(Objective):
         return -bound_per_example(self.bound, drawn)
 
     def check(self, batch: Batch) -> None:
+        if self.bound != elbo or self.gradient is not Gradient.PATH:
+            refuse_exact(guide_runs(self.program, batch)[0], f"ImportanceWeighted({self.bound}, {self.gradient})")
         super().check(batch)
         drawn, run = terms(self.program, as_batch(batch)), runs(self.program, as_batch(batch))[0]
         if self.particles == 1 and drawn.log_scores.requires_grad:

@@ -15,7 +15,7 @@ def bound_per_example(bound: BoundFunction, drawn: Terms) -> Tensor:
     """
     shared = drawn.shared
     if shared is None or bound != elbo or not shared.come_first or not drawn.score.requires_grad:
-        return surrogate(bound, drawn.log_weights, drawn.log_scores).mean() / drawn.examples
-    of_shared = surrogate(elbo, drawn.log_weights, shared.score.unsqueeze(1)).sum()
+        return surrogate(bound, drawn.log_weights_for(bound), drawn.log_scores).mean() / drawn.examples
+    of_shared = surrogate(elbo, drawn.log_weights_for(elbo), shared.score.unsqueeze(1)).sum()
     own = (drawn.likelihood + drawn.prior - drawn.posterior) * (shared.size / drawn.likelihood.shape[1])
     return (of_shared + credited(elbo, own, drawn.score).sum()) / shared.size

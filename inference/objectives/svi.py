@@ -13,10 +13,11 @@ from inference.programs.check import check_sites
 from inference.programs.entries import rows_of
 from inference.programs.enumeration import within_axes
 from inference.programs.execution import executing
+from inference.programs.expectation import refuse_exact
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.sites import Site, batch_plate
 from inference.programs.terms import terms_of
-from inference.programs.traces import runs
+from inference.programs.traces import guide_runs, runs
 
 _PARTICLES = "num_particles_vectorized"
 """Pyro's name for the plate of an estimator's particles."""
@@ -66,6 +67,8 @@ class SVI(Objective):
         return -bound_per_example(elbo, terms_of(self.program, runs(self.program, examples, self.particles)))
 
     def check(self, batch: Batch) -> None:
+        if self.estimator is not None:
+            refuse_exact(guide_runs(self.program, batch)[0], type(self.estimator).__name__)
         check_sites(self.program, batch, own_densities=self.estimator is None)
         self.check_players(batch)
 

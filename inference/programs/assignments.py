@@ -92,7 +92,7 @@ def _unlike(drawn: Trace, found: Callable[[str, Site], Tensor], other: Trace) ->
         name
         for name, site in random_sites(other).items()
         if not is_implicit(site["fn"])
-        and not _close(_density(name, sites[name]) if name in sites else None, found(name, site))
+        and not _close(_density(name, sites[name], is_summed(site)) if name in sites else None, found(name, site))
     ]
 
 
@@ -103,9 +103,9 @@ def _close(first: Tensor | None, second: Tensor) -> bool:
     return torch.allclose(first, second.to(first), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
 
 
-def _density(name: str, site: Site) -> Tensor:
-    """The log density of a site, a latent one without its mask."""
-    return unmasked_log_prob(name, site if site["is_observed"] else {**site, "fn": without_mask(site["fn"])})
+def _density(name: str, site: Site, summed: bool = False) -> Tensor:
+    """The log density of a site, as it is scored with all values: a summed one without its mask."""
+    return unmasked_log_prob(name, {**site, "fn": without_mask(site["fn"])} if summed else site)
 
 
 def _at(name: str, site: Site, whole: Trace, drawn: Trace) -> Tensor:

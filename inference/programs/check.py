@@ -33,7 +33,7 @@ def check(program: Program, batch: Batch) -> None:
         check_sites(program, batch)
         scored = terms(program, batch)
         if parameters(program) and not scored.implicit:
-            loss = surrogate(elbo, scored.log_weights, scored.log_scores).mean()
+            loss = surrogate(elbo, scored.log_weights_for(elbo), scored.log_scores).mean()
             check_gradients(loss, parameters(program), program)
 
 

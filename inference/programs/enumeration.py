@@ -158,7 +158,8 @@ def _has_more_axes(site: Site, nesting: int) -> bool:
     fn, value = site["fn"], site["value"]
     if is_implicit(fn):
         return False
-    shape = torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
+    mask = torch.as_tensor(True if site["mask"] is None else site["mask"])
+    shape = torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim], mask.shape)
     return math.prod(shape[: max(0, len(shape) - nesting)]) > 1
 
 

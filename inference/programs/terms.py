@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from inference.programs.assignments import refuse_other_densities
+from inference.programs.bounds import BoundFunction, elbo
 from inference.programs.densities import log_density, refuse_inner_subsample, site_log_prob
 from inference.programs.entries import leaves
 from inference.programs.enumeration import contracted, entangled, enumerated, is_finite, refuse_unsummable
 from inference.programs.execution import Latents, Run
+from inference.programs.expectation import by_value, exact_site
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import (
     Site,
@@ -59,10 +61,17 @@ class Terms(NamedTuple):
     """The sites outside the batch plate, where there are any."""
     implicit: tuple[str, ...] = ()
     """Sites that have no density and are therefore not in the terms."""
+    log_sum: Tensor | None = None
+    """log Σ_k w(k) of all values of the guide's site whose expectation is exact, where there is one (`expectation.py`).
+
+    The terms above are then expectations under q(k | z), log q(k | z) among them: together they are the ELBO's.
+    """
 
     @property
     def log_weights(self) -> Tensor:
         """log p(x, z) - log q(z | x), in nats: `(particles, batch)`, or `(particles, 1)` of the whole dataset.
+
+        Where an expectation over k is exact it is log Σ_k w(k), the weight of z alone.
 
         With shared sites nothing can be had per example: the local terms are scaled to the dataset and the shared ones
         added, N/n · Σ local + shared.
@@ -70,9 +79,17 @@ class Terms(NamedTuple):
         Raises:
             ProgramError: a site is implicit.
         """
+        return self._weights(self.likelihood + self.prior - self.posterior if self.log_sum is None else self.log_sum)
+
+    def log_weights_for(self, bound: BoundFunction) -> Tensor:
+        """What a bound is taken of: the log-weights; for the ELBO their mean over the site whose expectation is exact."""
+        if self.log_sum is None or bound != elbo:
+            return self.log_weights
+        return self._weights(self.likelihood + self.prior - self.posterior)
+
+    def _weights(self, local: Tensor) -> Tensor:
         if self.implicit:
             raise _without_density(self.implicit)
-        local = self.likelihood + self.prior - self.posterior
         if self.shared is None:
             return local
         scale = self.shared.size / local.shape[1]
@@ -133,7 +150,7 @@ def terms_of(program: Program, found: list[Run]) -> Terms:
     pieces = []
     for run in found:
         summed, guide = latent_sites(run)
-        pieces.append(_terms_of(_enumerated(program, run, summed), guide))
+        pieces.append(_terms_of(_enumerated(program, run, summed | _exact(run)), guide))
     return _together(pieces)
 
 
@@ -263,8 +280,15 @@ def _enumerated(program: Program, run: Run, summed: Mapping[str, Site]) -> Run:
     return run._replace(model=enumerated(program, run, summed)) if summed else run
 
 
+def _exact(run: Run) -> dict[str, Site]:
+    """The model's site over whose values an expectation is exact, if there is one."""
+    name = exact_site(run)
+    return {} if name is None else {name: latents_in(run.model)[name]}
+
+
 def _judged(program: Program, run: Run, summed: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
     """The terms of a run, once the sums are known to be over the densities of the values that it drew, among others."""
+    summed = {**summed, **_exact(run)}
     whole = _enumerated(program, run, summed)
     found = _terms_of(whole, guide)
     if summed:
@@ -279,15 +303,18 @@ def _terms_of(run: Run, guide: Mapping[str, Site]) -> Terms:
     free = {name: site for name, site in model.items() if name not in entangled_sites}
     observed = {name: site for name, site in free.items() if site["is_observed"]}
     latent = {name: site for name, site in free.items() if not site["is_observed"]}
-    unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"])}
-    groups = {"likelihood": observed, "prior": latent, "posterior": guide, "score": unscored}
+    exact = exact_site(run) if guide else None
+    gated = entangled_sites.keys() if exact else ()
+    ungated = {name: site for name, site in guide.items() if name not in gated}
+    unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"]) and name != exact}
+    groups = {"likelihood": observed, "prior": latent, "posterior": ungated, "score": unscored}
     local = _in_one_dtype({kind: _local(run, sites, like) for kind, sites in groups.items()})
     implicit = [name for sites in (model, guide) for name, site in sites.items() if is_implicit(site["fn"])]
     shared = None
     if not all(map(run.is_local, [*model.values(), *guide.values()])):
         of_sites = {
             "prior": _shared(run, observed, like) + _shared(run, latent, like),
-            "posterior": _shared(run, guide, like),
+            "posterior": _shared(run, ungated, like),
             "score": _shared(run, unscored, like),
         }
         shared = Shared(
@@ -296,7 +323,20 @@ def _terms_of(run: Run, guide: Mapping[str, Site]) -> Terms:
             come_first=_come_first(run, [*model.values()]) and _come_first(run, [*guide.values()]),
         )
     found = Terms(**local, shared=shared, implicit=tuple(dict.fromkeys(implicit)))
+    if exact:
+        return _with_expectation(found, run, exact, entangled_sites, guide)
     return _with_sum(found, run, entangled_sites) if entangled_sites else found
+
+
+def _with_expectation(found: Terms, run: Run, name: str, sites: Mapping[str, Site], guide: Mapping[str, Site]) -> Terms:
+    """The terms and the expectations of those that depend on a site of the guide, over all of its values."""
+    each = by_value(run, name, sites, guide)
+    return found._replace(
+        likelihood=found.likelihood + each.expected(each.likelihood),
+        prior=found.prior + each.expected(each.prior),
+        posterior=found.posterior + each.expected(each.posterior + each.log_q),
+        log_sum=found.likelihood + found.prior - found.posterior + each.log_sum,
+    )
 
 
 def _with_sum(found: Terms, run: Run, sites: Mapping[str, Site]) -> Terms:
@@ -386,4 +426,5 @@ def _together(pieces: list[Terms]) -> Terms:
         score=torch.cat([piece.score for piece in pieces]),
         shared=shared,
         implicit=pieces[0].implicit,
+        log_sum=None if pieces[0].log_sum is None else torch.cat([p.log_sum for p in pieces if p.log_sum is not None]),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference import decode, sample
+from inference import decode, posterior, sample
 from inference.programs.execution import Run
 from inference.programs.noise import mix, own_noise
 from inference.programs.predict import NoMean, draw
@@ -22,6 +22,7 @@ from inference.training.files import write_together
 from ppmodels.app import plots
 from ppmodels.app.experiment import Experiment
 from ppmodels.distributions import Autoregressive
+from ppmodels.models import AIR
 
 DRAWS = 32
 """How many stand in for a mean that has no closed form."""
@@ -89,6 +90,59 @@ def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
     return attempted("reconstructions", seed, make)
 
 
+def scenes(experiment: Experiment, program: AIR, seed: int = 0) -> Pictures:
+    """Test scenes with the boxes that the guide finds; some of them object by object; and scenes of the model's own."""
+
+    def make() -> dict[str, bytes]:
+        batch = experiment.examples(20)
+        with torch.no_grad(), evaluating(program):
+            found = {name: value[0] for name, value in posterior(program, batch).items()}
+            prior = {name: value[0] for name, value in sample(program, batch).items()}
+            shown = torch.arange(len(batch[0]), device=batch[0].device) % (program.objects + 1)
+            made = program.canvas(shown, program.render(*_objects(program, prior)))
+        boxes = [each[:n] for each, n in zip(_boxes(program, found), found["n"].int().tolist(), strict=True)]
+        top = (program.levels or 2) - 1
+        return {
+            "scenes.png": plots.png(
+                plots.boxed(
+                    (batch[0] / top).cpu(), boxes, 10, "test scenes, and the objects that one draw of the guide finds"
+                )
+            ),
+            "objects.png": _object_by_object(program, batch[0][:10] / top, {name: z[:10] for name, z in found.items()}),
+            "generated.png": plots.png(
+                plots.grid(
+                    made.clamp(0, 1).cpu(),
+                    10,
+                    f"scenes from the prior, n given: {', '.join(map(str, range(program.objects + 1)))}, …",
+                )
+            ),
+        }
+
+    return attempted("scenes", seed, make)
+
+
+def _objects(program: AIR, latents: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The places and the looks of all objects."""
+    steps = range(1, program.objects + 1)
+    return [latents[f"where_{t}"] for t in steps], [latents[f"what_{t}"] for t in steps]
+
+
+def _boxes(program: AIR, latents: dict[str, Tensor]) -> Tensor:
+    return program.boxes(torch.stack(_objects(program, latents)[0], 1)).cpu()
+
+
+def _object_by_object(program: AIR, x: Tensor, latents: dict[str, Tensor]) -> bytes:
+    """Each scene, what each of its objects adds to the canvas, and the whole."""
+    with torch.no_grad(), evaluating(program):
+        alone = program.render(*_objects(program, latents))
+        there = latents["n"] > torch.arange(program.objects, device=x.device).unsqueeze(1)
+        parts = alone * there[..., None, None, None]
+    rows = torch.cat((x.unsqueeze(0), parts, parts.sum(0, keepdim=True)))
+    labels = ["data", *(f"object {t}" for t in range(1, program.objects + 1)), "sum"]
+    title = "test scenes, and what the guide finds in them, object by object"
+    return plots.png(plots.grid(rows.flatten(0, 1).clamp(0, 1).cpu(), len(x), title, labels))
+
+
 def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
     """Test images, of which the upper part is given, and several endings that the program draws for each."""
 
@@ -123,7 +177,9 @@ def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -
 
 
 def pictures_of_test_images(experiment: Experiment, seed: int = 0) -> Pictures:
-    """Reconstructions and traversals; for a program without a latent code, completions or interpolations."""
+    """Reconstructions and traversals; for a program without a latent code, completions or interpolations; scenes of AIR."""
+    if isinstance(experiment.program, AIR):
+        return reconstructions(experiment, seed) | scenes(experiment, experiment.program, seed)
     if _has_codes(experiment, seed):
         return reconstructions(experiment, seed) | latent_pictures(experiment, seed)
     if _has_noises(experiment, seed):
@@ -282,6 +338,8 @@ def _decoded(
     if pixel_by_pixel:
         (run,) = _model_runs(experiment, batch, latents)
         return run.values(random_sites(run.model))[name][0], "draws"
+    if not latents and any(not value.is_floating_point() for value in _latents(experiment, batch).values()):
+        latents = _from_the_prior(experiment, batch)  # left out, a finite one would be drawn given x
     try:
         return decode(experiment.program, batch, latents)[name][0], "means"
     except NoMean:

@@ -58,6 +58,21 @@ def grid(
     return figure
 
 
+def boxed(images: Tensor, boxes: Sequence[Tensor], columns: int, title: str) -> "Figure":
+    """Images as `grid` has them, with the boxes `(objects, 4)` of each: left, top, right, bottom, in its own pixels."""
+    from matplotlib.patches import Rectangle
+
+    figure = grid(images, columns, title)
+    axes = figure.axes[0]
+    height, width = (side + GAP for side in images.shape[-2:])
+    for place, found in enumerate(boxes):
+        row, column = divmod(place, columns)
+        for number, (left, top, right, bottom) in enumerate(found.tolist()):
+            corner = left + width * column, top + height * row
+            axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=f"C{number % 10}"))
+    return figure
+
+
 def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -> "Figure":
     """Every player's loss by step, and minus the score on the valid split, in nats as `evaluate` gives them."""
     figure = _figure((7.0, 4.2))

@@ -43,3 +43,4 @@ LARGE_FIXED = Kind(
     lambda data: _is_binary(data) and _is_large(data) and data.binarisation != "dynamic",
 )
 LARGE_COLOUR = Kind("colour images above 16 pixels", lambda data: _is_colour(data) and _is_large(data))
+CANVAS = Kind("images above 40 pixels a side", lambda data: len(data.shape) == 3 and min(data.shape[1:]) > 40)

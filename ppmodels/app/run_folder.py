@@ -24,6 +24,7 @@ WRITTEN = (
     *(RECORD, WEIGHTS, METRICS, RECIPE, NOISE),
     *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
     *("traversal.png", "interpolation.png", "completions.png", "canvases.png", "reading.png"),
+    *("scenes.png", "objects.png", "generated.png"),
     *(f"evaluation{split}.json" for split in SPLITS),
     *("diagnosis.json", "diagnosis.png", "calibration.json", "calibration.png"),
     *(f"scores{split}.csv" for split in SPLITS),

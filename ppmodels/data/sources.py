@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ppmodels.data import published, simulated
+from ppmodels.data import published, scenes, simulated
 from ppmodels.data.arrays import own_archive, own_array
 from ppmodels.data.assemble import Raw, assemble
 from ppmodels.data.dataset import Dataset
@@ -22,8 +22,11 @@ EMBEDDED: dict[str, Callable[[str, int], Dataset]] = {
     "ring-8": lambda name, seed: assemble(name, simulated.ring(seed), name, seed),
     "grid-25": lambda name, seed: assemble(name, simulated.grid(seed), name, seed),
     "stacked-digits": lambda name, seed: simulated.stacked(load("digits", seed=seed), seed),
+    "multi-digits": lambda name, seed: scenes.multi_digits(load("digits", seed=seed), seed),
 }
-NAMES = (*EMBEDDED, *published.FOLDER_SETS)
+FOLDER_SETS = {**published.FOLDER_SETS, "multi-mnist": scenes.multi_mnist}
+LAYOUT = {**published.LAYOUT, "multi-mnist": published.LAYOUT["mnist"]}
+NAMES = (*EMBEDDED, *FOLDER_SETS)
 
 
 def load(
@@ -34,9 +37,10 @@ def load(
 ) -> Dataset:
     """A dataset by name (one of `NAMES`), or from a file or folder of your own.
 
-    "digits" is embedded, and "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`). The other
-    names are read from `folder`, by default the environment's PPMODELS_DATA; each keeps its published order and splits (see
-    `ppmodels.data.published`), and nothing is downloaded. Any other text is a path, relative to `folder` if that is given:
+    "digits" is embedded; "ring-8", "grid-25" and "stacked-digits" are made (see `ppmodels.data.simulated`), as is
+    "multi-digits" (`ppmodels.data.scenes`), and "multi-mnist" of MNIST. The other names are read from `folder`, by default
+    the environment's PPMODELS_DATA; each keeps its published order and splits (see `ppmodels.data.published`), and nothing
+    is downloaded. Any other text is a path, relative to `folder` if that is given:
     `.npy`, `.npz`, `.csv`, or a folder of images. Digits and your own examples are split 80/10/10 by a permutation of
     `seed`, unless an `.npz` has train, valid and test.
 
@@ -49,7 +53,7 @@ def load(
     name = str(name_or_path)
     if name in EMBEDDED:
         return EMBEDDED[name](name, seed)
-    if name in published.FOLDER_SETS:
+    if name in FOLDER_SETS:
         return _published(name, folder, seed)
     path = Path(os.path.expanduser(name)) if folder is None else Path(os.path.expanduser(folder)) / name
     if not path.exists():
@@ -72,15 +76,15 @@ def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:
     if not chosen:
         raise ValueError(
             f"{name} is read from a folder of yours, and none is named: set {FOLDER_VARIABLE} or pass folder= to a "
-            f"folder that holds {published.LAYOUT[name]}; nothing is downloaded. {', '.join(EMBEDDED)} need no folder"
+            f"folder that holds {LAYOUT[name]}; nothing is downloaded. {', '.join(EMBEDDED)} need no folder"
         )
     root = Path(os.path.expanduser(chosen))
     if not root.is_dir():
         raise FileNotFoundError(
             f"{name}: expected a folder, got {root} (from {'folder=' if folder else FOLDER_VARIABLE}), which is none; "
-            f"name the folder that holds {published.LAYOUT[name]}"
+            f"name the folder that holds {LAYOUT[name]}"
         )
-    raw = published.FOLDER_SETS[name](root)
+    raw = FOLDER_SETS[name](root)
     if name == "binarized-mnist":
         return replace(assemble(name, raw, name, seed, levels=2), binarisation="published")
     title = "cifar10 (10,000 of the 50,000 training images)" if name == "cifar10" else name

@@ -1,5 +1,6 @@
 """The models, one family a file, none of which knows how it is fitted."""
 
+from ppmodels.models.air import AIR
 from ppmodels.models.draw import DRAW
 from ppmodels.models.gan import ALI, GAN, NoisyGenerator
 from ppmodels.models.pixelcnn import GatedPixelCNN, PixelCNN
@@ -8,6 +9,7 @@ from ppmodels.models.simulator import HierarchicalImplicitModel, LotkaVolterra, 
 from ppmodels.models.vae import AVB, VAE, AdversarialAutoencoder
 
 __all__ = [
+    "AIR",
     "ALI",
     "AVB",
     "DRAW",

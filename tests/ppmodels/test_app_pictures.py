@@ -17,6 +17,7 @@ from ppmodels.app.pictures import (
     reconstructions,
     samples,
 )
+from ppmodels.app.plots import boxed
 from ppmodels.app.sample_progression import SampleProgression
 
 SMALL: dict[str, dict[str, object]] = {
@@ -24,6 +25,7 @@ SMALL: dict[str, dict[str, object]] = {
     "gan": {"hidden": (8,), "critic_hidden": (8,)},
     "ali": {"hidden": (8,)},
     "gated-pixelcnn": {"features": 4, "layers": 1},
+    "air": {"hidden": 8, "layer": 8},
 }
 PICTURES: list[Callable[[Experiment], object]] = [
     samples,
@@ -52,3 +54,17 @@ def test_no_picture_moves_a_generator(experiment: Experiment, monkeypatch: pytes
         after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
         assert torch.equal(before[0], after[0])
         assert before[1:] == after[1:]
+
+
+def test_scenes_are_shown_with_boxes_object_by_object_and_made_anew() -> None:
+    recipe = RECIPES["air"].with_settings({"hidden": 8, "layer": 8})
+    scenes = prepared(recipe, None, 0, torch.device("cpu"))
+    found = pictures_of_test_images(scenes) | samples(scenes)
+    assert found.notes == []
+    assert found.files.keys() == {"reconstructions.png", "scenes.png", "objects.png", "generated.png", "samples.png"}
+
+
+def test_boxes_stand_where_they_are_given() -> None:
+    figure = boxed(torch.zeros(3, 1, 6, 5), [torch.tensor([[1.0, 2.0, 3.0, 4.0]])] * 3, 2, "boxes")
+    corners = [patch.get_xy() for patch in figure.axes[0].patches]
+    assert corners == [(1.0, 2.0), (1.0 + 6, 2.0), (1.0, 2.0 + 7)]

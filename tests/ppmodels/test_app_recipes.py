@@ -50,7 +50,7 @@ KINDS = {
     "table": _table(5),
 }
 OF_IMAGES = {
-    *("conv-vae", "pixelvae", "draw", "draw-64"),
+    *("air", "conv-vae", "pixelvae", "draw", "draw-64"),
     *("charrnn", "row-lstm", "diagonal-bilstm", "pixelcnn", "gated-pixelcnn"),
 }
 TINY: Mapping[str, tuple[object, ...]] = {  # of each name the values for recipes that take one number, or several

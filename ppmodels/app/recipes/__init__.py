@@ -1,8 +1,14 @@
 """The built-in recipes by name, a file for each family."""
 
 from ppmodels.app.recipe import Recipe
-from ppmodels.app.recipes import adversarial, autoregressive, draw, vae
+from ppmodels.app.recipes import adversarial, autoregressive, draw, scenes, vae
 
-RECIPES: dict[str, Recipe] = {**vae.RECIPES, **draw.RECIPES, **autoregressive.RECIPES, **adversarial.RECIPES}
+RECIPES: dict[str, Recipe] = {
+    **vae.RECIPES,
+    **draw.RECIPES,
+    **autoregressive.RECIPES,
+    **adversarial.RECIPES,
+    **scenes.RECIPES,
+}
 
 __all__ = ["RECIPES"]

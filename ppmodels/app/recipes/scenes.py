@@ -1,0 +1,40 @@
+"""Scenes of several objects: attend, infer, repeat."""
+
+from ppmodels.app.presets import CANVAS, Preset
+from ppmodels.app.recipe import Recipe, bounds, cosine
+from ppmodels.data import Dataset
+from ppmodels.models import AIR
+
+
+def air(
+    data: Dataset,
+    objects: int = 3,
+    k: float = 0.01,
+    window: int = 8,
+    what: int = 50,
+    hidden: int = 256,
+    layer: int = 200,
+    sd: float = 0.3,
+) -> AIR:
+    """Up to so many objects in a scene; an object costs -log k nats, and a window is about as large as it is."""
+    if data.levels is None:
+        raise ValueError(f"{data.name} are real numbers and no images, which alone have scenes; train the recipe vae")
+    return AIR(data.shape, data.levels, objects, k, window, what, hidden, layer, sd)
+
+
+RECIPES: dict[str, Recipe] = {
+    "air": Recipe(
+        program=air,
+        family="scenes",
+        summary="objects found one by one, their number summed exactly",
+        data="multi-digits",
+        steps=3000,
+        batch_size=64,
+        clip=100.0,
+        schedule=cosine,
+        average=0.995,
+        validate_every=1000,
+        estimators=bounds(100),
+        presets=(Preset(CANVAS, {"objects": 2, "window": 28}),),
+    )
+}
