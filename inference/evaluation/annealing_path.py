@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, NamedTuple
 
+import pyro
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -145,9 +146,10 @@ class AnnealingPath:
 
     def _densities(self, rows: Tensor) -> tuple[Tensor, ...]:
         """log start(z) in unconstrained coordinates, and log p(x, z) - log start(z): `(chains, units)` each."""
-        found = runs_at(self.program, self.batch, self.coordinates.latents(rows), self.guided)
-        scored = terms_of(self.program, [self._completed(run) for run in found])
-        jacobian = torch.cat([log_jacobian(run) for run in found])
+        with pyro.validation_enabled(False):  # where a trajectory diverges its proposal is rejected: that is no error
+            found = runs_at(self.program, self.batch, self.coordinates.latents(rows), self.guided)
+            scored = terms_of(self.program, [self._completed(run) for run in found])
+            jacobian = torch.cat([log_jacobian(run) for run in found])
         if self.marginal:
             return scored.prior + jacobian, scored.likelihood
         return scored.log_guide + jacobian, scored.log_weights

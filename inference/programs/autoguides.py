@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoGuideList, AutoNormal
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import CorrCholeskyTransform, biject_to
 
 from inference.programs.program import ProgramError
 from inference.programs.sites import Site
@@ -115,5 +115,14 @@ def _sites(guide: AutoGuide) -> dict[str, Site]:
 
 
 def _unconstrained(site: Site, value: Tensor) -> Tensor:
-    found: Tensor = biject_to(site["fn"].support).inv(value)
+    transform = biject_to(site["fn"].support)
+    found: Tensor = _cholesky_inverse(value) if isinstance(transform, CorrCholeskyTransform) else transform.inv(value)
     return found
+
+
+def _cholesky_inverse(factor: Tensor) -> Tensor:
+    """`CorrCholeskyTransform().inv(factor)`, which looks its entries up by a mask, and so could not be traced."""
+    rows, columns = torch.tril_indices(factor.shape[-1], factor.shape[-1], -1, device=factor.device)
+    left = 1 - factor.square().cumsum(-1)
+    before = torch.nn.functional.pad(left[..., :-1], (1, 0), value=1.0)
+    return torch.atanh(factor[..., rows, columns] / before[..., rows, columns].sqrt())

@@ -14,12 +14,15 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import Tensor, nn
+from torch.distributions import CorrCholeskyTransform
 
 from inference import Batch, Pair, Program, ProgramError, annealed, evaluate
 from inference.evaluation.annealed import Annealed, warn_of_few_accepted
 from inference.evaluation.annealing import Schedule, _moved, forward, frozen, reverse, sigmoid_schedule
 from inference.evaluation.annealing_path import _GRADIENTS, AnnealingPath, Start, _with_gradients
 from inference.evaluation.hamiltonian import transition
+from inference.programs.autoguides import _cholesky_inverse
+from inference.programs.graphs import graph_of
 from tests.problems import LinearGaussian
 
 FAR = 5.5
@@ -343,6 +346,42 @@ def test_a_program_that_reads_values_is_run_as_it_is() -> None:
     found = evaluate(Pair(_reads_values, wide), X, {"slow": annealed(20, 20)}, seed=4)
     fast = evaluate(Pair(linear, wide), X, {"slow": annealed(20, 20)}, seed=4)
     assert ((found.log_prob["slow"] - fast.log_prob["slow"]).abs() < 5 * fast.error["slow"]).all()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_an_autoguide_of_correlations_is_traced(size: int) -> None:
+    def model(x: Tensor) -> None:
+        factor = pyro.sample("factor", dist.LKJCholesky(size, x.new_tensor(1.5)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.MultivariateNormal(x.new_zeros(size), scale_tril=factor), obs=x)
+
+    torch.manual_seed(0)
+    x = torch.randn(5, size, dtype=torch.float64)
+    program = Pair(model, AutoNormal)
+    with torch.no_grad():
+        path = AnnealingPath(program, x, "guide")
+        rows = path.draw(3).rows
+        graph = graph_of(partial(_with_gradients, path._traceable()[0]), (rows,))
+        for fast, slow in zip(graph(rows), _with_gradients(path._densities, rows), strict=True):
+            torch.testing.assert_close(fast, slow)
+    factor = dist.LKJCholesky(size, torch.tensor(1.5, dtype=torch.float64)).sample((6,))
+    torch.testing.assert_close(_cholesky_inverse(factor), CorrCholeskyTransform().inv(factor))
+
+
+def test_a_trajectory_that_diverges_is_rejected_and_ends_no_run() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            bool(z.max() > 0)  # no graph can follow, so that the program is run as it is
+            pyro.sample("x", dist.Normal(0.0, z.exp()), obs=x)
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        path = AnnealingPath(Pair(model, empty), X[:, 0], "prior")
+        here = path.draw(3)
+        found = transition(path, here, torch.tensor(0.5), torch.full((2,), 1e4), leapfrog=2)
+    assert (found.acceptance == 0).all()
+    assert torch.equal(found.point.rows, here.rows)
 
 
 def test_a_program_that_writes_into_tensors_is_traced_rightly() -> None:
