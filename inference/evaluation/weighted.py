@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.pareto import Smoothed, smoothed
+from inference.programs.expectation import refuse_exact
 from inference.programs.predict import latents_of
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Terms, judged_terms
@@ -36,6 +37,7 @@ def weighted(program: Program, batch: Batch, draws: int, chunk: int) -> Weighted
     latents, found = [], []
     for start in range(0, draws, chunk):
         drawn = runs(program, batch, min(chunk, draws - start))
+        refuse_exact(drawn[0], "to_arviz")
         latents.append(latents_of(drawn))
         found.append(judged_terms(program, drawn))
     log_weights = torch.cat([piece.log_weights.double() for piece in found])
