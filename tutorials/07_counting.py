@@ -139,6 +139,9 @@ there = [each[:n] for each, n in zip(places, found["n"].int().tolist(), strict=T
 save("boxes.png", boxed(test[:20], there, 10, "test scenes, and the boxes that the guide finds"))
 
 # %% [markdown]
+# These are few steps, and some counts are wrong: two boxes stand on one shape, each with half of its ink, and another shape
+# is missed.
+#
 # ## What the sum buys
 #
 # The gradient of what decides about the next object, by both ways, at the same weights: many times on one batch.
