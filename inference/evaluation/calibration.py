@@ -15,6 +15,7 @@ from inference.evaluation.stages import one_of
 from inference.programs.dataset import scope
 from inference.programs.entries import Examples, mapped, rows_of
 from inference.programs.execution import Latents
+from inference.programs.expectation import refuse_exact
 from inference.programs.noise import own_noise
 from inference.programs.pair import Pair
 from inference.programs.predict import posterior
@@ -224,6 +225,7 @@ def _refuse_missing(truth: Latents, drawn: Latents) -> None:
 
 def _refuse_not_amortised(program: Program, batch: Examples) -> None:
     own_rows = isinstance(program, Pair) and program.rows is not None
+    refuse_exact(guide_runs(program, batch)[0], "calibration")
     if own_rows or not runs(program, batch)[0].per_example or _by_place(program, batch):
         raise ProgramError(
             "the guide was fitted to the rows of one dataset (shared sites, values for each row, or no plate that counts "

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from inference.evaluation.pareto import Smoothed, smoothed
 from inference.evaluation.stages import reached
+from inference.programs.expectation import refuse_exact
 from inference.programs.predict import latents_of
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.terms import Terms, judged_terms
@@ -37,6 +38,7 @@ def weighted(program: Program, batch: Batch, draws: int, chunk: int) -> Weighted
     latents, found = [], []
     for start in range(0, draws, chunk):
         drawn = runs(program, batch, min(chunk, draws - start))
+        refuse_exact(drawn[0], "to_arviz")
         latents.append(latents_of(drawn))
         found.append(judged_terms(program, drawn))
         reached(min(start + chunk, draws) / draws)

@@ -90,16 +90,16 @@ def exact_site(run: Run) -> str | None:
 
 
 def refuse_exact(run: Run, what: str) -> None:
-    """Raises a ProgramError where the guide has a site whose expectation is exact, and `what` would not train it.
+    """Raises a ProgramError where the guide has a site whose expectation is exact, and `what` would get it wrong.
 
     It cancels from the weights, so that of all bounds the ELBO alone has a gradient for its probabilities; gradients that
-    hold the guide fixed have none, and Pyro's estimators do not know the mark.
+    hold the guide fixed have none; Pyro's estimators do not know the mark; and a weight of a draw is none of its count.
     """
     marked = [name for name, site in random_sites(run.guide).items() if is_exact(site)]
     if marked:
         raise ProgramError(
-            f"the expectation over the guide's site {marked[0]!r} is to be exact, and {what} does not train such a site. "
-            "Use SVI(program), or ImportanceWeighted(program, bound=elbo) with Gradient.PATH."
+            f"the expectation over the guide's site {marked[0]!r} is to be exact, which {what} does not know. Train with "
+            "SVI(program), or ImportanceWeighted(program, bound=elbo) by Gradient.PATH; evaluate with importance(particles)."
         )
 
 

@@ -68,7 +68,7 @@ def boxed(images: Tensor, boxes: Sequence[Tensor], columns: int, title: str) -> 
     for place, found in enumerate(boxes):
         row, column = divmod(place, columns)
         for number, (left, top, right, bottom) in enumerate(found.tolist()):
-            corner = left + width * column, top + height * row
+            corner = left + width * column + GAP, top + height * row + GAP
             axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=f"C{number % 10}"))
     return figure
 

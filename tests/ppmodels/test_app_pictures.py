@@ -67,4 +67,4 @@ def test_scenes_are_shown_with_boxes_object_by_object_and_made_anew() -> None:
 def test_boxes_stand_where_they_are_given() -> None:
     figure = boxed(torch.zeros(3, 1, 6, 5), [torch.tensor([[1.0, 2.0, 3.0, 4.0]])] * 3, 2, "boxes")
     corners = [patch.get_xy() for patch in figure.axes[0].patches]
-    assert corners == [(1.0, 2.0), (1.0 + 6, 2.0), (1.0, 2.0 + 7)]
+    assert corners == [(1 + 1.0, 1 + 2.0), (1 + 1.0 + 6, 1 + 2.0), (1 + 1.0, 1 + 2.0 + 7)]

@@ -20,6 +20,7 @@ from inference import (
     Step,
     Traced,
     adam,
+    calibration,
     check,
     diagnose,
     elbo,
@@ -30,6 +31,7 @@ from inference import (
     posterior,
     sample,
     terms,
+    to_arviz,
 )
 from inference.programs.densities import log_density
 from inference.programs.sites import random_sites
@@ -227,13 +229,13 @@ def test_a_traced_step_is_the_same_step(x: Tensor) -> None:
 REFUSED: dict[str, tuple[Callable[[nn.Module], object], str]] = {
     "the importance-weighted bound": (
         lambda program: ImportanceWeighted(program),
-        r"ImportanceWeighted\(.* does not train",
+        r"ImportanceWeighted\(.* does not know",
     ),
     "sticking the landing": (
         lambda program: ImportanceWeighted(program, elbo, 2, gradient=Gradient.STICKING_THE_LANDING),
-        "STICKING_THE_LANDING.* does not train",
+        "STICKING_THE_LANDING.* does not know",
     ),
-    "an estimator of Pyro's": (lambda program: SVI(program, Trace_ELBO()), "Trace_ELBO does not train"),
+    "an estimator of Pyro's": (lambda program: SVI(program, Trace_ELBO()), "Trace_ELBO does not know"),
 }
 
 
@@ -242,6 +244,13 @@ def test_objectives_that_know_nothing_of_it_are_refused(x: Tensor, name: str) ->
     objective, message = REFUSED[name]
     with pytest.raises(ProgramError, match=message):
         Step(objective(Spikes()), adam(1e-2))(x)
+
+
+@pytest.mark.parametrize("use", [calibration, to_arviz])
+def test_draws_that_are_weighed_or_ranked_are_refused(x: Tensor, use: Callable[..., object]) -> None:
+    """A weight of z is none of (z, n), and absent latents have no ranks."""
+    with pytest.raises(ProgramError, match=f"{use.__name__} does not know"):
+        use(Spikes(), x)
 
 
 def _pair(mark: str = "exact", late: bool = False, values: int = 4, second: bool = False, events: bool = False) -> Pair:
