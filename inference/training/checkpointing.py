@@ -77,7 +77,7 @@ class Checkpointing:
             if refused:
                 warnings.warn(f"{' '.join(refused)} The one before is taken: {folder}.", stacklevel=3)
             if anew:
-                self._tell_differences(found.environment)
+                self._tell_differences(found)
                 self._tell_inexact()
             return
         if refused:
@@ -177,9 +177,15 @@ class Checkpointing:
             "stopped": stopped,
             "seconds": fitted.seconds,
             "rollbacks": self.rollbacks,
+            "rate": self._rate(),
             "history": fitted.history,
         }
         return {"step": step_state.saved(self.step), "best": self.keeper.saved(), "run": Saved({}, run)}
+
+    def _rate(self) -> float | None:
+        """What the schedule has given for the last step, as far as a schedule can be known by a number."""
+        schedule, count = self.step.learning_rate, self.step.count
+        return None if schedule is None or count == 0 else float(schedule(count - 1))
 
     def _write(self, stopped: str) -> None:
         assert self.checkpoint is not None
@@ -218,8 +224,9 @@ class Checkpointing:
                 "name another folder for a run of its own."
             )
 
-    def _tell_differences(self, environment: dict[str, Any]) -> None:
-        others = list(differences(environment, self._environment))
+    def _tell_differences(self, found: files.Contents) -> None:
+        others = list(differences(found.environment, self._environment))
+        others += differences(found.parts["run"].record.get("rate"), self._rate(), "the factor on the learning rate")
         if others:
             warnings.warn(
                 f"the run goes on, but not to the bit as if it had never been interrupted: {'; '.join(others)}.",
