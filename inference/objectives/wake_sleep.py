@@ -143,7 +143,7 @@ class WakeSleep(Objective):
             found = guide_terms_of(guide_runs(self.program, dreamt, latents=latents)[0]).log_guide
         if found.equal(real) and not _reached(found) & {id(data) for data in drawn}:
             raise ProgramError(
-                "the guide does not depend on what the model observes (an AutoGuide, or values for each row?), so that asleep "
+                "the guide does not depend on what the model observes (an AutoGuide, values for rows?), so that asleep "
                 "it would be fitted to the prior. Amortise it: a network of x; or stay awake, WakeSleep(program, sleep=0)."
             )
 
