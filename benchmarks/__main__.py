@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from benchmarks import adversarial, annealing, autoregressive, enumeration, memory, step
+from benchmarks import adversarial, annealing, autoregressive, enumeration, gradients, memory, step
 from benchmarks.timing import machine
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
     parser.add_argument(
         "--only",
-        choices=("step", "enumeration", "autoregressive", "adversarial", "annealing", "memory"),
+        choices=("step", "enumeration", "gradients", "autoregressive", "adversarial", "annealing", "memory"),
         help="One of them; all by default.",
     )
     arguments = parser.parse_args()
@@ -24,6 +24,7 @@ def main() -> None:
     reports = {
         "step": lambda: step.report(arguments.device),
         "enumeration": lambda: enumeration.report(arguments.device),
+        "gradients": gradients.report,
         "autoregressive": lambda: autoregressive.report(arguments.device),
         "adversarial": lambda: adversarial.report(arguments.device),
         "annealing": lambda: annealing.report(arguments.device),
