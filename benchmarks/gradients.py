@@ -74,7 +74,7 @@ def table(title: str, program: Bits, x: Tensor) -> None:
         ("  less a baseline of x", SVI(program, baseline=baseline), 1),
         ("  less a baseline by site", SVI(program, baseline=by_site), 1),
         *[(f"  leave-one-out, K={K}", SVI(program, particles=K), K) for K in (2, 4, 8)],
-        ("  both by site, K=2", SVI(program, particles=2, baseline=by_site), 2),
+        ("  less a baseline by site, K=2", SVI(program, particles=2, baseline=by_site), 2),
     ]
     print("    guide, towards the gradient of the ELBO")
     for name, objective, K in of_elbo:

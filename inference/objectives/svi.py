@@ -40,8 +40,8 @@ class SVI(Objective):
     that predicts, before a site is drawn, what its example will contribute to the ELBO. Its player `baseline` minimises the
     squared error, per example and whatever the dataset's size. The gradient of the ELBO has less variance, and no bias: the
     network's `forward` names what it is given, entries of the batch by the model's names and latents that the guide has
-    drawn before the site, `(rows, ...)` each, and returns `(rows,)` nats, the rows being those of all particles. With
-    several particles leave-one-out is of what exceeds the baselines.
+    drawn before the site, `(rows, ...)` each, and returns `(rows,)` nats, the rows being those of all particles. It takes
+    the place of leave-one-out, which needs no fitting and two particles or more.
 
     Args:
         program: an `nn.Module` with `model` and `guide`.

@@ -73,7 +73,7 @@ def test_the_gradient_has_no_bias(baseline: Callable[[], nn.Module | None], part
 
 
 def test_a_number_for_every_row_of_all_particles() -> None:
-    """Particles are credited with their own latents' baseline: the mean above must not be luck of one shape."""
+    """The rows are those of all particles, one after the other, so that each has its own latents' baseline."""
     program, seen = Chain(), []
 
     class Noted(OfEarlier):
