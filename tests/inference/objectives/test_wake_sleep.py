@@ -232,6 +232,7 @@ def test_each_player_has_its_own_parameters_and_moves_no_other() -> None:
     objective.prepare(batch)
     players = objective.players()
     assert players["model"].parameters == [*program.decode.parameters()]
+    assert [player.log_density for player in players.values()] == [True, False]
     assert players["guide"].parameters == [*program.encode.parameters(), *program.place.parameters()]
     for name, others in (("model", program.encode), ("guide", program.decode)):
         reached = torch.autograd.grad(players[name].loss(batch), [*others.parameters()], allow_unused=True)
@@ -281,6 +282,20 @@ def test_all_data_share_one_weight_where_they_share_a_site() -> None:
     with Drawn({"mean": program.total.detach() / 9}):
         expected = -dist.Normal(0.0, 9**-0.5).log_prob(torch.tensor(0.0)).double() / 8
         torch.testing.assert_close(objective.guide_loss(x), expected)
+
+
+def test_asleep_a_site_that_all_share_counts_once_for_all() -> None:
+    class OfAll(SharedMean):
+        def guide(self, x: Tensor) -> None:
+            pyro.sample("mean", dist.Normal(x.mean() + self.error, 0.5))
+
+    x, drawn = torch.linspace(-1, 2, 8, dtype=torch.float64), torch.linspace(-2, 1, 8, dtype=torch.float64)
+    objective = WakeSleep(OfAll(8), 1, sleep=1.0)
+    Step(objective, adam(1e-2)).prepare(x)
+    with Drawn({"mean": torch.tensor(0.3).double(), "x": drawn}):
+        found = objective.guide_loss(x)
+    expected = -dist.Normal(drawn.mean(), 0.5).log_prob(torch.tensor(0.3).double()) / 8
+    torch.testing.assert_close(found, expected)
 
 
 class Held(nn.Module):
@@ -373,6 +388,20 @@ def test_what_it_can_not_fit_is_refused(program: Callable[[], nn.Module], sleep:
     x = FIVE.unsqueeze(1) if message.startswith("share the") else FIVE
     with pytest.raises(ProgramError, match=message):
         Step(WakeSleep(program(), 3, sleep), adam(1e-2)).prepare(x)
+
+
+def _guide_of_signs(self: Held, x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(self.gain * (x > 0), 1.0))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [lambda: Held(_model, _guide, **_one(loc=0.1, gain=0.0)), lambda: Held(_model, _guide_of_signs, **BOTH)],
+    ids=["starts at zero", "reads signs"],
+)
+def test_a_guide_that_can_read_the_data_may_sleep(program: Callable[[], nn.Module]) -> None:
+    Step(WakeSleep(program(), 3, 0.5), adam(1e-2)).prepare(FIVE)
 
 
 @pytest.mark.parametrize("program", [lambda: Held(_factor, _guide, **BOTH), lambda: _auto(AutoNormal)])
