@@ -258,17 +258,18 @@ def test_the_guide_becomes_the_posterior_of_a_model_that_is_known(sleep: float, 
     assert _cross_entropy(program, x) < 0.01
 
 
-def test_a_model_that_is_unfrozen_gets_its_optimizer() -> None:
+@pytest.mark.parametrize(("player", "names"), [("model", ("logits", "loc")), ("guide", ("slope", "intercept"))])
+def test_a_player_that_is_unfrozen_gets_its_optimizer(player: str, names: tuple[str, ...]) -> None:
     program, x = Mixture(), Mixture.data()
-    for parameter in (program.logits, program.loc):
-        parameter.requires_grad_(False)
+    frozen = [program.get_parameter(name).requires_grad_(False) for name in names]
     step = Step(WakeSleep(program, 3), adam(1e-2))
-    before = program.loc.detach().clone()
-    step(x)
-    assert program.loc.equal(before)
-    program.loc.requires_grad_(True)
-    step(x)
-    assert not program.loc.equal(before)
+    before = [each.clone() for each in frozen]
+    assert player not in step(x)
+    assert all(map(torch.equal, frozen, before))
+    frozen[1].requires_grad_(True)
+    assert player in step(x)
+    assert frozen[0].equal(before[0])
+    assert not frozen[1].equal(before[1])
 
 
 def test_all_data_share_one_weight_where_they_share_a_site() -> None:
