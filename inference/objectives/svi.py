@@ -164,8 +164,8 @@ def _differentiable(estimator: ELBO) -> Any:  # an ELBO with differentiable_loss
         )
     if isinstance(estimator, ReweightedWakeSleep):
         raise ProgramError(
-            "ReweightedWakeSleep has two losses, which one player cannot follow, and scales its weights by the plate. Use "
-            "WakeSleep(program, particles=K), whose players are the model and the guide."
+            "ReweightedWakeSleep has two losses, which one player cannot follow, and one weight for the whole batch, scaled "
+            "by the plate. Use WakeSleep(program, particles=K), whose players are the model and the guide."
         )
     if isinstance(estimator, TraceTailAdaptive_ELBO):
         raise ProgramError(

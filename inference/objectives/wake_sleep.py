@@ -53,10 +53,10 @@ class WakeSleep(Objective):
 
     def __init__(self, program: Program, particles: int = 5, sleep: float = 0.0) -> None:
         super().__init__(program)
-        if not 0.0 <= sleep <= 1.0:
+        if not isinstance(sleep, int | float) or not 0.0 <= sleep <= 1.0:
             raise ProgramError(f"sleep: expected the share of sleep-φ, from 0 to 1; got {sleep!r}.")
         least = 1 if sleep == 1.0 else 2
-        if not isinstance(particles, int) or particles < least:
+        if not isinstance(particles, int) or isinstance(particles, bool) or particles < least:
             raise ProgramError(
                 f"particles: expected an int of at least {least}, got {particles!r}. (One particle has weight 1 whatever it "
                 "is, so that awake it teaches the guide nothing: only sleep=1 takes one.)"
@@ -92,8 +92,10 @@ class WakeSleep(Objective):
             refuse_part_of_the_data(terms_of(self.program, [run]))
         guide = random_sites(run.guide)
         points = [name for name, site in guide.items() if is_point(site)]
-        transformed = any(site["infer"].get("is_auxiliary") for site in guide.values())  # points that have a density
-        if not guide or (points and not transformed):
+        auxiliary = [name for name, site in guide.items() if site["infer"].get("is_auxiliary")]
+        if not guide or (
+            points and (len(points) == len(guide) or not auxiliary)
+        ):  # of an AutoGuide they have a density
             raise ProgramError(
                 f"the guide {f'has all its mass at one value of {points}' if points else 'draws nothing'}, so there is no "
                 "log q(z | x) for wake-sleep to fit. Give it a density, or use SVI."
@@ -156,10 +158,16 @@ class WakeSleep(Objective):
         """The names of the parameters on which log q depends; the frozen ones too, which may be trained later.
 
         Raises:
-            ProgramError: log p(x, z) depends on them too.
+            ProgramError: log p(x, z) depends on them too, or log q is not known at a given z.
         """
         with torch.enable_grad(), buffers_kept(self.program), own_noise(0), _unfrozen(self.program):
-            drawn = self._awake(examples)
+            try:
+                drawn = self._awake(examples)
+            except (KeyError, NotImplementedError) as error:  # the draws themselves have gone well before
+                raise ProgramError(
+                    f"log q(z | x) can not be computed from the value of z alone ({error}): the guide's transform has no "
+                    "inverse (Planar?). Take one that has, such as AffineAutoregressive, or use ImportanceWeighted(program)."
+                ) from error
         shared = drawn.shared
         in_guide = _reached(drawn.posterior, *(() if shared is None else (shared.posterior,)))
         in_model = _reached(drawn.likelihood, drawn.prior, *(() if shared is None else (shared.prior,)))

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoNormal
 from torch import Tensor, nn
 
 from inference import ImportanceWeighted, Objective, Pair, ProgramError, Step, Traced, WakeSleep, adam, fit
@@ -351,8 +351,27 @@ def _guide_of_the_prior(self: Held, x: Tensor) -> None:
         pyro.sample("z", dist.Normal(self.gain.expand(len(x)), 1.0))
 
 
-def _guide_of_too_little(self: Held, x: Tensor) -> None:
-    pass
+def _density(self: Held, x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(self.loc.expand(len(x)), 1.0), obs=x)
+
+
+class Planar(Held):
+    """A guide whose flow can draw, and knows the density of its own draws alone."""
+
+    def __init__(self) -> None:
+        super().__init__(_model, _guide, **_one(loc=0.1))
+        self.transform = pyro.distributions.transforms.Planar(1).double()
+
+    def guide(self, x: Tensor) -> None:
+        base = dist.Normal(x.unsqueeze(1), 1.0).to_event(1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("flow", dist.TransformedDistribution(base, [self.transform]))
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("flow", dist.Normal(self.loc.expand(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.squeeze(1), 1.0), obs=x)
 
 
 def _one(**values: float) -> dict[str, Tensor]:
@@ -377,12 +396,15 @@ def _auto(kind: type) -> Pair:
 @pytest.mark.parametrize(
     ("program", "sleep", "message"),
     [
-        (lambda: Held(_model, _guide_of_too_little, **BOTH), 0.0, r"does not draw the model's latent sites \['z'\]"),
         (lambda: Held(_own_rows, _guide_of_rows, **BOTH), 0.0, "its own subsample of 2 from 5"),
         (lambda: Held(_factor, _guide, **BOTH), 0.5, "the factor 'f'"),
         (lambda: Held(_model, _guide_of_the_prior, **BOTH), 1.0, PRIOR),
         (lambda: _auto(AutoNormal), 0.5, PRIOR),
         (lambda: _auto(AutoDelta), 0.0, r"all its mass at one value of \['z'\]"),
+        (lambda: _auto(AutoLaplaceApproximation), 0.0, "all its mass at one value of"),
+        (lambda: Held(_model, lambda self, x: None, **BOTH), 0.0, r"does not draw the model's latent sites \['z'\]"),
+        (lambda: Held(_density, lambda self, x: None, **_one(loc=0.1)), 0.0, "the guide draws nothing"),
+        (lambda: Planar(), 0.0, "the guide's transform has no inverse"),
         (lambda: SharedMean(50), 0.0, "shares sites between all 50 examples and the batch holds 5"),
         (lambda: LinearGaussian(features=1), 0.0, r"share the parameters \['bias'\]"),
     ],
@@ -420,6 +442,8 @@ def test_awake_a_factor_and_a_guide_of_rows_are_nothing_special(program: Callabl
         ({"particles": 2.5}, "an int of at least 2, got 2.5"),
         ({"sleep": 1.5}, "from 0 to 1; got 1.5"),
         ({"sleep": float("nan")}, "from 0 to 1; got nan"),
+        ({"sleep": "0.5"}, "from 0 to 1; got '0.5'"),
+        ({"particles": True, "sleep": 1.0}, "an int of at least 1, got True"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: Mapping[str, float], message: str) -> None:
