@@ -1,11 +1,37 @@
 """python -m benchmarks: every ratio, measured here and now; speeds of a shared machine are only comparable as ratios."""
 
 import argparse
+from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 
-from benchmarks import adversarial, air, annealing, autoregressive, checkpoint, draw, enumeration, memory, step
+from benchmarks import (
+    adversarial,
+    air,
+    annealing,
+    autoregressive,
+    checkpoint,
+    draw,
+    enumeration,
+    gradients,
+    memory,
+    step,
+)
 from benchmarks.timing import machine
+
+REPORTS: dict[str, Callable[[Namespace], None]] = {
+    "step": lambda given: step.report(given.device),
+    "enumeration": lambda given: enumeration.report(given.device),
+    "gradients": lambda given: gradients.report(),
+    "autoregressive": lambda given: autoregressive.report(given.device),
+    "draw": lambda given: draw.report(given.device),
+    "air": lambda given: air.report(given.device),
+    "adversarial": lambda given: adversarial.report(given.device),
+    "annealing": lambda given: annealing.report(given.device),
+    "checkpoint": lambda given: checkpoint.report(given.device),
+    "memory": lambda given: memory.report(given.examples),
+}
 
 
 def main() -> None:
@@ -13,38 +39,13 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--examples", type=int, default=200, help="MNIST test images in the memory measurement")
-    parser.add_argument(
-        "--only",
-        choices=(
-            "step",
-            "enumeration",
-            "autoregressive",
-            "draw",
-            "air",
-            "adversarial",
-            "annealing",
-            "checkpoint",
-            "memory",
-        ),
-        help="One of them; all by default.",
-    )
+    parser.add_argument("--only", choices=[*REPORTS], help="One of them; all by default.")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(machine(arguments.device))
-    reports = {
-        "step": lambda: step.report(arguments.device),
-        "enumeration": lambda: enumeration.report(arguments.device),
-        "autoregressive": lambda: autoregressive.report(arguments.device),
-        "draw": lambda: draw.report(arguments.device),
-        "adversarial": lambda: adversarial.report(arguments.device),
-        "annealing": lambda: annealing.report(arguments.device),
-        "checkpoint": lambda: checkpoint.report(arguments.device),
-        "air": lambda: air.report(arguments.device),
-        "memory": lambda: memory.report(arguments.examples),
-    }
-    for name, report in reports.items():
+    for name, report in REPORTS.items():
         if arguments.only in (None, name):
-            report()
+            report(arguments)
 
 
 main()

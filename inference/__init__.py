@@ -30,6 +30,7 @@ from inference.objectives.adversarial.penalties import both, gradient_penalty, r
 from inference.objectives.importance_weighted import Gradient, ImportanceWeighted
 from inference.objectives.objective import Objective, Player
 from inference.objectives.svi import SVI
+from inference.objectives.wake_sleep import WakeSleep
 from inference.programs.bounds import Bound, elbo, iwae, renyi
 from inference.programs.check import check
 from inference.programs.pair import Pair
@@ -75,6 +76,7 @@ __all__ = [
     "Terms",
     "Traced",
     "Validation",
+    "WakeSleep",
     "adam",
     "annealed",
     "both",

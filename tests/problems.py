@@ -132,3 +132,47 @@ class SharedMean(nn.Module):
         size = len(x)
         covariance = torch.ones(size, size, dtype=torch.float64) + torch.eye(size, dtype=torch.float64)
         return dist.MultivariateNormal(torch.zeros(size, dtype=torch.float64), covariance).log_prob(x)
+
+
+class Chain(nn.Module):
+    """a ~ Bernoulli, b | a ~ Categorical, x | a, b ~ Bernoulli: all of it can be summed. The guide draws b, then a given b.
+
+    `logits_of_a`, `logits_of_b` and `logits_of_x` are the model's, `slope_of_b` and `slope_of_a` the guide's.
+    """
+
+    LATENTS = tuple((float(a), b) for a in (0, 1) for b in (0, 1, 2))
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
+
+        self.logits_of_a, self.logits_of_b, self.logits_of_x = parameter(), parameter(2, 3), parameter(2, 3)
+        self.slope_of_b, self.slope_of_a = parameter(2, 3), parameter(2, 3)
+
+    def model(self, x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Bernoulli(logits=self.logits_of_a.expand(len(x))))
+            b = pyro.sample("b", dist.Categorical(logits=self.logits_of_b[a.long()]))
+            return pyro.sample("x", dist.Bernoulli(logits=self.logits_of_x[a.long(), b]), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.Categorical(logits=self.slope_of_b[x.long()]))
+            pyro.sample("a", dist.Bernoulli(logits=self.slope_of_a[x.long(), b]))
+
+    def log_densities(self, x: float) -> tuple[Tensor, Tensor]:
+        """log p(x, a, b) and log q(a, b | x) of each pair of LATENTS: `(6,)` nats each."""
+        a, b = (torch.tensor(each) for each in zip(*self.LATENTS, strict=True))
+        seen, row = torch.tensor(x, dtype=torch.float64), int(x)
+        joint = (
+            dist.Bernoulli(logits=self.logits_of_a).log_prob(a.double())
+            + dist.Categorical(logits=self.logits_of_b[a.long()]).log_prob(b)
+            + dist.Bernoulli(logits=self.logits_of_x[a.long(), b]).log_prob(seen)
+        )
+        guide = dist.Categorical(logits=self.slope_of_b[row]).log_prob(b) + dist.Bernoulli(
+            logits=self.slope_of_a[row, b]
+        ).log_prob(a.double())
+        return joint, guide

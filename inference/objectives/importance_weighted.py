@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from inference.objectives.objective import Objective, Player, factor
 from inference.objectives.surrogate import bound_per_example
+from inference.objectives.weighted import refuse_own_subsample, refuse_part_of_the_data
 from inference.programs.bounds import BoundFunction, elbo, iwae
 from inference.programs.dtypes import widest_dtype
 from inference.programs.entries import Examples, rows_of
@@ -107,20 +108,12 @@ class ImportanceWeighted(Objective):
                 "ImportanceWeighted needs at least two particles; got 1."
             )
         rows = rows_of(as_batch(batch))
-        if run.plate is not None and run.plate.size != rows and self.particles > 1 and self.bound != elbo:
-            raise ProgramError(
-                f"the program draws its own subsample of {run.plate.size} from {rows} examples, another one for "
-                "each particle, so their weights belong to different examples. Pass batches to the program and use "
-                "pyro.plate('data', len(x)), or bound=elbo."
-            )
+        if self.particles > 1 and self.bound != elbo:
+            refuse_own_subsample(run, rows, instead="bound=elbo")
         if self.gradient is not Gradient.PATH:
             self._check_guide_repeats(as_batch(batch))
-        if drawn.shared is not None and self.bound != elbo and drawn.shared.size != drawn.likelihood.shape[1]:
-            raise ProgramError(
-                f"the program shares sites between all {drawn.shared.size} examples and the batch holds "
-                f"{drawn.likelihood.shape[1]}: a bound that is not linear in the log-weights does not hold on a part of "
-                "the data. Give the whole dataset as one batch, or use SVI."
-            )
+        if self.bound != elbo:
+            refuse_part_of_the_data(drawn)
 
     @torch.no_grad()
     def _check_guide_repeats(self, examples: Examples) -> None:

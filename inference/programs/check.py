@@ -127,14 +127,14 @@ def check_gradients(loss: Tensor, held: list[nn.Parameter], program: object) -> 
             f"{sorted(names.values()) or 'the program, which holds no parameters'}. Use the parameters in model or guide; "
             "pass the modules that plain functions use to Pair(model, guide, *modules)."
         )
-    leaves = {id(leaf): leaf for leaf in _leaves(loss)}
-    strangers = [tuple(leaf.shape) for key, leaf in leaves.items() if key not in names]
+    reached = {id(leaf): leaf for leaf in leaves_of(loss)}
+    strangers = [tuple(leaf.shape) for key, leaf in reached.items() if key not in names]
     if strangers:
         raise ProgramError(
             f"the loss depends on parameters of the shapes {strangers} that the program does not hold, so nothing would "
             "train them. Pass their modules: Pair(model, guide, *modules), or make them submodules of the program."
         )
-    unreached = [names.get(id(p), str(tuple(p.shape))) for p in held if id(p) not in leaves]
+    unreached = [names.get(id(p), str(tuple(p.shape))) for p in held if id(p) not in reached]
     if unreached:
         raise ProgramError(
             f"no gradient reaches the parameters {unreached}. Use them in model or guide (a PyroModule's methods need "
@@ -219,7 +219,7 @@ def _check_names(run: Run) -> None:
         )
 
 
-def _leaves(loss: Tensor) -> Iterable[Tensor]:
+def leaves_of(loss: Tensor) -> Iterable[Tensor]:
     """The tensors that a backward pass from the loss would reach."""
     pending, seen = [loss.grad_fn], set()
     if loss.grad_fn is None:

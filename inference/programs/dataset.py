@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from inference.programs.densities import unmasked_log_prob
 from inference.programs.entries import Examples, mapped, rows_of
 from inference.programs.execution import Run
 from inference.programs.noise import own_noise
@@ -97,7 +98,7 @@ def _by_row(run: Run, site: Site) -> Tensor:
     distribution, value = site["fn"], site["value"]
     parts = [(value, distribution.event_dim)] if value.is_floating_point() else []
     if not is_implicit(distribution):
-        parts.append((distribution.log_prob(value).broadcast_to(distribution.batch_shape), 0))
+        parts.append((unmasked_log_prob(site["name"], site).broadcast_to(distribution.batch_shape), 0))
     if not parts:
         return value.new_zeros(run.examples, dtype=torch.float64)
     return torch.stack(

@@ -1,6 +1,8 @@
 """A function of tensors traced once, so that its operations can be run again without Python."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -26,13 +28,39 @@ def graph_of(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, 
     # It counts the arguments of a function, those of a method wrongly.
     tracer = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
-        with pyro.validation_enabled(False):  # validation reads values
-            return tracer(*inputs)
+        with pyro.validation_enabled(False), _unlogged():  # validation reads values
+            return _without_failures(tracer(*inputs))
     except RuntimeError as error:
         raise ProgramError(
             f"the program cannot be traced ({type(error).__name__}): it reads values while it runs. Use the default, "
             "Step(..., differentiate=backward)."
         ) from error
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """A block in which torch does not print the errors of its fake tensors: they are caught, or raised all the same."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _without_failures(graph: GraphModule) -> GraphModule:
+    """The graph without operations that raised an error, which was caught: a first attempt to run all particles at once."""
+    for node in reversed(graph.graph.nodes):
+        if (
+            isinstance(node.target, OpOverload)
+            and node.target._schema.returns
+            and "val" not in node.meta
+            and not node.users
+        ):
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
 
 
 def hoisted(graph: GraphModule) -> GraphModule:

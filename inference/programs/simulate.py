@@ -1,5 +1,6 @@
 """Data simulated from a program, as a batch that the program takes, and the latents that made them."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,27 +36,48 @@ def simulated(program: Program, batch: Batch) -> Simulated:
         ProgramError: nothing is observed, the model has a factor, what it observes is not an entry or part of one, or it
             reads there what it has not drawn yet.
     """
-    laid_out = mapped(partial(torch.clone, memory_format=torch.contiguous_format), as_batch(batch))
     with torch.no_grad(), evaluating(program):
-        run = executed(program, laid_out, 1, partial(_drawn_into_copies, program), None)[0]
+        run = _simulation(program, batch, _DrawnIntoEntries)
         sites = random_sites(run.model)
-        observed = {name: site for name, site in sites.items() if site["infer"].get("was_observed")}
-        _refuse_nothing(observed)
-        latents = run.values({name: site for name, site in sites.items() if name not in observed})
+        _refuse_nothing([name for name, site in sites.items() if _was_observed(site)])
+        latents = simulated_latents(run)
         again = joint_runs(program, run.batch, latents)[0]
     refuse_writes(again.written)
     _refuse_other_densities(sites, again)
     return Simulated(run.batch, latents)
 
 
-def _drawn_into_copies(
-    program: Program, batch: Examples, copies: Examples, latents: Latents | None
-) -> tuple[Trace, Trace]:
-    return Trace(), poutine.trace(_DrawnInto(copies)(program.model)).get_trace(*copies)
+@torch.no_grad()
+def simulation(program: Program, batch: Batch) -> Run:
+    """The model's run that drew such a batch, without a check: for a training step, whose program `simulated` has passed."""
+    with evaluating(program):
+        return _simulation(program, batch, lambda _: _DrawnInto())
+
+
+def simulated_latents(run: Run) -> dict[str, Tensor]:
+    """The latents of a simulation."""
+    return run.values({name: site for name, site in random_sites(run.model).items() if not _was_observed(site)})
+
+
+def _simulation(program: Program, batch: Batch, drawing: Callable[[Examples], Unconditioned]) -> Run:
+    def once(batch: Examples, copies: Examples, latents: Latents | None) -> tuple[Trace, Trace]:
+        return Trace(), poutine.trace(drawing(copies)(program.model)).get_trace(*copies)
+
+    laid_out = mapped(partial(torch.clone, memory_format=torch.contiguous_format), as_batch(batch))
+    return executed(program, laid_out, 1, once, None)[0]
 
 
 class _DrawnInto(Unconditioned):
     """Draws what is observed, and puts it where it was read."""
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if _was_observed(message):
+            given = message["infer"]["obs"]
+            given.copy_(where_seen(message, message["value"], given))
+
+
+class _DrawnIntoEntries(_DrawnInto):
+    """The same, where each value is known to stand in an entry of the batch, and to be all that is read there."""
 
     def __init__(self, batch: Examples) -> None:
         super().__init__()
@@ -63,18 +85,17 @@ class _DrawnInto(Unconditioned):
         self.taken = {name: tensor.new_zeros(tensor.numel(), dtype=torch.bool) for name, tensor in self.entries.items()}
 
     def _pyro_post_sample(self, message: Any) -> None:
-        if not message["infer"].get("was_observed"):
+        if not _was_observed(message):
             return
         _refuse_factor(message)
         self._take(message)
-        given, value = message["infer"]["obs"], message["value"]
-        value = where_seen(message, value, given)
+        given, value = message["infer"]["obs"], where_seen(message, message["value"], message["infer"]["obs"])
         if torch.broadcast_shapes(value.shape, given.shape) != given.shape:
             raise ProgramError(
                 f"site {message['name']!r} draws values of shape {tuple(value.shape)} and observes {tuple(given.shape)}. "
                 "Give it one value for each that it draws."
             )
-        given.copy_(value)
+        super()._pyro_post_sample(message)
         if not given.is_floating_point() and bool((given != value).any()):
             raise ProgramError(
                 f"site {message['name']!r} draws values that an entry of {given.dtype} can not hold. Give the entry as "
@@ -108,7 +129,11 @@ def _is_part(given: object, entry: Tensor) -> bool:
     return given.untyped_storage().data_ptr() == entry.untyped_storage().data_ptr()
 
 
-def _refuse_nothing(observed: dict[str, Site]) -> None:
+def _was_observed(site: Site) -> bool:
+    return bool(site["infer"].get("was_observed"))
+
+
+def _refuse_nothing(observed: list[str]) -> None:
     if not observed:
         raise ProgramError(
             "the batch observes nothing (an entry that is None?), so there is nothing to simulate. Give it what the model "

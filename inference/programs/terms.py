@@ -154,6 +154,11 @@ def terms_of(program: Program, found: list[Run]) -> Terms:
     return _together(pieces)
 
 
+def guide_terms_of(run: Run) -> Terms:
+    """The log densities of the guide's sites alone, of a run in which they were drawn or given."""
+    return _terms_of(run, random_sites(run.guide))
+
+
 def refuse_outside(run: Run) -> None:
     """Raises a ProgramError where the run observes values outside their support, whether validation is on or off."""
     for name, site in random_sites(run.model).items():

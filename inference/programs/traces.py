@@ -33,9 +33,9 @@ def runs(program: Program, batch: Batch, particles: int = 1, latents: Latents | 
     return executed(program, batch, particles, partial(_guide_then_model, program), latents, _tiles(program))
 
 
-def guide_runs(program: Program, batch: Batch, particles: int = 1) -> list[Run]:
-    """The guide's draws alone (the runs' model traces are empty)."""
-    return executed(program, batch, particles, partial(_guide_only, program), None, _tiles(program))
+def guide_runs(program: Program, batch: Batch, particles: int = 1, latents: Latents | None = None) -> list[Run]:
+    """The guide alone, its latents drawn or given (the runs' model traces are empty)."""
+    return executed(program, batch, particles, partial(_guide_only, program), latents, _tiles(program))
 
 
 def model_runs(program: Program, batch: Batch, particles: int, latents: Latents | None = None) -> list[Run]:

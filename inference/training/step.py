@@ -206,7 +206,10 @@ class Step:
         if not self._weights.are_of(parameters):
             self._weights = Weights(parameters, self.objective.buffers())
             for name, player in players.items():
-                follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
+                if name in self.optimizers:
+                    follow(self.optimizers[name], by_player(self._optimizer, name), player.parameters)
+                else:  # all that it fits was frozen before
+                    self.optimizers[name] = made(by_player(self._optimizer, name), player.parameters)
         self._weights.keep()
 
     def _turn(self, name: str, player: Player, examples: Examples) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from inference import (
     ProgramError,
     Step,
     Traced,
+    WakeSleep,
     adam,
     check,
     elbo,
@@ -176,6 +177,23 @@ def test_a_traced_step_is_the_same_step(objective: str, case, request: pytest.Fi
         step = Step(OBJECTIVES[objective](make()), adam(1e-2), differentiate=differentiate)
         losses.append([float(step(examples)["loss"]) for examples in (batch, other, batch, other)])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("sleep", [0.0, 0.5])
+@pytest.mark.parametrize("name", [name for name in WITH_LATENTS if name.startswith("vae")])
+def test_wake_sleep_runs_without_values_and_is_the_same_traced(name: str, sleep: float) -> None:
+    make, batches = WITH_LATENTS[name]
+    batch, losses = batches(6), []
+    for differentiate in (backward, Traced()):
+        torch.manual_seed(2)
+        step = Step(WakeSleep(make(), 3, sleep), adam(1e-2), differentiate=differentiate)
+        losses.append([{player: float(value) for player, value in step(batch).items()} for _ in range(2)])
+    assert losses[0] == losses[1]
+    on_meta = step.objective.to("meta")
+    with pyro.validation_enabled(False):
+        for player in on_meta.players().values():
+            gradients = torch.autograd.grad(player.loss(tuple(x.to("meta") for x in batch)), player.parameters)
+            assert len(gradients) == len(player.parameters) > 0
 
 
 @pytest.mark.gpu

@@ -1,12 +1,12 @@
 """Which sites a critic compares, and the inputs of the critic and of a contrast."""
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from inference.objectives.adversarial.contrast import Contrast
+from inference.objectives.forward_inputs import asked_of
 from inference.programs.densities import refuse_inner_subsample, refuse_scale
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.execution import Run
@@ -89,7 +89,7 @@ def critic_inputs(critic: nn.Module, found: Comparison, program: Program, batch:
         ProgramError: it names an unknown input, or leaves out a compared site.
     """
     known = sorted({*found.compared, *found.shared, *found.data, *found.exact, *arguments(program, batch)})
-    names = _asked(critic, known)
+    names = asked_of(critic, known)
     strange = [name for name in names if name not in known]
     missing = [name for name in found.compared if name not in names]
     if strange or missing:
@@ -119,21 +119,13 @@ def contrast_of(network: nn.Module, found: Comparison, program: Program, batch: 
             f"{list(found.compared)} are compared{', without a density' if is_implicit(prior) else ''}. Leave contrast out."
         )
     known = sorted({*found.shared, *found.data, *found.exact, *arguments(program, batch)} - {site})
-    names = _asked(network, known)
+    names = asked_of(network, known)
     strange = [name for name in names if name not in known]
     if strange:
         raise ProgramError(
             f"the contrast's forward takes {list(names)}, and {strange} is unknown. Take any of {known}, by these names."
         )
     return Contrast(network, names, site)
-
-
-def _asked(network: nn.Module, known: Sequence[str]) -> tuple[str, ...]:
-    """The names of a `forward`'s arguments, without optional ones that are unknown."""
-    written = getattr(network, "_orig_mod", network)  # behind torch.compile
-    parameters = inspect.signature(written.forward).parameters.items()
-    named = [(name, each) for name, each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
-    return tuple(name for name, each in named if each.default is each.empty or name in known)
 
 
 def _named(compare: Sequence[str], known: list[str]) -> list[str]:

@@ -134,7 +134,7 @@ def test_enumeration_trains_to_the_maximum_likelihood() -> None:
     ("estimator", "message"),
     [
         (RenyiELBO(alpha=0), r"ImportanceWeighted\(program, bound=renyi"),
-        (ReweightedWakeSleep(), r"ImportanceWeighted\(program, particles=K\)"),
+        (ReweightedWakeSleep(), r"WakeSleep\(program, particles=K\)"),
         (Trace_ELBO, r"pass an instance, Trace_ELBO\(\)"),
         (pyro.infer.EnergyDistance(), "has no differentiable loss"),
     ],
