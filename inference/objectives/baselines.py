@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from inference.objectives.forward_inputs import asked_of
 from inference.programs.densities import log_density
 from inference.programs.execution import Run
+from inference.programs.expectation import is_exact
 from inference.programs.pair import arguments
 from inference.programs.program import Program, ProgramError
 from inference.programs.sites import Site, has_rsample, random_sites
@@ -103,8 +104,9 @@ def _refuse_credit_of_others(program: Program, run: Run, unscored: Mapping[str, 
 
 
 def _unscored(run: Run) -> dict[str, Site]:
-    """The guide's sites without reparameterised draws."""
-    return {name: site for name, site in random_sites(run.guide).items() if not has_rsample(site["fn"])}
+    """The guide's sites without reparameterised draws, but for one whose expectation is exact."""
+    sites = random_sites(run.guide).items()
+    return {name: site for name, site in sites if not has_rsample(site["fn"]) and not is_exact(site)}
 
 
 def _by_site(baseline: nn.Module, sites: Iterable[str]) -> Mapping[str, nn.Module]:

@@ -15,6 +15,7 @@ from inference.programs.check import check_sites, leaves_of
 from inference.programs.dataset import Scope
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.execution import Latents
+from inference.programs.expectation import refuse_exact
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, Program, ProgramError, as_batch, buffers_kept
 from inference.programs.simulate import simulated, simulated_latents, simulation
@@ -76,6 +77,7 @@ class WakeSleep(Objective):
 
     def prepare(self, batch: Batch) -> None:
         super().prepare(batch)
+        refuse_exact(guide_runs(self.program, batch)[0], "WakeSleep")
         self._of_guide = self._guide_parameters(as_batch(batch))
 
     def scope(self, batch: Examples) -> Scope:

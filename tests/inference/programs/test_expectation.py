@@ -19,6 +19,7 @@ from inference import (
     ProgramError,
     Step,
     Traced,
+    WakeSleep,
     adam,
     calibration,
     check,
@@ -290,3 +291,11 @@ def test_marks_that_can_not_be_met_are_refused(options: dict[str, object], messa
     terms(_pair(), torch.zeros(6))
     with pytest.raises(ProgramError, match=message):
         terms(_pair(**options), torch.zeros(6))  # type: ignore[arg-type]  # one option each
+
+
+def test_wake_sleep_and_baselines_have_nothing_to_do_with_an_exact_site() -> None:
+    x = torch.zeros(2, SLABS, dtype=torch.float64)
+    with pytest.raises(ProgramError, match="'n' is to be exact, and WakeSleep does not train"):
+        Step(WakeSleep(Spikes(), 3)).prepare(x)
+    with pytest.raises(ProgramError, match="the score function credits nothing"):
+        Step(SVI(Spikes(), baseline=nn.Linear(1, 1))).prepare(x)
