@@ -295,7 +295,7 @@ def test_marks_that_can_not_be_met_are_refused(options: dict[str, object], messa
 
 def test_wake_sleep_and_baselines_have_nothing_to_do_with_an_exact_site() -> None:
     x = torch.zeros(2, SLABS, dtype=torch.float64)
-    with pytest.raises(ProgramError, match="'n' is to be exact, and WakeSleep does not train"):
+    with pytest.raises(ProgramError, match="'n' is to be exact, which WakeSleep does not know"):
         Step(WakeSleep(Spikes(), 3)).prepare(x)
     with pytest.raises(ProgramError, match="the score function credits nothing"):
         Step(SVI(Spikes(), baseline=nn.Linear(1, 1))).prepare(x)
