@@ -65,7 +65,10 @@ def multi_mnist(folder: Path) -> Raw:
     Its 60,000 scenes are of the 60,000 training digits: the first 50,000 train, the last 10,000 (of the same digits) valid.
     10,000 test scenes are of the test digits, by another seed. Labels are the counts.
     """
-    images = mnist(folder).values
+    try:
+        images = mnist(folder).values
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"multi-mnist is made of MNIST's digits; {error}") from error
     train, counts = _pyro_scenes(images[:60_000], 60_000, PYRO_SEED)
     test, test_counts = _pyro_scenes(images[60_000:], 10_000, TEST_SEED)
     return Raw(np.concatenate((train, test)), np.concatenate((counts, test_counts)), (50_000, 10_000, 10_000))

@@ -238,7 +238,7 @@ def test_a_missing_folder_says_what_to_do(name: str, tmp_path: Path, monkeypatch
         load(name)
     with pytest.raises(FileNotFoundError, match=rf"{name}: expected a folder, got .*nowhere \(from folder=\)"):
         load(name, folder=tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=rf"{name}: found no .* the folder should hold "):
+    with pytest.raises(FileNotFoundError, match=rf"{name}.*: found no .* the folder should hold "):
         load(name, folder=tmp_path)
     monkeypatch.setenv("PPMODELS_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"\(from PPMODELS_DATA\), which is none"):

@@ -192,7 +192,9 @@ def test_smoothed_means_agree_with_reference_draws(case: Case, data_folder: Path
         assert khat >= 0.7 or abs(float((weights @ drawn[name] - draws.mean()) / draws.std())) < 0.1
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[4]], ids=lambda case: case.folder)
+@pytest.mark.parametrize(
+    "case", [CASES[0], CASES[3], pytest.param(CASES[4], marks=pytest.mark.slow)], ids=lambda case: case.folder
+)
 def test_annealing_and_importance_sampling_find_the_same_evidence(case: Case, data_folder: Path) -> None:
     """Of the three that have one: two priors are flat. Their errors are below 0.1 nats, so that 0.8 is seen."""
     program, batch = _fitted(case, data_folder / "posteriordb" / case.folder)

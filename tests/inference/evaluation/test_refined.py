@@ -302,11 +302,11 @@ def test_one_example_gives_its_gap_no_standard_error(recwarn: pytest.WarningsRec
 
 def test_draws_in_chunks_agree_and_repeat_to_the_bit() -> None:
     program = Linear(SKEW)
-    whole, parts = Refined(300, draws=2000), Refined(300, draws=2000, rows=3 * 3)
+    whole, parts = Refined(200, draws=300), Refined(200, draws=300, rows=3 * 3)
     found, again = (evaluate(program, X, {"whole": whole, "parts": parts}, seed=2).log_prob for _ in range(2))
     for name in found:
         assert torch.equal(found[name], again[name])
-    assert (found["whole"] - found["parts"]).abs().max() < 0.2
+    assert (found["whole"] - found["parts"]).abs().max() < 0.3
 
 
 def test_where_memory_runs_out_fewer_draws_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

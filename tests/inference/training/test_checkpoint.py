@@ -71,20 +71,27 @@ from inference import Checkpoint, Validation
 from tests.resumable import CASES, DATA, run
 
 torch.set_num_threads(1)
-moment, steps = random.Random(4), 40
+moment, steps = random.Random(4), 60
+
+
+def reached(folder):
+    return max([0, *(int(path.name[5:]) for path in folder.glob("step-*"))])
+
+
 for name, kills in (("vae", 4), ("gan", 2)):
     folder, killed = Path(sys.argv[1], name), 0
     case = CASES[name]._replace(validation=Validation(DATA[:16], every=10) if name == "vae" else None)
-    began = time.perf_counter()
     alone = run(case, folder / "alone", steps)
-    took = time.perf_counter() - began
     while not (folder / "hash").exists():
         child = os.fork()
         if child == 0:
             (folder / "hash").write_text(run(case, folder / "killed", steps, Checkpoint(folder / "killed", every=5)))
             os._exit(0)
-        if killed < kills:
-            time.sleep(moment.uniform(0.02, 0.6) * took)
+        if killed < kills:  # a moment after a later checkpoint has come, with enough steps left not to be too late
+            there = reached(folder / "killed") + moment.choice([5, 10])
+            while reached(folder / "killed") < there and not (folder / "hash").exists():
+                time.sleep(0.001)
+            time.sleep(moment.uniform(0.0, 0.01))
             os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
     assert (folder / "hash").read_text() == alone, name
