@@ -112,7 +112,7 @@ class SVI(Objective):
         if self.baseline is None:
             return -bound_per_example(elbo, drawn)
         credit = credited_above(control_variates(self.baseline, self.program, found), drawn)
-        return -elbo(drawn.log_weights).mean() / drawn.examples - credit
+        return -elbo(drawn.log_weights_for(elbo)).mean() / drawn.examples - credit
 
     def baseline_loss(self, batch: Batch) -> Tensor:
         """The baseline's squared error, in nats² per example; it sends no gradient to the program."""

@@ -299,3 +299,45 @@ def test_wake_sleep_and_baselines_have_nothing_to_do_with_an_exact_site() -> Non
         Step(WakeSleep(Spikes(), 3)).prepare(x)
     with pytest.raises(ProgramError, match="the score function credits nothing"):
         Step(SVI(Spikes(), baseline=nn.Linear(1, 1))).prepare(x)
+
+
+class Flipped(nn.Module):
+    """A slab or a spike, the sign of the slab turned by a coin, which the guide draws by the score function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shrink, self.coin, self.there = (
+            nn.Parameter(torch.tensor(a, dtype=torch.float64)) for a in (0.6, 0.4, 0.3)
+        )
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            coin = pyro.sample("coin", Bernoulli(x.new_full((len(x),), 0.5)))
+            n = pyro.sample("n", Categorical(PRIOR[:2].to(x)))
+            slab = pyro.sample("w", Normal(x.new_zeros(len(x)), 1.0).mask(n > 0))
+            pyro.sample("x", Normal(torch.where(n > 0, slab * (1 - 2 * coin), 0.0), SD), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            coin = pyro.sample("coin", Bernoulli(logits=self.coin.expand(len(x))))
+            pyro.sample("w", Normal(self.shrink * x * (1 - 2 * coin), 0.7))
+            logits = torch.stack([torch.zeros_like(x), self.there * x.square()], -1)
+            pyro.sample("n", Categorical(logits=logits), infer={"expectation": "exact"})
+
+
+def test_a_baseline_of_zero_for_another_site_changes_nothing(x: Tensor) -> None:
+    """Neither the loss, which is minus the ELBO whatever is credited, nor a gradient, that of the exact site among them."""
+
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.new_zeros(len(x))
+
+    losses, gradients = [], []
+    for baseline in (None, Constant()):
+        program, entries = Flipped(), x[:, 0]
+        torch.manual_seed(3)
+        loss = SVI(program, baseline=baseline).loss((entries,))
+        losses.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, [*program.parameters()]))
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
