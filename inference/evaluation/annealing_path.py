@@ -1,5 +1,6 @@
 """The path of densities from a start to a program's joint density, with gradients, built once a batch."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -107,12 +108,29 @@ class AnnealingPath:
     def at(self, rows: Tensor) -> Point:
         """The path at these rows of coordinates."""
         densities, _ = self._of(rows)
-        return Point(rows, *densities(rows))
+        return Point(rows, *self._values(densities, rows))
 
     def gradient(self, rows: Tensor, inverse_temperature: Tensor) -> Tensor:
         """`at(rows).gradient(inverse_temperature)`, for the price of the gradient."""
-        start, ratio = self._of(rows)[1](rows)
+        start, ratio = self._values(self._of(rows)[1], rows, _GRADIENTS)
         return start + inverse_temperature * ratio
+
+    def _values(self, function: Densities, rows: Tensor, part: slice = slice(None)) -> tuple[Tensor, ...]:
+        """A function's values; where a factorisation fails at one chain, for all are the program's own, of each alone."""
+        try:
+            return function(rows)
+        except torch.linalg.LinAlgError:
+            return self._eager(rows)[part]
+
+    def _eager(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The program run as it is: NaN, which is rejected, of a chain at which a factorisation fails."""
+        try:
+            return _with_gradients(self._densities, rows)
+        except torch.linalg.LinAlgError:
+            if len(rows) > 1:
+                return tuple(map(torch.cat, zip(*map(self._eager, rows.split(1)), strict=True)))
+            undefined = torch.full_like(rows, math.nan)
+            return undefined[..., 0], undefined[..., 0], undefined, undefined
 
     def _of(self, rows: Tensor) -> tuple[Densities, Densities]:
         """Densities with gradients, and gradients alone, for so many chains."""
@@ -123,17 +141,16 @@ class AnnealingPath:
 
     def _built(self, rows: Tensor) -> tuple[Densities, Densities]:
         """Graphs where there can be one, seen to give the program's numbers."""
-        eager = partial(_with_gradients, self._densities)
-        expected = eager(rows)
-        _refuse_noise(expected, eager(rows))
+        expected = self._eager(rows)
+        _refuse_noise(expected, self._eager(rows))
         moved = rows + 0.1 * torch.randn_like(rows)
-        pairs = [(rows, expected), (moved, eager(moved))]
+        pairs = [(rows, expected), (moved, self._eager(moved))]
         for densities in self._traceable():
             with suppress(ProgramError, RuntimeError, ValueError):
                 graph = hoisted(graph_of(partial(_with_gradients, densities), (rows,)))
-                if all(_agree(graph(each), of_each) for each, of_each in pairs):
+                if all(_agree(self._values(graph, each), of_each) for each, of_each in pairs):
                     return graph, part_of(graph, _GRADIENTS)
-        return eager, lambda rows: eager(rows)[_GRADIENTS]
+        return self._eager, lambda rows: self._eager(rows)[_GRADIENTS]
 
     def _traceable(self) -> list[Densities]:
         """What can be traced: all chains at once, mapped over single ones where the program runs one by one."""

@@ -384,6 +384,29 @@ def test_a_trajectory_that_diverges_is_rejected_and_ends_no_run() -> None:
     assert torch.equal(found.point.rows, here.rows)
 
 
+def test_a_chain_at_which_a_factorisation_fails_is_rejected_alone() -> None:
+    def process(t: Tensor, y: Tensor) -> None:
+        scale = pyro.sample("scale", dist.LogNormal(t.new_tensor(0.0), 1.0))
+        covariance = scale.square() * (-(t[:, None] - t).square()).exp() + 1e-6 * torch.eye(len(t), dtype=t.dtype)
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros_like(t), covariance), obs=y)
+
+    torch.manual_seed(0)
+    t = torch.linspace(0, 1, 8, dtype=torch.float64)
+    with torch.no_grad():
+        path = AnnealingPath(Pair(process, empty), (t, t.sin()), "prior")
+        here = path.draw(3)
+        assert isinstance(path._functions[3][0], torch.fx.GraphModule)
+        far = here.rows.clone()
+        far[1] = 1000.0
+        found = path.at(far)
+        torch.testing.assert_close(found.log_ratio[::2], here.log_ratio[::2])
+        assert found.log_ratio[1].isnan()
+        assert path.gradient(far, torch.tensor(0.5)).isnan().flatten().tolist() == [False, True, False]
+        moved = transition(path, here, torch.tensor(0.5), torch.tensor([1e3]), leapfrog=3)
+    assert (moved.acceptance == 0).all()
+    assert torch.equal(moved.point.rows, here.rows)
+
+
 def test_a_program_that_writes_into_tensors_is_traced_rightly() -> None:
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
