@@ -36,6 +36,7 @@ from inference.programs.check import check
 from inference.programs.pair import Pair
 from inference.programs.predict import decode, posterior, predict, reconstruct, sample
 from inference.programs.program import Batch, Program, ProgramError
+from inference.programs.simulate import Simulated, simulated
 from inference.programs.terms import Shared, Terms, log_joint, terms
 from inference.training.checkpoint import Checkpoint, Rollback
 from inference.training.differentiate import Compiled, Traced
@@ -72,6 +73,7 @@ __all__ = [
     "ProgramError",
     "Rollback",
     "Shared",
+    "Simulated",
     "Step",
     "Terms",
     "Traced",
@@ -115,6 +117,7 @@ __all__ = [
     "reverse_kl",
     "sample",
     "sandwich",
+    "simulated",
     "terms",
     "to_arviz",
     "wasserstein",

@@ -105,8 +105,8 @@ def auxiliary_values(guide: AutoGuide, given: Values) -> dict[str, Tensor]:
             f"{name}_unconstrained": _unconstrained(site, given(name, site)) for name, site in _sites(guide).items()
         }
     raise ProgramError(
-        f"the guide is a {type(guide).__name__}, whose draws can not be computed from given latents, so that their "
-        "log q is not available. For log p(x, z) alone use log_joint(program, batch, latents)."
+        f"the draws of the guide, {type(guide).__name__}, can not be computed from given latents, so that their log q is "
+        "not available. For log p(x, z) alone use log_joint(program, batch, latents); anneal from the prior, start='prior'."
     )
 
 

@@ -12,7 +12,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoNormal, AutoStructured
 from torch import Tensor, nn
 from torch.distributions import CorrCholeskyTransform
 
@@ -585,6 +585,12 @@ def test_a_start_at_one_value_or_outside_of_the_support_is_refused() -> None:
         r"site 'z' \(LogNormal\) has values outside its support",
         x=torch.ones(20, dtype=torch.float64),
     )
+
+
+def test_a_guide_that_cannot_be_scored_at_given_latents_is_no_start() -> None:
+    _refused(linear, AutoStructured, r"the draws of the guide, AutoStructured, can not be computed.*start='prior'")
+    found = evaluate(Pair(linear, AutoStructured), X, {"annealed": annealed(30, 100, "prior")})
+    assert ((found.log_prob["annealed"] - log_evidence(X)).abs() < FAR * found.error["annealed"]).all()
 
 
 def test_a_start_that_is_not_finite_is_refused() -> None:

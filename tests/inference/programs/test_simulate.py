@@ -7,8 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference import Pair, ProgramError, log_joint
-from inference.programs.simulate import simulated
+from inference import Pair, ProgramError, log_joint, simulated
 
 
 def nothing(*batch: object) -> None:
