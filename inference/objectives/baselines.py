@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from inference.objectives.forward_inputs import asked_of
 from inference.programs.densities import log_density
 from inference.programs.execution import Run
-from inference.programs.expectation import is_exact
+from inference.programs.expectation import score_function_sites
 from inference.programs.pair import arguments
 from inference.programs.program import Program, ProgramError
-from inference.programs.sites import Site, has_rsample, random_sites
+from inference.programs.sites import Site, random_sites
 from inference.programs.terms import Terms, terms_of
 
 
@@ -56,7 +56,7 @@ def control_variates(baseline: nn.Module, program: Program, found: list[Run]) ->
 
 def check_baseline(baseline: nn.Module, program: Program, run: Run) -> None:
     """Raises a ProgramError where a baseline has nothing to do, or would be given what it must not know."""
-    unscored = _unscored(run)
+    unscored = score_function_sites(random_sites(run.guide))
     networks = _by_site(baseline, unscored)
     if not unscored:
         raise ProgramError(
@@ -82,7 +82,7 @@ def check_baseline(baseline: nn.Module, program: Program, run: Run) -> None:
 
 
 def _of_run(baseline: nn.Module, program: Program, run: Run) -> list[ControlVariate]:
-    unscored = _unscored(run)
+    unscored = score_function_sites(random_sites(run.guide))
     networks = _by_site(baseline, unscored)
     found = []
     for name, site in unscored.items():
@@ -101,12 +101,6 @@ def _refuse_credit_of_others(program: Program, run: Run, unscored: Mapping[str, 
             "of one example. Leave it out and take several particles, which are credited against each other; or draw "
             "what is shared first, with a reparameterised guide."
         )
-
-
-def _unscored(run: Run) -> dict[str, Site]:
-    """The guide's sites without reparameterised draws, but for one whose expectation is exact."""
-    sites = random_sites(run.guide).items()
-    return {name: site for name, site in sites if not has_rsample(site["fn"]) and not is_exact(site)}
 
 
 def _by_site(baseline: nn.Module, sites: Iterable[str]) -> Mapping[str, nn.Module]:

@@ -24,7 +24,7 @@ from inference.programs.enumeration import is_finite, refuse_unsummable
 from inference.programs.execution import Run
 from inference.programs.masks import without_mask
 from inference.programs.program import ProgramError
-from inference.programs.sites import Site, is_summed, latents_in, layers, plates, random_sites
+from inference.programs.sites import Site, has_rsample, is_summed, latents_in, layers, plates, random_sites
 
 
 class ByValue(NamedTuple):
@@ -51,6 +51,11 @@ class ByValue(NamedTuple):
 def is_exact(site: Site) -> bool:
     """Whether the expectation over a guide's site is to be taken exactly."""
     return bool(site["infer"].get("expectation"))
+
+
+def score_function_sites(guide: Mapping[str, Site]) -> dict[str, Site]:
+    """The guide's sites that are credited by the score function: without reparameterised draws, and not summed exactly."""
+    return {name: site for name, site in guide.items() if not has_rsample(site["fn"]) and not is_exact(site)}
 
 
 def exact_site(run: Run) -> str | None:

@@ -14,12 +14,11 @@ from inference.programs.densities import log_density, refuse_inner_subsample, si
 from inference.programs.entries import leaves
 from inference.programs.enumeration import contracted, entangled, enumerated, is_finite, refuse_unsummable
 from inference.programs.execution import Latents, Run
-from inference.programs.expectation import by_value, exact_site
+from inference.programs.expectation import by_value, exact_site, score_function_sites
 from inference.programs.program import Batch, Program, ProgramError
 from inference.programs.sites import (
     Site,
     deterministic_sites,
-    has_rsample,
     hides_values,
     is_implicit,
     is_point,
@@ -311,7 +310,7 @@ def _terms_of(run: Run, guide: Mapping[str, Site]) -> Terms:
     exact = exact_site(run) if guide else None
     gated = entangled_sites.keys() if exact else ()
     ungated = {name: site for name, site in guide.items() if name not in gated}
-    unscored = {name: site for name, site in guide.items() if not has_rsample(site["fn"]) and name != exact}
+    unscored = score_function_sites(guide)
     groups = {"likelihood": observed, "prior": latent, "posterior": ungated, "score": unscored}
     local = _in_one_dtype({kind: _local(run, sites, like) for kind, sites in groups.items()})
     implicit = [name for sites in (model, guide) for name, site in sites.items() if is_implicit(site["fn"])]
