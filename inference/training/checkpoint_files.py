@@ -61,7 +61,12 @@ def sweep(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a checkpoint, which is at once no checkpoint any more. One that can not be removed stays."""
+    """Removes a checkpoint, which is at once no checkpoint any more. One that can not be removed stays.
+
+    A folder of such a name without a manifest was never a checkpoint, and is its owner's.
+    """
+    if not (path / MANIFEST).is_file():
+        return
     with suppress(OSError):
         shutil.rmtree(path.rename(path.with_name(temporary_name(path.name))), ignore_errors=True)
 

@@ -293,6 +293,13 @@ def test_an_interval_that_is_none_is_refused(every: Any) -> None:
         Checkpoint("run", every=every)
 
 
+def test_a_folder_of_a_checkpoints_name_that_is_none_is_its_owners(folder: Path, saved: tuple[Path, str]) -> None:
+    (folder / "step-000000001").mkdir()
+    (folder / "step-000000001" / "notes.txt").write_text("mine")
+    assert resumed(folder) == saved[1]
+    assert (folder / "step-000000001" / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("settings", [{"folder": ""}, {"folder": 3}, {"folder": None}, {"keep": 0}, {"rollback": 3}])
 def test_a_setting_of_another_kind_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ProgramError, match=f"{next(iter(settings))}: expected"):
