@@ -17,6 +17,12 @@ from ppmodels.nn.parameters import full_precision, normal_vector, positive
 
 WHERE_LOC, WHERE_SCALE = (3.0, 0.0, 0.0), (0.2, 1.0, 1.0)
 """The prior of an object's place: the inverse of its size, and two shifts."""
+_BEYOND = 1.5
+"""How many sd beyond the first and the last level no ink and full ink lie.
+
+At the level itself a little ink too much would cost in proportion, and where objects are not found yet more than it gains:
+the count then falls to 0 before a shape is learnt, and stays there.
+"""
 _EXACT: Any = {"expectation": "exact"}
 """Pyro's own type of these marks knows only its own."""
 
@@ -27,7 +33,7 @@ class AIR(nn.Module):
     n has P(n) ∝ kⁿ over 0..objects; `where_t` `(batch, 3)` is the inverse scale of object t and its shifts; `what_t`
     `(batch, what)` is decoded into a window, which an affine grid writes into the canvas. Objects beyond n are masked, and
     the canvas is without them. x is `(batch, *shape)`: real numbers about 0..1 under a normal of standard deviation `sd`
-    where `levels` is None; else whole levels 0..levels-1, scaled to 0..1, under that normal rounded to levels.
+    where `levels` is None; else whole levels 0..levels-1 under a normal rounded to levels, its sd in units of their range.
 
     The guide draws all objects as if they were there, and then n: log q(n) = Σ_{t≤n} log σ(l_t) + log σ(-l_{n+1}), where l_t
     has seen the objects before t. The site is marked for an exact expectation (`inference/programs/expectation.py`).
@@ -133,9 +139,9 @@ class AIR(nn.Module):
         if self.levels is None:
             return Normal(canvas, self.sd).to_event(3)
         top = self.levels - 1
-        return DiscretizedNormal(
-            top * canvas, canvas.new_tensor(top * self.sd).expand_as(canvas), self.levels
-        ).to_event(3)
+        sd = top * self.sd
+        loc = (top + 2 * _BEYOND * sd) * canvas - _BEYOND * sd
+        return DiscretizedNormal(loc, canvas.new_tensor(sd).expand_as(canvas), self.levels).to_event(3)
 
     @torch.no_grad()
     def boxes(self, where: Tensor) -> Tensor:

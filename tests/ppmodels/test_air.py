@@ -136,6 +136,16 @@ def test_levels_are_scored_as_levels(x: Tensor) -> None:
     assert terms(program, levels).log_weights.isfinite().all()
 
 
+def test_a_little_ink_gains_more_where_there_is_some_than_it_costs_where_there_is_none() -> None:
+    """At the first level itself it would gain 3 times as much, and while nothing is found most of it is in a wrong place."""
+    program = AIR((1, 24, 24), 17, 3, window=8)
+    canvas = torch.zeros(1, 1, 24, 24, dtype=torch.float64, requires_grad=True)
+    x = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
+    x[..., :12] = 10.0
+    (slope,) = torch.autograd.grad(program.likelihood(canvas).log_prob(x).sum(), canvas)
+    assert float(slope[..., :12].mean()) > 20 * float(-slope[..., 12:].mean()) > 0
+
+
 def test_training_finds_a_square() -> None:
     """Canvases that are empty, or have one square: after some steps they are told apart."""
     torch.manual_seed(0)
