@@ -1,5 +1,6 @@
 """python -m benchmarks.counting: AIR trained on scenes of several digits, and whether it counts them, seed by seed.
 
+`--by` says how the count is learnt: summed; drawn, by the score function with a neural baseline; or by wake-sleep.
 Seconds are of the processor, on one thread.
 """
 
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.by_steps import BeforeFirst, BeforeSecond, ByStep
 from benchmarks.timing import machine
-from inference import SVI, Step, adam, elbo, evaluate, importance, posterior
+from inference import SVI, Objective, Step, WakeSleep, adam, elbo, evaluate, importance, posterior
 from inference.programs.noise import own_noise
 from ppmodels import AIR, load
 from ppmodels.app.recipe import cosine
@@ -22,6 +24,7 @@ SIZES: dict[str, dict[str, int]] = {
     "multi-mnist": {"objects": 2},
     "multi-digits": {"objects": 3, "window": 8, "layer": 100},
 }
+BY = ("summed", "score function", "wake-sleep")
 
 
 def images(split: Split, levels: int, rows: slice | Tensor) -> Tensor:
@@ -29,44 +32,100 @@ def images(split: Split, levels: int, rows: slice | Tensor) -> Tensor:
     return split.values[rows].float() / (levels - 1)
 
 
+class Scenes:
+    """Training scenes, 64 at a time, in an order of its own."""
+
+    def __init__(self, split: Split, levels: int, seed: int) -> None:
+        self.split, self.levels = split, levels
+        self.order = torch.Generator().manual_seed(seed)
+
+    def __call__(self) -> Tensor:
+        return images(self.split, self.levels, torch.randint(len(self.split), (64,), generator=self.order))
+
+
+def counts_of(program: AIR, x: Tensor, draws: int) -> Tensor:
+    """Draws of the count: `(draws, batch)`."""
+    found = posterior(program, x, draws)
+    if isinstance(program, ByStep):
+        return torch.stack([found[f"there_{t + 1}"] for t in range(program.objects)]).sum(0).long()
+    return found["n"].long()
+
+
 def by_argmax(program: AIR, x: Tensor, draws: int = 20) -> Tensor:
     """The most probable count under Σ_z q(z) q(n | z), by so many draws of n: `(batch,)`."""
-    drawn = posterior(program, x, draws)["n"].long()
-    return torch.nn.functional.one_hot(drawn, program.objects + 1).sum(0).argmax(-1)
+    drawn = counts_of(program, x, draws)
+    return nn.functional.one_hot(drawn, program.objects + 1).sum(0).argmax(-1)
 
 
-def trained(name: str, seed: int, steps: int, k: float, save: Path | None) -> None:
+def objective_of(by: str, program: AIR) -> Objective:
+    """How the count is learnt; the draws of `ByStep` are of two objects."""
+    if by == "wake-sleep":
+        return WakeSleep(program, particles=5, sleep=0.5)
+    if by == "score function":
+        known = 1 + 3 + program.what
+        networks = {"there_1": BeforeFirst(program.shape), "there_2": BeforeSecond(program.shape, known)}
+        return SVI(program, baseline=nn.ModuleDict(networks))
+    return SVI(program)
+
+
+def step_of(by: str, program: AIR, seed: int, steps: int) -> Step:
+    """A step whose rate falls to 0 after so many."""
+    rate = adam(1e-3)
+    # The baseline has to find the ELBO's size, of hundreds of nats, first.
+    optimizer = {"loss": rate, "baseline": adam(1e-2)} if by == "score function" else rate
+    return Step(
+        objective_of(by, program),
+        optimizer,
+        clip=100.0,
+        average=0.995,
+        seed=seed,
+        learning_rate=lambda at: cosine(min(1.0, at / steps)),
+    )
+
+
+def taken(step: Step, scenes: Scenes, steps: int, said: str) -> float:
+    """Takes the steps; the seconds that they took."""
+    began = time.process_time()
+    for at in range(steps):
+        losses = step(scenes())
+        if at % 500 == 499:
+            seconds = time.process_time() - began
+            print(
+                f"  {said}, step {at + 1}, {seconds:.0f} s: bound {-float(next(iter(losses.values()))):.1f}", flush=True
+            )
+    return time.process_time() - began
+
+
+def trained(name: str, by: str, seed: int, steps: int | None, minutes: float, k: float, save: Path | None) -> None:
     """Trains one seed, and prints what it counts and scores on the test scenes."""
     data = load(name, seed=0)
     assert data.levels is not None
     assert data.test.labels is not None
-    torch.manual_seed(seed)
-    program = AIR(data.shape, None, k=k, **SIZES[name])
-    step = Step(
-        SVI(program), adam(1e-3), clip=100.0, average=0.995, seed=seed, learning_rate=lambda at: cosine(at / steps)
-    )
-    order = torch.Generator().manual_seed(seed)
-    began = time.process_time()
-    for at in range(steps):
-        rows = torch.randint(len(data.train), (64,), generator=order)
-        loss = step(images(data.train, data.levels, rows))["loss"]
-        if at % 500 == 499:
-            print(
-                f"  seed {seed}, step {at + 1}, {time.process_time() - began:.0f} s: bound {-float(loss):.1f}",
-                flush=True,
-            )
-    seconds = time.process_time() - began
+    make = AIR if by == "summed" else ByStep
+
+    def program() -> AIR:
+        torch.manual_seed(seed)
+        return make(data.shape, None, k=k, **SIZES[name])
+
+    scenes = Scenes(data.train, data.levels, seed)
+    if steps is None:
+        trial = step_of(by, program(), seed, 1)
+        taken(trial, scenes, 5, "")
+        steps = int(60 * minutes * 20 / taken(trial, scenes, 20, ""))
+    fitted, scenes = program(), Scenes(data.train, data.levels, seed)
+    step = step_of(by, fitted, seed, steps)
+    seconds = taken(step, scenes, steps, f"{by}, seed {seed}")
     with step.averaged():
         x = images(data.test, data.levels, slice(2000))
-        report(program, x, data.test.labels[:2000], f"{name}, seed {seed}", seconds)
+        report(fitted, x, data.test.labels[:2000], f"{name}, {by}, seed {seed}, {steps} steps", seconds)
         if save is not None:
-            save_file(program.state_dict(), save / f"{name}-{seed}-{k:g}.safetensors")
+            save_file(fitted.state_dict(), save / f"{name}-{by.replace(' ', '-')}-{seed}-{k:g}.safetensors")
 
 
 def report(program: AIR, x: Tensor, counts: Tensor, title: str, seconds: float) -> None:
     """Prints accuracy, the confusion matrix (rows are the true counts), and two bounds."""
     with own_noise(0):
-        likeliest, drawn = by_argmax(program, x), posterior(program, x)["n"][0].long()
+        likeliest, drawn = by_argmax(program, x), counts_of(program, x, 1)[0]
         found = evaluate(program, x[:500], {"elbo": importance(16, elbo), "iwae": importance(100)})
     size = program.objects + 1
     confusion = torch.bincount(counts * size + likeliest, minlength=size**2).reshape(size, size).tolist()
@@ -82,15 +141,17 @@ def report(program: AIR, x: Tensor, counts: Tensor, title: str, seconds: float) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=tuple(SIZES), default="multi-digits")
+    parser.add_argument("--by", choices=BY, default="summed", help="others than the sum: two objects, multi-mnist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, help="in place of --minutes")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of one core; fixes the number of steps beforehand")
     parser.add_argument("--k", type=float, default=0.01)
     parser.add_argument("--save", type=Path, help="a folder for the weights")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine("cpu"))
     for seed in arguments.seeds:
-        trained(arguments.data, seed, arguments.steps, arguments.k, arguments.save)
+        trained(arguments.data, arguments.by, seed, arguments.steps, arguments.minutes, arguments.k, arguments.save)
 
 
 if __name__ == "__main__":
