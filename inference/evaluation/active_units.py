@@ -8,7 +8,11 @@ from inference.programs.execution import Run
 from inference.programs.sites import latents_in
 
 ACTIVE = 0.01
-"""The variance over x of E_q[z] above which a unit is active (Burda et al. 2016, arXiv 1509.00519)."""
+"""The share of a unit's variance that is between examples, above which it is active.
+
+Burda et al. (2016, arXiv 1509.00519) take the variance over x of E_q[z] itself, for latents whose prior has variance 1. A
+share is the same whatever the unit is measured in, and hardly another number where that of the prior is 1.
+"""
 
 
 def units_of(run: Run) -> dict[str, Tensor]:
@@ -27,16 +31,24 @@ class PosteriorMeans:
     """The posterior means of a site's units, one batch after the other, and how much they vary over the examples."""
 
     def __init__(self) -> None:
-        self.means, self.noise = Mean(), torch.zeros(())
+        self.means, self.within = Mean(), torch.zeros(())
+        self.noise = torch.zeros(())
 
     def add(self, draws: Mean) -> None:
         """Takes in the moments of the draws of a batch, `(batch, units)`."""
         self.means.add(draws.mean)
-        self.noise = self.noise + (draws.squares / (draws.count - 1) / draws.count).sum(0)
+        variance = (draws.squares / (draws.count - 1)).sum(0)
+        self.within, self.noise = self.within + variance, self.noise + variance / draws.count
 
     @property
-    def variance(self) -> Tensor:
-        """`(units,)`, less what the finite number of draws adds to it; NaN of a single example."""
+    def share(self) -> Tensor:
+        """Of each unit's variance, how much is between examples and not within their posteriors: `(units,)`.
+
+        What the finite number of draws adds to the means is taken off. 0 of a unit that does not move at all, NaN of a
+        single example.
+        """
         if self.means.count < 2:
             return torch.full_like(self.noise, torch.nan)
-        return self.means.squares / (self.means.count - 1) - self.noise / self.means.count
+        between = self.means.squares / (self.means.count - 1) - self.noise / self.means.count
+        total = between + self.within / self.means.count
+        return torch.where(total > 0, between / total, 0.0)

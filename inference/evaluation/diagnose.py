@@ -49,7 +49,7 @@ class Diagnosis:
     kl_error: dict[str, float]
     """By site, the standard error of that number's own Monte Carlo noise."""
     active_units: dict[str, int]
-    """By site, how many units have a posterior mean whose variance over x is above 0.01."""
+    """By site, how many units have a posterior mean that moves with x, by more than 0.01 of the unit's whole variance."""
     units: dict[str, int]
     """By site, how many units it has in all."""
     amortisation_gap: float | None
@@ -116,7 +116,7 @@ class Diagnosis:
         for name, active in self.active_units.items():
             yield f"active units of {name}", f"{active} of {self.units[name]}"
         if self.collapsed:
-            yield "collapsed to the prior", ", ".join(self.collapsed)
+            yield "says nothing of x", ", ".join(self.collapsed)
         gap, error = self.amortisation_gap, self.amortisation_gap_error
         yield "amortisation gap", self.without_amortisation_gap or f"{gap:.3f} ± {error:.3f} nats"
 
@@ -170,8 +170,8 @@ def diagnose(
                 kl[name].add(ratio, rows_of(batch))
             for name, units in drawn.units.items():
                 means[name].add(units)
-    variances = {name: each.variance for name, each in means.items()}
-    known = {name: variance for name, variance in variances.items() if not variance.isnan().any()}
+    shares_of_variance = {name: each.share for name, each in means.items()}
+    known = {name: share for name, share in shares_of_variance.items() if not share.isnan().any()}
     gap = amortisation.mean()
     return Diagnosis(
         khat=torch.cat(khat),
@@ -179,8 +179,8 @@ def diagnose(
         draws=draws,
         kl={name: each.mean for name, each in kl.items()},
         kl_error={name: each.error for name, each in kl.items()},
-        active_units={name: int((variance > ACTIVE).sum()) for name, variance in known.items()},
-        units={name: variance.numel() for name, variance in known.items()},
+        active_units={name: int((share > ACTIVE).sum()) for name, share in known.items()},
+        units={name: share.numel() for name, share in known.items()},
         amortisation_gap=None if gap is None else gap.mean,
         amortisation_gap_error=None if gap is None else gap.error,
         without_amortisation_gap=amortisation.refusal,

@@ -53,6 +53,8 @@ class Evaluation:
 
     seconds: dict[str, float] = field(default_factory=dict)
     """By estimator, how long it took for all examples."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Estimators that were asked for and refuse the program, and why."""
 
     def mean(self, name: str) -> float:
         """The mean log-likelihood per example, in nats (the dataset's, where nothing can be had per example)."""
@@ -121,6 +123,7 @@ class Evaluation:
             "dimensions": self.dimensions,
             "per_example": self.per_example,
             "estimates": {name: self._summarised(name) for name in self.log_prob},
+            "left_out": self.left_out,
         }
 
     def _summarised(self, name: str) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class Evaluation:
             "standard_error": _finite(self.standard_error(name)),
             "noise": _finite(self.noise(name)),
             "bits_per_dim": _finite(self.bits_per_dim(name)) if self.dimensions and self.per_example else None,
-            "details": {key: _finite(float(values.mean())) for key, values in self.details.get(name, {}).items()},
+            "details": {key: _spread(values) for key, values in self.details.get(name, {}).items()},
         }
 
     def _shared_variance(self, name: str) -> float:
@@ -294,6 +297,12 @@ def _estimated(estimator: Estimator, program: Program, subject: Program, batch: 
             with pyro.validation_enabled(False):
                 check_values(runs(subject, batch)[0])
         raise
+
+
+def _spread(values: Tensor) -> dict[str, float | int | None]:
+    """The mean of a detail over all that it is known of, and the standard error of that; None of one alone."""
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return {"mean": _finite(float(values.mean())), "standard_error": _finite(error), "of": len(values)}
 
 
 def _finite(value: float) -> float | None:

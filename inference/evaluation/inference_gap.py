@@ -1,7 +1,7 @@
 """What stands between an ELBO and log p(x): the family of the guide, and its amortisation."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -34,6 +34,12 @@ class InferenceGap(NamedTuple):
     """What stood for log p(x): the kind of its number."""
     width: Part | None
     """By how much it may be too low: 0 where exact, the gap on simulated data of a sandwich, None where not known."""
+
+    def summary(self) -> dict[str, Any]:
+        """The parts as plain values, for a JSON file; an error that is not known is None."""
+        parts = {"total": self.total, "approximation": self.approximation, "amortisation": self.amortisation}
+        told = {name: _plain(part) for name, part in parts.items()}
+        return {**told, "log_prob": self.log_prob, "width": self.width and _plain(self.width)}
 
     def table(self) -> str:
         """The parts as lines of text."""
@@ -78,6 +84,10 @@ def inference_gap(evaluation: Evaluation, refined: str = "refined", log_prob: st
         log_prob=evaluation.kind[log_prob],
         width=Part(0.0, 0.0) if exact else None if gaps is None else part_of(gaps),
     )
+
+
+def _plain(part: Part) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in part._asdict().items()}
 
 
 def part_of(differences: Tensor) -> Part:

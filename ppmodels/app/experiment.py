@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inference import Objective, Pair
+from inference import Objective, Pair, ProgramError
 from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.programs.noise import mix, own_noise
 from inference.programs.program import evaluating
@@ -42,15 +42,11 @@ class Experiment:
         return InOrder(data, split, batch_size, self.recipe.labelled)
 
     def scored(self, split: str, batch_size: int = 100, limit: int | None = None) -> InOrder:
-        """The same for scoring: one batch where no plate counts the examples, which are then one example."""
+        """The same for scoring: one batch where no plate counts the examples, or the guide has values for all of these."""
         batches = self.in_order(split, batch_size, limit)
-        with torch.no_grad(), evaluating(self.program), own_noise(0):
-            is_one = likelihood_of(self.program, next(iter(batches))).dataset is None
-        return (
-            InOrder(batches.dataset, split, len(batches.dataset.split(split)), self.recipe.labelled)
-            if is_one
-            else batches
-        )
+        if self.likelihood.dataset is None or (split == "train" and self.has_values_of_rows):
+            return InOrder(batches.dataset, split, len(batches.dataset.split(split)), self.recipe.labelled)
+        return batches
 
     def examples(self, count: int, split: str = "test") -> tuple[Tensor, ...]:
         """A fixed choice of at most `count` examples of a split, as one batch."""
@@ -64,7 +60,21 @@ class Experiment:
     @cached_property
     def likelihood(self) -> Likelihood:
         """What kind of number the program's log p(x) is."""
+        return self._likelihood_of(next(iter(self.in_order("train", self.recipe.batch_size))))
+
+    @cached_property
+    def has_values_of_rows(self) -> bool:
+        """Whether the guide has values for the training examples, as an AutoGuide of local latents has, not for others."""
+        if not isinstance(self.program, Pair) or self.program.rows is None:
+            return False
         batch = next(iter(self.in_order("train", self.recipe.batch_size)))
+        try:
+            self._likelihood_of(tuple(tensor[1:] for tensor in batch))
+        except ProgramError:
+            return True
+        return False
+
+    def _likelihood_of(self, batch: tuple[Tensor, ...]) -> Likelihood:
         with torch.no_grad(), evaluating(self.program), own_noise(0):
             return likelihood_of(self.program, batch)
 

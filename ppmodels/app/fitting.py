@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from inference import Step, Validation, elbo
+from inference import Step, Validation, elbo, predictive
 from inference.evaluation.estimators import Importance
 from inference.training.differentiate import backward
 from ppmodels.app.experiment import Experiment
@@ -34,6 +34,13 @@ def validation_of(experiment: Experiment) -> Validation | None:
     recipe = experiment.recipe
     if recipe.validate_every is None:
         return None
+    if experiment.has_values_of_rows:
+        if experiment.likelihood.per_example:
+            raise ValueError(
+                "the guide has values for the training examples, and the model shares no latents with others, so that the "
+                "valid split says nothing of the fit; train without it: --set validate_every=none"
+            )
+        return Validation(experiment.scored("valid", 500), recipe.validate_every, recipe.patience, predictive(20))
     # Over many examples one draw of each is enough; other estimators, such as exact(), are used as they are.
     first = next(iter(recipe.estimators.values()))
     estimator = Importance(1, elbo) if isinstance(first, Importance) else first

@@ -17,7 +17,7 @@ from ppmodels.data import InOrder
 from ppmodels.models import NoisyGenerator
 from ppmodels.nn import Generator
 
-_EXAMPLES, _STEPS = 12, 8
+_EXAMPLES, _STEPS, _MOVES = 12, 8, 3
 _BOUND = annealed(30, 4, "prior", 4)
 _SEED = 0  # one for all: a noise that followed the seed of a command would make another model for each
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -37,7 +37,7 @@ def noisy_generator(run: Run, experiment: Experiment) -> NoisyGenerator | None:
     fitted_by = {
         "weights_sha256": run.record["weights_sha256"],
         "measured_on": valid.description,
-        "bound": {**_BOUND.settings, "examples": _EXAMPLES, "steps": _STEPS, "seed": _SEED},
+        "bound": {**_BOUND.settings, "examples": _EXAMPLES, "steps": _STEPS, "moves": _MOVES, "seed": _SEED},
     }
     scale = _kept(run, fitted_by)
     if scale is None:
@@ -60,7 +60,7 @@ def fitted_scale(generator: Generator, classes: int, valid: InOrder) -> float:
         noisy = NoisyGenerator(generator, math.exp(log_scale), classes).to(batch[0].device).eval()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that few transitions are accepted where a scale is far too small
-            with one_of(next(tried), _STEPS + 3, "observation noise"):
+            with one_of(min(next(tried), _STEPS + 2), _STEPS + 3, "observation noise"):
                 found = evaluate(noisy, batch, {"bound": _BOUND}, seed=_SEED).mean("bound")
         return found if math.isfinite(found) else -math.inf
 
@@ -86,7 +86,27 @@ def _kept(run: Run, fitted_by: Mapping[str, Any]) -> float | None:
 
 
 def _highest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one peak is highest between two places, by golden sections (Kiefer 1953)."""
+    """Where a function of one peak is highest; it is looked for between two places, and beyond where it is at an end."""
+    for _ in range(_MOVES + 1):
+        width = high - low
+        found_low, found_high = _golden_sections(function, low, high)
+        if found_low == low:
+            low, high = low - width, found_high
+        elif found_high == high:
+            low, high = found_low, high + width
+        else:
+            break
+    else:
+        warnings.warn(
+            f"the observation noise is at the end of what was looked through, {math.exp((found_low + found_high) / 2):.3g}, "
+            "and the bound rises beyond it: look at the samples.",
+            stacklevel=2,
+        )
+    return (found_low + found_high) / 2.0
+
+
+def _golden_sections(function: Callable[[float], float], low: float, high: float) -> tuple[float, float]:
+    """What is left of an interval about the highest value of a function of one peak (Kiefer 1953)."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
     for _ in range(_STEPS):
@@ -98,4 +118,4 @@ def _highest(function: Callable[[float], float], low: float, high: float) -> flo
             low, left, at_left = left, right, at_right
             right = low + _GOLDEN * (high - low)
             at_right = function(right)
-    return (low + high) / 2.0
+    return low, high

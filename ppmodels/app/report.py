@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from inference import Evaluation
 from inference.evaluation.refined import AMORTISATION_GAP
 from inference.evaluation.sandwich import SIMULATED_GAP
 from ppmodels.app.comparison import RankedRun
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.recipe import Recipe
-from ppmodels.app.scoring import OBSERVATION_NOISE
+from ppmodels.app.scoring import OBSERVATION_NOISE, gap_of
 from ppmodels.app.settings import REQUIRED, written
 from ppmodels.app.terminal import printable
 
@@ -70,13 +71,14 @@ def _value(value: object) -> str:
     return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value) or "(nothing)"
 
 
-def evaluation(summary: Mapping[str, Any], console: Console) -> None:
+def evaluation(result: Evaluation, console: Console) -> None:
     """Prints an evaluation's numbers, each with its kind, and the data that they were measured on."""
+    summary = result.summary()
     about = summary["measured_on"]
     density = about.get("likelihood") != "discrete"
     rows = Table(title=measured_on(about), title_justify="left", title_style="bold")
     rows.add_column("estimate", overflow="fold")  # long names give way, numbers do not
-    rows.add_column("of log p(x)", no_wrap=True)
+    rows.add_column("of log p(x)", overflow="fold")
     for heading in ("nats", "bits/dim"):
         rows.add_column(heading, justify="right", no_wrap=True)
     for name, row in summary["estimates"].items():
@@ -84,6 +86,8 @@ def evaluation(summary: Mapping[str, Any], console: Console) -> None:
         bits = "—" if row["bits_per_dim"] is None else f"{row['bits_per_dim']:.4f}"
         rows.add_row(*map(printable, (label, row["kind"].removesuffix(" in expectation"), _nats(row), bits)))
     console.print(rows)
+    if (gap := gap_of(result)) is not None:
+        console.print(f"log p(x) - ELBO, taken apart:\n{gap.table()}")
     for line in _limits(summary, density):
         console.print(line, style="dim")
 
@@ -101,7 +105,7 @@ def comparison(ranking: Sequence[RankedRun], console: Console) -> None:
     first = ranking[0]
     rows = Table(title=measured_on(first.result.measured_on), title_justify="left", title_style="bold")
     rows.add_column("run", overflow="fold")  # long names give way, numbers do not
-    rows.add_column("of log p(x)", no_wrap=True)
+    rows.add_column("of log p(x)", overflow="fold")
     for heading in ("nats", "bits/dim", "behind"):
         rows.add_column(heading, justify="right", no_wrap=True)
     for each in ranking:
@@ -153,6 +157,7 @@ def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
         lines.append("Of a lower bound only its expectation lies below the mean of log p(x).")
     for name, row in summary["estimates"].items():
         lines += _told(name, row["details"])
+    lines += [printable(f"{name} is left out: {reason}") for name, reason in summary["left_out"].items()]
     if density:
         lines.append(
             "A density: its nats depend on the units of the data and do not compare with those of discrete levels; "
@@ -161,17 +166,24 @@ def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
     return lines
 
 
-def _told(name: str, details: Mapping[str, float | None]) -> list[str]:
+def _told(name: str, details: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What an estimator found out besides its number."""
+    known = {key: value for key, value in details.items() if value["mean"] is not None}
     lines = []
-    if (noise := details.get(OBSERVATION_NOISE)) is not None:
-        lines.append(_noise(name, noise))
-    if (acceptance := details.get("acceptance")) is not None:
-        lines.append(f"{name}: {acceptance:.0%} of the chains' transitions were accepted.")
-    if (gap := details.get(SIMULATED_GAP)) is not None:
+    if noise := known.get(OBSERVATION_NOISE):
+        lines.append(_noise(name, noise["mean"]))
+    if acceptance := known.get("acceptance"):
+        lines.append(f"{name}: {acceptance['mean']:.0%} of the chains' transitions were accepted.")
+    if gap := known.get(SIMULATED_GAP):
         lines.append(
-            f"{name}: bounds from both sides are {gap:.2f} nats apart on simulated data: evidence for this number, no bound."
+            f"{name}: bounds from both sides are {_with_error(gap)} nats apart on {gap['of']} simulated examples: evidence "
+            "for this number, no bound."
         )
-    if (gap := details.get(AMORTISATION_GAP)) is not None:
-        lines.append(f"{name}: the ELBO at the encoder's own parameters is {gap:.2f} nats lower.")
+    if gap := known.get(AMORTISATION_GAP):
+        lines.append(f"{name}: the ELBO at the encoder's own parameters is {_with_error(gap)} nats lower.")
     return lines
+
+
+def _with_error(detail: Mapping[str, Any]) -> str:
+    error = "" if detail["standard_error"] is None else f" ± {detail['standard_error']:.2f}"
+    return f"{detail['mean']:.2f}{error}"

@@ -9,6 +9,7 @@ from inference import Evaluation
 from ppmodels.app import plots
 from ppmodels.app.results import Files, figure, write_results
 from ppmodels.app.run import Run, as_json
+from ppmodels.app.scoring import gap_of
 
 
 def write_scores(run: Run, result: Evaluation, about: Mapping[str, Any], split: str, rows: Sequence[int]) -> None:
@@ -21,7 +22,8 @@ def write_scores(run: Run, result: Evaluation, about: Mapping[str, Any], split: 
     bounds: Files = {f"bounds{ending}.png": None}
     if len(result.log_prob) > 1:
         bounds = figure(f"bounds{ending}.png", lambda: plots.bounds(result))
-    numbers = as_json({**result.summary(), **about})
+    gap = gap_of(result)
+    numbers = as_json({**result.summary(), "inference_gap": gap and gap.summary(), **about})
     table = _table(result, rows).encode() if result.per_example else None
     write_results(run, {f"evaluation{ending}.json": numbers, f"scores{ending}.csv": table, **bounds})
 

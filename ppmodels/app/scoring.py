@@ -1,7 +1,6 @@
 """What of a run is scored, by which estimators: the program itself, or a generator with observation noise."""
 
 import dataclasses
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ import torch
 from torch.distributions import Distribution
 
 import inference
-from inference import Estimator, Evaluation, annealed, elbo, predictive
+from inference import Estimator, Evaluation, InferenceGap, annealed, elbo, inference_gap, predictive
 from inference.evaluation.annealed import Annealed
 from inference.evaluation.estimators import EXACT, Importance
-from inference.evaluation.refined import Refined
-from inference.evaluation.sandwich import Sandwich
+from inference.evaluation.refined import AMORTISATION_GAP, Refined
+from inference.evaluation.sandwich import SIMULATED_GAP, Sandwich
 from inference.programs.noise import own_noise
 from inference.programs.program import ProgramError, evaluating
 from inference.training.progress import shown_stages
@@ -43,8 +42,6 @@ class Scoring:
         """The numbers on a split."""
         refused = self._refused(experiment)
         estimators = {name: each for name, each in self.estimators.items() if name not in refused}
-        for name, reason in refused.items():
-            warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
         size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in estimators.values()) else _BATCH
         batches = experiment.scored(split, size, limit)
         about = batches.description
@@ -52,6 +49,7 @@ class Scoring:
             about = about | {"of_examples": whole}
         with unvalidated(), shown_stages(progress):
             found = inference.evaluate(self.program, batches, estimators, about, seed)
+        found = dataclasses.replace(found, left_out=refused)
         if self.noise is None:
             return found
         told = {OBSERVATION_NOISE: torch.tensor([self.noise], dtype=torch.float64)}
@@ -107,6 +105,17 @@ def with_particles(estimators: Mapping[str, Estimator], particles: int | None) -
         else estimator
         for name, estimator in estimators.items()
     }
+
+
+def gap_of(result: Evaluation) -> InferenceGap | None:
+    """The gap between ELBO and log p(x), taken apart, where an evaluation has `refined` and a better number; else None."""
+    refined = next((name for name, details in result.details.items() if AMORTISATION_GAP in details), None)
+    better = [
+        *(name for name, kind in result.kind.items() if kind == EXACT),
+        *(name for name, details in result.details.items() if SIMULATED_GAP in details),
+        *(name for name, settings in result.settings.items() if "temperatures" in settings),
+    ]
+    return inference_gap(result, refined, better[0]) if refined is not None and better else None
 
 
 def best_of(estimators: Mapping[str, Estimator]) -> str:

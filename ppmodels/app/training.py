@@ -74,7 +74,7 @@ def train(
         batches = Shuffled(experiment.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
         step = step_of(experiment, seed)
         step.prepare(batches(0))  # a program that is refused leaves no folder behind
-        check_data(experiment.program, experiment.in_order("train", 500))
+        check_data(experiment.program, experiment.scored("train", 500))
         times = recipe.progression
         progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
         left_out = _not_saved(experiment.program)

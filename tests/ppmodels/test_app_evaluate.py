@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from inference import annealed, elbo, importance, refined, sandwich
+from inference import Evaluation, annealed, elbo, importance, refined, sandwich
 from inference.evaluation import annealing
-from ppmodels.app import RECIPES, Run, compare, evaluate, train
+from ppmodels.app import RECIPES, Run, compare, evaluate, report, train
 from ppmodels.app.cli import app
 from ppmodels.app.estimators import estimators_named
 from ppmodels.app.experiment import restored
@@ -21,6 +21,13 @@ from ppmodels.app.scores import write_scores
 from tests.ppmodels.app_helpers import OWN, picture_size, write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*transitions were accepted")  # the pilot rounds here are short
+
+
+def _printed(result: Evaluation) -> str:
+    console = report.console()
+    with console.capture() as printed:
+        report.evaluation(result, console)
+    return " ".join(printed.get().split())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,12 @@ def test_evaluate_writes_numbers_scores_and_a_figure(run: Run, monkeypatch: pyte
     assert picture_size(run.folder / "bounds-valid.png")[0] > 400
     printed = " ".join(result.output.split())
     assert "annealed, T = 4, K = 16" in printed
-    assert f"{written['sandwich']['details']['simulated gap']:.2f} nats apart on simulated data" in printed
+    gap = written["sandwich"]["details"]["simulated gap"]
+    assert f"{gap['mean']:.2f} ± {gap['standard_error']:.2f} nats apart on 5 simulated examples" in printed
+    parts = json.loads((run.folder / "evaluation-valid.json").read_text())["inference_gap"]
+    assert parts["total"]["mean"] == pytest.approx(parts["approximation"]["mean"] + parts["amortisation"]["mean"])
+    assert parts["width"]["mean"] == pytest.approx(gap["mean"])
+    assert f"amortisation gap {parts['amortisation']['mean']:.2f} ±" in " ".join(printed.split())
     assert "evidence for this number, no bound" in printed
 
 
@@ -98,9 +110,13 @@ def test_an_estimator_that_refuses_the_guide_does_not_take_the_others_with_it(tm
         '            pyro.sample("code", pyro.distributions.Uniform(mean - 4, mean + 4).to_event(1))',
     )
     run, _ = train(find(write_recipe(tmp_path, "digits", source)), tmp_path / "run", progress=False)
-    with pytest.warns(UserWarning, match="refined is left out: the guide's site 'code' is a Uniform"):
-        found = evaluate(run, limit=3, progress=False, estimators={"iwae": importance(5), "refined": refined(2)})
+    shown: list[str] = []
+    both = {"iwae": importance(5), "refined": refined(2)}
+    found = evaluate(run, limit=3, progress=False, estimators=both, show=lambda result: shown.append(_printed(result)))
     assert list(found.log_prob) == ["iwae"]
+    assert "refined is left out: the guide's site 'code' is a Uniform" in shown[0]
+    written = json.loads((run.folder / "evaluation.json").read_text())
+    assert "is a Uniform" in written["left_out"]["refined"]
     with pytest.raises(ValueError, match="Uniform"):
         evaluate(run, limit=3, progress=False, estimators={"refined": refined(2)})
 

@@ -8,7 +8,7 @@ import torch
 
 from inference import ProgramError
 from ppmodels import load
-from ppmodels.app import Run, evaluate, train
+from ppmodels.app import Run, diagnose, evaluate, train
 from ppmodels.app.lookup import find
 
 RECIPE = """
@@ -57,3 +57,40 @@ def test_all_rows_are_one_batch_and_one_number(tmp_path: Path) -> None:
 def test_a_part_of_the_rows_as_a_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match=r"no plate counts the examples.*give all the data as one batch"):
         train(find(_written(tmp_path, 100)), tmp_path / "run", progress=False)
+
+
+ROWS = """
+import pyro, pyro.distributions as dist
+from pyro.infer.autoguide import AutoNormal
+from inference import Pair, importance
+from ppmodels.app import Recipe
+
+
+def program(data):
+    def model(x):
+        w = pyro.sample("w", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z[:, None] * w, 0.5).to_event(1), obs=x)
+
+    return Pair(model, AutoNormal)
+
+
+recipe = Recipe(
+    program, steps=150, learning_rate=0.05, batch_size=1040, validate_every=50, standardise=False,
+    estimators={"iwae": importance(20)},
+)
+"""
+
+
+def test_a_guide_with_values_for_its_rows_is_scored_on_these_and_predicts_others(tmp_path: Path) -> None:
+    """1,040 rows are more than a batch of scoring, and the 130 of the other splits have no values in the guide."""
+    _written(tmp_path, 1040)
+    where = f"data={str(tmp_path / 'line.csv')!r}, steps=150,"
+    (tmp_path / "rows.py").write_text(ROWS.replace("steps=150,", where))
+    run, _ = train(find(tmp_path / "rows.py"), tmp_path / "run", progress=False)
+    held_out = evaluate(run, progress=False)
+    assert held_out.kind["predictive"].startswith("predictive density")
+    assert held_out.log_prob["predictive"].shape == (130,)
+    assert evaluate(run, "train", progress=False).log_prob["iwae"].shape == (1,)
+    assert diagnose(run, progress=False, refine=0).active_units["z"] == 1

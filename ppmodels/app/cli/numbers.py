@@ -45,7 +45,7 @@ def evaluate(
         evaluation.evaluate(
             *(opened, split.value, particles, limit, data, folder, device.value, seed, threads),
             estimators=named(estimators),
-            show=lambda result: report.evaluation(result.summary(), report.console()),
+            show=lambda result: report.evaluation(result, report.console()),
             trust=trust,
         )
         printed()

@@ -88,7 +88,10 @@ def test_the_bound_rises_to_the_evidence_and_stays_below() -> None:
     acceptance = found.details["many"]["acceptance"]
     assert acceptance.shape == (2,)
     assert ((acceptance > 0.55) & (acceptance < 0.75)).all()
-    assert found.summary()["estimates"]["many"]["details"]["acceptance"] == pytest.approx(float(acceptance.mean()))
+    told = found.summary()["estimates"]["many"]["details"]["acceptance"]
+    assert told["mean"] == pytest.approx(float(acceptance.mean()))
+    assert told["standard_error"] == pytest.approx(float(acceptance.std()) / len(acceptance) ** 0.5)
+    assert told["of"] == len(acceptance)
 
 
 def test_step_sizes_that_follow_the_scored_chains_bias_their_weights() -> None:

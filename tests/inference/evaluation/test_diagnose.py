@@ -127,6 +127,32 @@ def test_a_guide_that_is_the_same_for_all_x_is_collapsed_although_it_is_not_the_
     assert found.collapsed == ("z",)
 
 
+@pytest.mark.parametrize("scale", [0.05, 1.0, 100.0])
+def test_what_a_unit_is_measured_in_does_not_make_it_active(scale: float) -> None:
+    """The exact posterior of z ~ N(0, s²), x ~ N(z, s²/25), and a guide that is the prior."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), scale))
+            pyro.sample("x", dist.Normal(z, 0.2 * scale), obs=x)
+
+    def exact(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 1.04, scale * (0.04 / 1.04) ** 0.5))
+
+    def prior(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x)), scale))
+
+    x = scale * 1.02 * torch.randn(300, dtype=torch.float64)
+    good, blind = (diagnose(Pair(model, guide), x, draws=200) for guide in (exact, prior))
+    assert good.active_units == {"z": 1}
+    assert good.collapsed == ()
+    assert blind.active_units == {"z": 0}
+    assert blind.collapsed == ("z",)
+    assert "says nothing of x" in blind.table()
+
+
 def test_shared_latents_have_one_number_for_the_dataset() -> None:
     x = torch.randn(12, dtype=torch.float64)
     found = diagnose(SharedMean(12, error=0.1).at(x), list(x.split(5)), draws=1000)
