@@ -58,7 +58,7 @@ def samples(experiment: Experiment, count: int | None = None, seed: int = 0, dra
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             return {"samples.png": _grid(experiment, found, columns, title + given)}
         drawn, _ = _decoded(experiment, batch, {}, draws=True)
-        drawn, data = in_own_units(experiment, drawn), test_rows(experiment)
+        drawn, data = _rows_drawn(experiment, drawn), test_rows(experiment)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
             "samples.csv": _table(experiment, drawn),
@@ -401,6 +401,13 @@ def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
 def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
     """Values that the program drew, as rows `(n, features)` in the units of the data."""
     return experiment.data.original(values).flatten(1).cpu()
+
+
+def _rows_drawn(experiment: Experiment, values: Tensor) -> Tensor:
+    """Draws as rows in the units of the data; a column that is constant in training keeps its value."""
+    drawn, train = in_own_units(experiment, values), experiment.data.evaluated("train").values
+    constant = (train == train[:1]).flatten(1).all(0).cpu()
+    return torch.where(constant, in_own_units(experiment, train[:1]), drawn)
 
 
 def test_rows(experiment: Experiment) -> Tensor:

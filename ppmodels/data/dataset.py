@@ -1,13 +1,14 @@
 """The values: a split is one resident tensor, a dataset is three of them and what their numbers mean."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ppmodels.data.noise import FIXED_DRAW, fixed_draw, mix
+from ppmodels.data.reading import Reading
 from ppmodels.data.standardisation import Standardisation
 
 SPLITS = ("train", "valid", "test")
@@ -16,7 +17,7 @@ BINARISATIONS = ("none", "dynamic", "static", "threshold", "published")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of one split: `values` uint8 levels `(n, channel, height, width)` or float32 `(n, features)`.
+    """Examples of one split: images, uint8 `(n, channel, height, width)`, or a table, float32 or uint8 `(n, features)`.
 
     `labels` are int64 `(n,)`, or None. `source` is the fingerprint of what the values were made of, where that is
     something else: a table before it was standardised. Raises ValueError for any other type or shape, and for NaN or
@@ -30,9 +31,9 @@ class Split:
     def __post_init__(self) -> None:
         """Check type, shape and finiteness."""
         kind = (self.values.dtype, self.values.ndim)
-        if kind not in ((torch.uint8, 4), (torch.float32, 2)):
+        if kind not in ((torch.uint8, 4), (torch.uint8, 2), (torch.float32, 2)):
             raise ValueError(
-                "values: expected uint8 images (n, channel, height, width) or a float32 table (n, features), "
+                "values: expected uint8 images (n, channel, height, width) or a table (n, features), float32 or uint8, "
                 f"got {self.values.dtype} of shape {tuple(self.values.shape)}; convert them, or read a file with `load`"
             )
         if self.values.numel() == 0:
@@ -81,6 +82,7 @@ class Dataset:
     dynamic binarisation `levels` is 2 while the splits keep `grey_levels` levels, from which every batch is drawn.
     `binarisation` is "none", "dynamic", "static", "threshold" or "published"; `binarisation_seed` belongs to its draw.
     Of a table, `standardisation` is what was done to its columns, or None, and `columns` are their names, if they have any.
+    `reading` is how a file was read, and `remarks` what a person should know of that.
     """
 
     name: str
@@ -93,6 +95,8 @@ class Dataset:
     grey_levels: int | None = None
     standardisation: Standardisation | None = None
     columns: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the splits agree with each other and with the levels."""
@@ -139,11 +143,13 @@ class Dataset:
     @property
     def notes(self) -> list[str]:
         """What a person who trains on these data should know."""
-        if self.standardisation is None:
-            return []
+        constant = [] if self.standardisation is None else self.standardisation.without_spread(self.columns)
         return [
-            f"{column} has no spread and is left as it is; no density fits a constant, so better drop it"
-            for column in self.standardisation.without_spread(self.columns)
+            *self.remarks,
+            *(
+                f"{column} has no spread and is left as it is; no density fits a constant, so better leave it out"
+                for column in constant
+            ),
         ]
 
     def original(self, values: Tensor) -> Tensor:
