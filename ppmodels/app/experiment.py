@@ -164,7 +164,7 @@ def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
     recipe, device, notes = recipe.for_data(data), data.train.values.device, data.notes
     if recipe.batch_size > len(data.train):
         notes.append(
-            f"a batch has {len(data.train)} examples, all of the training split, in place of {recipe.batch_size}"
+            f"a batch has all {len(data.train)} examples of the training split, in place of {recipe.batch_size}"
         )
         recipe = replace(recipe, batch_size=len(data.train))
     with own_noise(mix(seed, 0)):

@@ -143,14 +143,28 @@ class Dataset:
     @property
     def notes(self) -> list[str]:
         """What a person who trains on these data should know."""
-        constant = [] if self.standardisation is None else self.standardisation.without_spread(self.columns)
         return [
             *self.remarks,
             *(
-                f"{column} has no spread and is left as it is; no density fits a constant, so better leave it out"
-                for column in constant
+                f"{column} has no spread: samples keep its value, and no density fits a constant, so better leave it out"
+                for column in self._without_spread
             ),
         ]
+
+    @cached_property
+    def constant(self) -> list[int]:
+        """The places of the columns of a table that have one value in the training split."""
+        if self.standardisation is not None:
+            return self.standardisation.without_spread
+        values = self.train.values
+        return [int(place) for place in (values == values[:1]).all(0).nonzero()] if values.ndim == 2 else []
+
+    @property
+    def _without_spread(self) -> list[str]:
+        """Those of a standardised table, by place (from 1) and name."""
+        if self.standardisation is None:
+            return []
+        return [f"column {at + 1}" + (f" ({self.columns[at]})" if self.columns else "") for at in self.constant]
 
     def original(self, values: Tensor) -> Tensor:
         """Values such as the splits hold, `(n, *shape)`, in the units of the source."""
@@ -228,6 +242,6 @@ class Dataset:
     def _standardised(self) -> str:
         if self.standardisation is None:
             return "no"
-        constant = ", ".join(self.standardisation.without_spread(self.columns))
+        constant = ", ".join(self._without_spread)
         how = "by the mean and standard deviation of the training split; nats are of the original units"
-        return f"{how}; without spread and left as it is: {constant}" if constant else how
+        return f"{how}; without spread: {constant}" if constant else how

@@ -53,7 +53,7 @@ def load(
 
     The columns of a table of your own are standardised by their training mean and standard deviation, and every number of
     `inference` is still of the units that you gave: batches carry the logarithm of the Jacobian. A column without spread is
-    left as it is. Give another table the `standardisation` of the first, or False where a program is in the data's units,
+    shifted alone. Give another table the `standardisation` of the first, or False where a program is in the data's units,
     as with counts, or observes only some of the columns.
     Raises FileNotFoundError for what is not there and ValueError for what can not be read as levels or as a table.
     """

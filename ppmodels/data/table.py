@@ -8,6 +8,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -74,9 +75,10 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
 def _delimiter(head: list[str]) -> str:
     """What separates the first rows into equally many cells, more than one."""
     for delimiter in _DELIMITERS:
-        widths = [len(row) for row in csv.reader(head, delimiter=delimiter) if row]
-        if widths and widths[0] > 1 and len(set(widths)) == 1:
-            return delimiter
+        with suppress(csv.Error):  # a cell that is too long, where it is another that separates
+            widths = [len(row) for row in csv.reader(head, delimiter=delimiter) if row]
+            if widths and widths[0] > 1 and len(set(widths)) == 1:
+                return delimiter
     return ","
 
 

@@ -59,7 +59,7 @@ def test_a_table_in_real_units_is_scored_and_drawn_in_them(tmp_path: Path) -> No
     recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), INCOME)
     run, notes = train(find(recipe), tmp_path / "run", progress=False)
     assert notes == [
-        "column 3 (kind) has no spread and is left as it is; no density fits a constant, so better leave it out"
+        "column 3 (kind) has no spread: samples keep its value, and no density fits a constant, so better leave it out"
     ]
     text = (run.folder / "samples.csv").read_text().splitlines()
     assert text[0] == "year,income,kind"
