@@ -12,7 +12,7 @@ import numpy as np
 
 from ppmodels.data.assemble import Array, Raw
 from ppmodels.data.dataset import SPLITS
-from ppmodels.data.memory import TooLarge, refuse_beyond
+from ppmodels.data.memory import OF_LEVEL, OF_NUMBER, TooLarge, refuse_beyond
 from ppmodels.data.reading import Reading
 
 VALUES = ("x", "images", "data", "arr_0")
@@ -39,7 +39,8 @@ def read_archive(path: Path, names: Sequence[str]) -> dict[str, Array]:
     with _archive(path) as archive:
         members = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
         wanted = {name: members[name] for name in names if name in members}
-        refuse_beyond(path, f"{', '.join(wanted)} unpack to", sum(each.file_size for each in wanted.values()))
+        size = sum(each.file_size for each in wanted.values())
+        refuse_beyond(path, f"{', '.join(wanted)} unpack to", size, OF_LEVEL * size)
         found = {}
         for name, member in wanted.items():
             with archive.open(member) as file:
@@ -112,7 +113,8 @@ def _array(file: IO[bytes], size: int, path: Path, what: str) -> Array:
     shape, _, dtype = read_header(file)
     declared = math.prod(shape) * dtype.itemsize
     if not dtype.hasobject:  # whose size no header tells, and which are refused below
-        refuse_beyond(path, what, declared)
+        is_table = len(shape) == 2 and dtype.kind == "f"
+        refuse_beyond(path, what, declared, math.prod(shape) * (OF_NUMBER if is_table else OF_LEVEL))
         if declared != (follow := size - file.tell()):
             raise ValueError(f"{what} {declared:,} bytes, and {follow:,} follow")
     file.seek(0)

@@ -119,7 +119,7 @@ def _table(array: Array, where: str) -> torch.Tensor:
             f"{where}: expected finite numbers, got {array[row, column]} in row {row}, column {column} (from 0) and "
             f"{len(wrong) - 1} more like it; drop or impute those rows"
         )
-    return torch.from_numpy(array.astype(np.float64))
+    return torch.from_numpy(array.astype(np.float64, copy=False))
 
 
 def _channel_first(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:

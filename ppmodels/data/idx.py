@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ppmodels.data.memory import refuse_beyond
+from ppmodels.data.memory import OF_LEVEL, refuse_beyond
 
 UNSIGNED_BYTE = 0x08
 
@@ -27,7 +27,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
             with gzip.open(plain) if zipped else plain as file:
                 shape = _shape(file, ndim, path)
                 declared = math.prod(shape)
-                refuse_beyond(path, f"the header says {shape}, which is", declared)
+                refuse_beyond(path, f"the header says {shape}, which is", declared, OF_LEVEL * declared)
                 raw = file.read(declared + 1)  # one more byte than there should be, however many follow
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(

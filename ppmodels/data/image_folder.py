@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppmodels.data.assemble import Raw
-from ppmodels.data.memory import TooLarge, refuse_beyond
+from ppmodels.data.memory import OF_LEVEL, TooLarge, refuse_beyond
 from ppmodels.data.reading import Reading
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif")
@@ -87,8 +87,10 @@ def _opened(path: Path, count: int) -> Iterator[Any]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is held against memory instead
             Image.init()
             with Image.open(path, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
-                size = image.width * image.height * len(image.getbands()) * (2 if image.mode.startswith("I") else 1)
-                refuse_beyond(path, f"{count} images of {image.width}×{image.height} pixels are", size * count)
+                values = image.width * image.height * len(image.getbands()) * count
+                size = values * (2 if image.mode.startswith("I") else 1)
+                what = f"{count} images of {image.width}×{image.height} pixels are"
+                refuse_beyond(path, what, size, OF_LEVEL * values)
                 yield image
     except TooLarge:
         raise

@@ -6,8 +6,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-COPIES = 4
-"""As many times what a file holds is in memory while it is read, converted and split."""
+OF_LEVEL, OF_NUMBER = 3, 34
+"""The bytes that a value takes, beside those that a file declares for it, while it is converted and split: measured."""
 
 
 class TooLarge(ValueError):
@@ -19,12 +19,12 @@ def available() -> int:
     return min(_of_the_system(), _of_the_group(), _of_the_process())
 
 
-def refuse_beyond(path: Path, what: str, size: int) -> None:
-    """Raises TooLarge, naming both sizes, where so many bytes and their copies are more than the memory that is there."""
+def refuse_beyond(path: Path, what: str, size: int, working: int) -> None:
+    """Raises TooLarge, naming both sizes, where a file's bytes and those of the work on them are more than there are."""
     free = available()
-    if size * COPIES > free:
+    if size + working > free:
         raise TooLarge(
-            f"{path}: {what} {size:,} bytes, which need {size * COPIES:,} bytes of memory to be read, and {free:,} are "
+            f"{path}: {what} {size:,} bytes, which need {size + working:,} bytes of memory to be read, and {free:,} are "
             "available; give fewer or smaller examples"
         )
 

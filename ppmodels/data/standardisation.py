@@ -67,7 +67,7 @@ class Standardisation:
                 f"expected {len(self.scale)} columns, those of the data whose mean and standard deviation are used, "
                 f"got examples of shape {tuple(table.shape[1:])}; give a table of the same columns"
             )
-        found = (table - _row(self.shift, table)) / _row(self.scale, table)
+        found = (table - _row(self.shift, table)).div_(_row(self.scale, table))
         far = (found.abs() > torch.finfo(torch.float32).max).any(0)
         if bool(far.any()):
             column = int(far.long().argmax())

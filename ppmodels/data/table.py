@@ -4,7 +4,6 @@ import csv
 import gzip
 import math
 import re
-import sys
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -17,13 +16,15 @@ from typing import TextIO
 import numpy as np
 
 from ppmodels.data.assemble import Array, Raw
-from ppmodels.data.memory import COPIES, available, refuse_beyond
+from ppmodels.data.memory import OF_NUMBER, available, refuse_beyond
 from ppmodels.data.reading import Reading, place_of, places, unique
 
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 _INDEX = re.compile(r"|index|id|unnamed: \d+", re.IGNORECASE)
 """The names of a column that may count the rows; pandas writes one without a name."""
 _DELIMITERS = "\t;,"
+_OF_CHARACTER = 64
+"""The bytes that a character of a line takes at most, in the line and in its cells."""
 
 
 def own_table(path: Path, reading: Reading) -> Raw:
@@ -65,10 +66,10 @@ def _opened(path: Path) -> TextIO:
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
     """The lines of a file, none of which takes more memory than there is."""
-    longest = min(available() // (4 * COPIES), sys.maxsize)
+    longest = available() // (_OF_CHARACTER + 1)
     while line := file.readline(longest):
         if len(line) == longest and not line.endswith("\n"):
-            refuse_beyond(path, "a line has more than", 4 * longest + 1)
+            refuse_beyond(path, "a line has more than", longest + 1, _OF_CHARACTER * (longest + 1))
         yield line
 
 
@@ -116,7 +117,7 @@ class _Table:
         numbers = [place for place in chosen if place not in codes]
         remarks = (_not_a_header(first),) if reading.header is None and not header and _are_consecutive(first) else ()
         return cls(
-            path, reading, header, names, chosen, codes, numbers, remarks, array("d"), available() // COPIES // 8
+            path, reading, header, names, chosen, codes, numbers, remarks, array("d"), available() // (8 + OF_NUMBER)
         )
 
     def add(self, row: list[str], line: int) -> None:
@@ -139,7 +140,8 @@ class _Table:
                 raise ValueError(f"{self.path}: expected {known} in {self._place(line, place)}, got {row[place]!r}")
         self.count += 1
         if self.count * (len(self.numbers) + sum(len(codes.values) for codes in self.codes.values())) > self.room:
-            refuse_beyond(self.path, f"its first {self.count:,} rows are", 8 * self.room + 8)
+            cells = self.room + 1
+            refuse_beyond(self.path, f"its first {self.count:,} rows are", 8 * cells, OF_NUMBER * cells)
 
     def raw(self) -> Raw:
         """The table, once all rows are read."""

@@ -142,7 +142,7 @@ def test_a_decompression_bomb_is_a_picture_that_is_too_large(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"1,2\n" * 20_000, r"its first 16,385 rows are 262,152 bytes, which need 1,048,608 bytes of memory"),
+        (b"1,2\n" * 20_000, r"its first 12,484 rows are 199,736 bytes, which need 1,048,614 bytes of memory"),
         (b"1," * 200_000, r"a line has more than"),
         (b'"' + b"1\n" * 200_000, r"it can not be read \(field larger than field limit"),
     ],
@@ -158,24 +158,23 @@ def test_a_text_is_read_as_far_as_memory_goes(suffix: str, content: bytes, messa
 def test_categories_count_as_the_columns_that_they_become(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + "".join(f"{at},x{at}\n" for at in range(400)))
-    with pytest.raises(ValueError, match=r"t.csv: its first 18\d rows are"):
+    with pytest.raises(ValueError, match=r"t.csv: its first 15\d rows are"):
         load(path, reading=Reading(categories={"b": ()}))
 
 
 def test_a_wide_table_takes_little_more_than_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppmodels.data.table.available", lambda: 1 << 40)
     path = tmp_path / "wide.csv"
-    np.savetxt(path, np.random.default_rng(0).normal(size=(50, 8000)), delimiter=",", fmt="%.18g")
-    tracemalloc.stop()
-    tracemalloc.start()
-    assert load(path).shape == (8000,)  # of lines that are longer than a cell may be
-    assert tracemalloc.get_traced_memory()[1] < 3 * 8 * 400_000
+    lines = (",".join([f"{at}.{'1' * 40}"] * 3500) for at in range(20))  # longer than a cell may be
+    path.write_text("\n".join(lines))
     tracemalloc.reset_peak()
+    assert load(path).shape == (3500,)
+    assert tracemalloc.get_traced_memory()[1] < 8 * 8 * 70_000
 
 
 def test_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert 1 << 20 < memory.available() <= memory._of_the_system()
+    assert 1 << 20 < memory.available() < 1 << 50
     resource: Any = pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1 << 50, 1 << 50))
     assert memory._of_the_process() < 1 << 50
