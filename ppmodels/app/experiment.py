@@ -1,6 +1,7 @@
 """An experiment: a recipe, its data, and the program that it makes of them."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,8 @@ from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
 from ppmodels.app.run import RECORD, Run
 from ppmodels.app.trust import approved
-from ppmodels.data import NAMES, Dataset, InOrder, Shuffled, Standardisation, load
+from ppmodels.data import NAMES, Dataset, InOrder, Reading, Shuffled, Standardisation, load
+from ppmodels.data.levels import OtherLevels
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Experiment:
     data: Dataset
     objective: Objective
     device: torch.device
+    notes: tuple[str, ...] = ()
+    """What a person who trains it should know."""
 
     @property
     def program(self) -> Any:  # an nn.Module that is a Program; Python has no intersection types
@@ -124,7 +128,7 @@ def restored(
         recipe = replace(recipe, data=data)
     where = source["folder"] if data is None and folder is None else folder
     try:
-        found = _read(recipe, where, device_named(device))
+        found = _read_as_recorded(recipe, where, device_named(device))
     except FileNotFoundError as error:
         if data is not None:
             raise
@@ -138,15 +142,26 @@ def restored(
             f"the data {source['source']} are not those that the run was trained on: their training examples have "
             f"changed, and the test split may hold examples that were trained on. Restore them, or name other data: --data."
         )
-    # Other data can have fewer examples than a batch of the training had.
-    recipe = recipe.with_settings({"batch_size": min(recipe.batch_size, len(found.train))})
+    for remark in found.remarks if data is not None else ():
+        warnings.warn(remark, stacklevel=2)
     experiment = _assembled(recipe, found, run.record["seed"])
     run.load_weights(experiment.program)
     return experiment
 
 
+def _read_as_recorded(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:
+    """The data read as those of the training were; those of other levels by their own, so that they can be refused."""
+    if recipe.data in NAMES:
+        recipe = replace(recipe, reading=Reading())
+    try:
+        return _read(recipe, folder, device)
+    except OtherLevels:
+        return _read(replace(recipe, reading=replace(recipe.reading, levels=None)), folder, device)
+
+
 def _read(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:
-    data = load(recipe.data, folder, standardise=recipe.standardise).binarized(recipe.binarisation).to(device)
+    data = load(recipe.data, folder, standardise=recipe.standardise, reading=recipe.reading)
+    data = data.binarized(recipe.binarisation).to(device)
     if recipe.labelled and not data.classes:
         raise ValueError(
             f"the program is called with labels (labelled=True), and {data.name} has none in every split; give them, or "
@@ -156,7 +171,12 @@ def _read(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Da
 
 
 def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
-    recipe, device = recipe.for_data(data), data.train.values.device
+    recipe, device, notes = recipe.for_data(data), data.train.values.device, data.notes
+    if recipe.batch_size > len(data.train):
+        notes.append(
+            f"a batch has all {len(data.train)} examples of the training split, in place of {recipe.batch_size}"
+        )
+        recipe = replace(recipe, batch_size=len(data.train))
     with own_noise(mix(seed, 0)):
         try:
             program = recipe.make_program(data)
@@ -179,7 +199,7 @@ def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
             )
         objective = objective.to(device)
         objective.prepare(Shuffled(data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)(0))
-    return Experiment(recipe, data, objective.to(device), device)
+    return Experiment(recipe, data, objective.to(device), device, tuple(notes))
 
 
 def _recorded(run: Run, text: bytes | None) -> Recipe:
@@ -193,9 +213,14 @@ def _recorded(run: Run, text: bytes | None) -> Recipe:
         recipe = recipe.with_settings({**record["settings"], **record["training"]})
         # The run's own standardisation, on other data too: its program was trained in these units.
         standardise = Standardisation.recorded(source.get("standardisation")) or False
+        # An earlier version recorded how many levels there are, and not how many there were before binarisation.
+        before = {"levels": source["levels"] if source["binarisation"] == "none" else None}
+        reading = Reading.recorded(source.get("reading", before))
     except ValueError as error:
         raise ValueError(f"{run.folder / RECORD}: the recipe is not the one that was trained: {error}") from error
-    return replace(recipe, data=source["source"], binarisation=source["binarisation"], standardise=standardise)
+    return replace(
+        recipe, data=source["source"], binarisation=source["binarisation"], standardise=standardise, reading=reading
+    )
 
 
 def _refuse_another_kind(recipe: Recipe, source: Mapping[str, Any], data: Dataset) -> None:

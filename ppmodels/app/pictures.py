@@ -26,6 +26,8 @@ from ppmodels.models import AIR
 
 DRAWS = 32
 """How many stand in for a mean that has no closed form."""
+_CELLS = 1_000_000
+"""The most cells of a table of samples whose rows nobody has counted."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,17 @@ class _Impossible(Exception):
 
 
 def samples(experiment: Experiment, count: int | None = None, seed: int = 0, draws: bool = False) -> Pictures:
-    """Samples: 100 images, means of p(x | z) at z from the prior, or draws of x; or 1000 draws of a table, as CSV."""
+    """100 images, means of p(x | z) at z from the prior, or draws; of a table 1000 draws, as CSV, fewer of a wide one."""
+    few = 100 if experiment.is_images else min(1000, max(1, _CELLS // math.prod(experiment.data.shape)))
 
     def make() -> dict[str, bytes]:
-        batch, columns, given = _context(experiment, count or (100 if experiment.is_images else 1000))
+        batch, columns, given = _context(experiment, count or few)
         if experiment.is_images:
             found, what = _decoded(experiment, batch, {}, draws)
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             return {"samples.png": _grid(experiment, found, columns, title + given)}
         drawn, _ = _decoded(experiment, batch, {}, draws=True)
-        drawn, data = in_own_units(experiment, drawn), test_rows(experiment)
+        drawn, data = _rows_drawn(experiment, drawn), test_rows(experiment)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
             "samples.csv": _table(experiment, drawn),
@@ -401,6 +404,13 @@ def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
 def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
     """Values that the program drew, as rows `(n, features)` in the units of the data."""
     return experiment.data.original(values).flatten(1).cpu()
+
+
+def _rows_drawn(experiment: Experiment, values: Tensor) -> Tensor:
+    """Draws as rows in the units of the data; a column that is constant in training keeps its value."""
+    drawn, data = in_own_units(experiment, values), experiment.data
+    drawn[:, data.constant] = in_own_units(experiment, data.train.values[:1])[:, data.constant].to(drawn.dtype)
+    return drawn
 
 
 def test_rows(experiment: Experiment) -> Tensor:

@@ -12,7 +12,7 @@ from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
 from inference.training.factories import Factory
 from ppmodels.app.presets import Preset
 from ppmodels.app.settings import Setting, accepted, settings_of, unknown
-from ppmodels.data import Dataset, Standardisation
+from ppmodels.data import Dataset, Reading, Standardisation
 
 TRAINING = (
     "steps",
@@ -32,6 +32,7 @@ _FIXED = {
     "data",
     "binarisation",
     "standardise",
+    "reading",
     "objective",
     "labelled",
     "presets",
@@ -72,6 +73,8 @@ class Recipe:
     """none, dynamic, static or threshold; see `Dataset.binarized`."""
     standardise: bool | Standardisation = True
     """Whether the columns of a table of your own are standardised, or by what; see `ppmodels.data.load`."""
+    reading: Reading = field(default_factory=Reading)
+    """Which columns of a table of your own are read, how many levels its images have; see `ppmodels.data.Reading`."""
     objective: Callable[..., Objective] = SVI
     """What fits the program, such as `functools.partial(ImportanceWeighted, particles=5)`."""
     optimizer: Callable[[float], Factory | Mapping[str, Factory]] = adam
@@ -232,6 +235,7 @@ _COUNT = "a whole number, at least 1"
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "program": (callable, "a function of the data, or a class, that makes the program"),
     **dict.fromkeys(("family", "summary", "data", "binarisation"), (_is_text, "a text")),
+    "reading": (lambda value: isinstance(value, Reading), "a ppmodels.data.Reading"),
     "objective": (callable, "a function of the program, such as inference.SVI"),
     "optimizer": (_makes_optimizers, "a function of the learning rate, such as inference.adam"),
     **dict.fromkeys(("steps", "batch_size"), (_is_count, _COUNT)),

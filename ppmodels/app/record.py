@@ -90,6 +90,7 @@ _HELD_OF_DATA: dict[str, Test] = {
     "folder": _or_none(_is(str)),
     "binarisation": _is(str),
     "standardisation": _or_absent(_or_none(_is(dict))),
+    "reading": _or_absent(_is(dict)),
     "shape": _each(int),
     "columns": _or_absent(_each(str)),
     "levels": _or_none(_is(int)),

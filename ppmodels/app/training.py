@@ -91,7 +91,7 @@ def train(
                     Run.write(place.folder, tensors_of(experiment.program), record)
                     run = Run.open(place.settle())
                     entered = _entered(found)
-            notes = [*experiment.data.notes, *entered, *left_out, *place.notes]
+            notes = [*experiment.notes, *entered, *left_out, *place.notes]
             ended = came() or late()
             if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
                 notes += _illustrated(run, experiment, fitted, progression, seed)

@@ -32,6 +32,7 @@ def record_of(
             "name": data.name,
             "binarisation": recipe.binarisation,
             "standardisation": None if data.standardisation is None else dataclasses.asdict(data.standardisation),
+            "reading": dataclasses.asdict(data.reading),
             "shape": list(data.shape),
             "columns": list(data.columns),
             "levels": data.levels,

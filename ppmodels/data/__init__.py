@@ -10,7 +10,8 @@ Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, f
 
 from ppmodels.data.batches import InOrder, Shuffled
 from ppmodels.data.dataset import Dataset, Split
+from ppmodels.data.reading import Reading
 from ppmodels.data.sources import NAMES, load
 from ppmodels.data.standardisation import Standardisation
 
-__all__ = ["NAMES", "Dataset", "InOrder", "Shuffled", "Split", "Standardisation", "load"]
+__all__ = ["NAMES", "Dataset", "InOrder", "Reading", "Shuffled", "Split", "Standardisation", "load"]

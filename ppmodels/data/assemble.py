@@ -1,6 +1,6 @@
 """From what a file held, as numpy arrays, to a dataset: levels, layout, labels and splits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -8,23 +8,28 @@ import torch
 from numpy.typing import NDArray
 
 from ppmodels.data.dataset import Dataset, Split, fingerprint_of
+from ppmodels.data.levels import as_bytes, levelled
 from ppmodels.data.noise import PARTITION, mix
+from ppmodels.data.reading import Reading
 from ppmodels.data.standardisation import Standardisation
 
 Array = NDArray[Any]
+_CLASSES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Raw:
     """Values and labels as a file held them; `sizes` are those of train, valid and test if the source split them.
 
-    `columns` are a table's names, if it has any.
+    `columns` are a table's names, if it has any; `reading` is how it was read, and `remarks` what one should know of that.
     """
 
     values: Array
     labels: Array | None = None
     sizes: tuple[int, int, int] | None = None
     columns: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
+    remarks: tuple[str, ...] = ()
 
 
 def assemble(
@@ -37,11 +42,11 @@ def assemble(
 ) -> Dataset:
     """A dataset of `raw`: its own splits, else a seeded permutation cut into 80 % train, 10 % valid, 10 % test.
 
-    `levels` is found from uint8 images (2 if no value exceeds 1, else 256) unless given. A table is standardised by its
-    training split where `standardise` is True, or as a given one says. `where` names the source in errors, which are
-    ValueErrors.
+    `levels` of images are found from the training split unless given; a table has levels where they are given. Other
+    tables are standardised by their training split where `standardise` is True, or as a given one says. `where` names the
+    source in errors, which are ValueErrors.
     """
-    values = as_values(raw.values, where)
+    values, remarks = as_values(raw.values, where, levels)
     labels = None if raw.labels is None else _labels(raw.labels, len(values), where)
     sizes, order = raw.sizes, torch.arange(len(values))
     if sizes is None:
@@ -53,19 +58,21 @@ def assemble(
             )
         sizes = (len(values) - 2 * held_out, held_out, held_out)
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(mix(seed, PARTITION)))
-    if levels is None and values.dtype == torch.uint8:
-        levels = 2 if int(values.max()) <= 1 else 256
     parts = order.split(list(sizes))
     known = [None if labels is None else labels[index] for index in parts]
+    about: dict[str, Any] = {"columns": raw.columns}
     if values.dtype == torch.uint8:
+        values, levels, found = levelled(values, parts[0], levels, where)
         train, valid, test = (Split(values[index], some) for index, some in zip(parts, known, strict=True))
-        return Dataset(name, train, valid, test, levels)
+        about |= {"reading": replace(raw.reading, levels=levels), "remarks": (*raw.remarks, *remarks, *found)}
+        return Dataset(name, train, valid, test, levels, **about)
     if standardise is True:
         standardise = Standardisation.of(values[parts[0]])
     train, valid, test = (
         _standardised(values[index], some, standardise or None, where) for index, some in zip(parts, known, strict=True)
     )
-    return Dataset(name, train, valid, test, None, standardisation=standardise or None, columns=raw.columns)
+    about |= {"reading": raw.reading, "remarks": raw.remarks, "standardisation": standardise or None}
+    return Dataset(name, train, valid, test, None, **about)
 
 
 def _standardised(
@@ -79,22 +86,28 @@ def _standardised(
         raise ValueError(f"{where}: {error}") from error
 
 
-def as_values(array: Array, where: str) -> torch.Tensor:
-    """uint8 images `(n, channel, height, width)` or a float64 table `(n, features)`; ValueError for anything else."""
+def as_values(array: Array, where: str, levels: int | None = None) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """uint8 images `(n, channel, height, width)` or levels `(n, features)`, or a float64 table `(n, features)`; and remarks.
+
+    A table has levels where their number is given. Raises ValueError for anything else.
+    """
     if array.dtype.kind not in "buif":
         raise ValueError(
             f"{where}: expected numbers, got dtype {array.dtype}; convert to uint8 (images) or float32 (table)"
         )
     if array.size == 0:
         raise ValueError(f"{where}: expected at least one value, got an array of shape {array.shape}")
-    if array.ndim == 2 and array.dtype.kind == "f":
-        return _table(array, where)
-    if array.ndim not in (3, 4):
+    if array.ndim == 2 and levels is None and array.dtype.kind == "f":
+        return _table(array, where), ()
+    if array.ndim not in (3, 4) and (array.ndim != 2 or levels is None):
         raise ValueError(
             f"{where}: expected images (n, height, width), (n, height, width, channel) or (n, channel, height, width), "
-            f"or a table of floats (n, features), got {array.dtype} of shape {array.shape}; reshape or convert it"
+            f"or a table of floats (n, features), got {array.dtype} of shape {array.shape}; reshape or convert it, or name "
+            "how many levels a table of whole numbers has: --levels"
         )
-    return torch.from_numpy(np.ascontiguousarray(_channel_first(_levels(array, where), where)))
+    whole, remarks = as_bytes(array, where, levels)
+    arranged = whole if whole.ndim == 2 else _channel_first(whole, where)
+    return torch.from_numpy(np.ascontiguousarray(arranged)), remarks
 
 
 def _table(array: Array, where: str) -> torch.Tensor:
@@ -106,25 +119,7 @@ def _table(array: Array, where: str) -> torch.Tensor:
             f"{where}: expected finite numbers, got {array[row, column]} in row {row}, column {column} (from 0) and "
             f"{len(wrong) - 1} more like it; drop or impute those rows"
         )
-    return torch.from_numpy(array.astype(np.float64))
-
-
-def _levels(images: Array, where: str) -> NDArray[np.uint8]:
-    if images.dtype == np.bool_:
-        return images.astype(np.uint8)
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind == "f":
-        if not np.isfinite(images).all():
-            raise ValueError(f"{where}: expected finite numbers, got NaN or infinity in images")
-        grey = np.rint(images.astype(np.float64) * 255)
-        if grey.min() >= 0 and grey.max() <= 255 and np.abs(images * 255.0 - grey).max() < 1e-3:
-            binary = bool(np.isin(grey, (0, 255)).all())
-            return (grey / 255 if binary else grey).astype(np.uint8)
-    raise ValueError(
-        f"{where}: expected levels: uint8, bool, or floats that are whole multiples of 1/255 in 0..1, "
-        f"got {images.dtype} in {images.min()}..{images.max()}; scale and round yourself, and save as uint8"
-    )
+    return torch.from_numpy(array.astype(np.float64, copy=False))
 
 
 def _channel_first(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
@@ -140,9 +135,15 @@ def _channel_first(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
 
 
 def _labels(labels: Array, n: int, where: str) -> torch.Tensor:
-    if labels.shape != (n,) or labels.dtype.kind not in "ui" or int(labels.min()) < 0:
+    if labels.shape != (n,) or labels.dtype.kind not in "ui":
         raise ValueError(
             f"{where}: expected labels as whole numbers from 0, one for each of {n} examples, "
             f"got {labels.dtype} of shape {labels.shape}; number the classes 0, 1, …"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= _CLASSES))
+    if len(wrong):
+        raise ValueError(
+            f"{where}: expected labels 0..{_CLASSES - 1}, got {labels[wrong[0]]} at example {wrong[0]} (from 0) and "
+            f"{len(wrong) - 1} more like it; number the classes 0, 1, …"
         )
     return torch.from_numpy(labels.astype(np.int64))

@@ -1,13 +1,14 @@
 """The values: a split is one resident tensor, a dataset is three of them and what their numbers mean."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ppmodels.data.noise import FIXED_DRAW, fixed_draw, mix
+from ppmodels.data.reading import Reading
 from ppmodels.data.standardisation import Standardisation
 
 SPLITS = ("train", "valid", "test")
@@ -16,7 +17,7 @@ BINARISATIONS = ("none", "dynamic", "static", "threshold", "published")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of one split: `values` uint8 levels `(n, channel, height, width)` or float32 `(n, features)`.
+    """Examples of one split: images, uint8 `(n, channel, height, width)`, or a table, float32 or uint8 `(n, features)`.
 
     `labels` are int64 `(n,)`, or None. `source` is the fingerprint of what the values were made of, where that is
     something else: a table before it was standardised. Raises ValueError for any other type or shape, and for NaN or
@@ -30,9 +31,9 @@ class Split:
     def __post_init__(self) -> None:
         """Check type, shape and finiteness."""
         kind = (self.values.dtype, self.values.ndim)
-        if kind not in ((torch.uint8, 4), (torch.float32, 2)):
+        if kind not in ((torch.uint8, 4), (torch.uint8, 2), (torch.float32, 2)):
             raise ValueError(
-                "values: expected uint8 images (n, channel, height, width) or a float32 table (n, features), "
+                "values: expected uint8 images (n, channel, height, width) or a table (n, features), float32 or uint8, "
                 f"got {self.values.dtype} of shape {tuple(self.values.shape)}; convert them, or read a file with `load`"
             )
         if self.values.numel() == 0:
@@ -81,6 +82,7 @@ class Dataset:
     dynamic binarisation `levels` is 2 while the splits keep `grey_levels` levels, from which every batch is drawn.
     `binarisation` is "none", "dynamic", "static", "threshold" or "published"; `binarisation_seed` belongs to its draw.
     Of a table, `standardisation` is what was done to its columns, or None, and `columns` are their names, if they have any.
+    `reading` is how a file was read, and `remarks` what a person should know of that.
     """
 
     name: str
@@ -93,6 +95,8 @@ class Dataset:
     grey_levels: int | None = None
     standardisation: Standardisation | None = None
     columns: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the splits agree with each other and with the levels."""
@@ -139,12 +143,28 @@ class Dataset:
     @property
     def notes(self) -> list[str]:
         """What a person who trains on these data should know."""
+        return [
+            *self.remarks,
+            *(
+                f"{column} has no spread: samples keep its value, and no density fits a constant, so better leave it out"
+                for column in self._without_spread
+            ),
+        ]
+
+    @cached_property
+    def constant(self) -> list[int]:
+        """The places of the columns of a table that have one value in the training split."""
+        if self.standardisation is not None:
+            return self.standardisation.without_spread
+        values = self.train.values
+        return [int(place) for place in (values == values[:1]).all(0).nonzero()] if values.ndim == 2 else []
+
+    @property
+    def _without_spread(self) -> list[str]:
+        """Those of a standardised table, by place (from 1) and name."""
         if self.standardisation is None:
             return []
-        return [
-            f"{column} has no spread and is left as it is; no density fits a constant, so better drop it"
-            for column in self.standardisation.without_spread(self.columns)
-        ]
+        return [f"column {at + 1}" + (f" ({self.columns[at]})" if self.columns else "") for at in self.constant]
 
     def original(self, values: Tensor) -> Tensor:
         """Values such as the splits hold, `(n, *shape)`, in the units of the source."""
@@ -222,6 +242,6 @@ class Dataset:
     def _standardised(self) -> str:
         if self.standardisation is None:
             return "no"
-        constant = ", ".join(self.standardisation.without_spread(self.columns))
+        constant = ", ".join(self._without_spread)
         how = "by the mean and standard deviation of the training split; nats are of the original units"
-        return f"{how}; without spread and left as it is: {constant}" if constant else how
+        return f"{how}; without spread: {constant}" if constant else how

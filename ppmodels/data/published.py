@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmodels.data.arrays import read_archive, read_array
+from ppmodels.data.arrays import names_in, read_archive, read_array
 from ppmodels.data.assemble import Array, Raw
+from ppmodels.data.dataset import SPLITS
 from ppmodels.data.idx import read_idx
 from ppmodels.data.image_folder import read_image
 
@@ -54,13 +55,14 @@ def binarized_mnist(folder: Path) -> Raw:
     The published test split is sorted by class.
     """
     path = _first("binarized-mnist", [folder / "binarized_mnist", folder], ["binarized_mnist_larochelle.npz"])
-    arrays = read_archive(path)
-    parts = [_key(arrays, name, path) for name in ("train", "valid", "test")]
+    arrays = read_archive(path, SPLITS)
+    parts = [_key(arrays, name, path) for name in SPLITS]
     labels = path.with_name("derived_labels.npz")
     targets = None
     if labels.exists():
-        known = read_archive(labels)
-        targets = np.concatenate([_key(known, f"{name}_labels", labels) for name in ("train", "valid", "test")])
+        keys = [f"{name}_labels" for name in SPLITS]
+        known = read_archive(labels, keys)
+        targets = np.concatenate([_key(known, key, labels) for key in keys])
     values = np.concatenate(parts)
     if values.max() > 1:
         raise ValueError(f"{path}: expected binary pixels 0 and 1, got values to {values.max()}; fetch the file again")
@@ -75,7 +77,7 @@ def omniglot(folder: Path) -> Raw:
     of `chardata.mat` that Burda et al. (2016) and others report on. Read from `omniglot_28x28.npz` (images).
     """
     path = _first("omniglot", [folder / "omniglot", folder], ["omniglot_28x28.npz"])
-    images = _key(read_archive(path), "images", path)
+    images = _key(read_archive(path, ["images"]), "images", path)
     if images.ndim != 4 or images.shape[1] != 20:
         raise ValueError(f"{path}: expected images (character, 20 drawers, height, width), got shape {images.shape}")
     parts = [images[:, drawers].reshape(-1, *images.shape[2:]) for drawers in (slice(13), slice(13, 15), slice(15, 20))]
@@ -157,7 +159,7 @@ def _first(name: str, places: list[Path], files: list[str]) -> Path:
 
 def _key(arrays: dict[str, Array], key: str, path: Path) -> Array:
     if key not in arrays:
-        raise ValueError(f"{path}: expected an array '{key}', got {', '.join(arrays)}; fetch the file again")
+        raise ValueError(f"{path}: expected an array '{key}', got {', '.join(names_in(path))}; fetch the file again")
     return arrays[key]
 
 

@@ -11,11 +11,17 @@ from ppmodels.data.arrays import own_archive, own_array
 from ppmodels.data.assemble import Raw, assemble
 from ppmodels.data.dataset import Dataset
 from ppmodels.data.image_folder import own_images
+from ppmodels.data.reading import Reading
 from ppmodels.data.standardisation import Standardisation
 from ppmodels.data.table import own_table
 
 FOLDER_VARIABLE = "PPMODELS_DATA"
-_READERS: dict[str, Callable[[Path], Raw]] = {".npy": own_array, ".npz": own_archive, ".csv": own_table}
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_READERS: dict[str, Callable[[Path, Reading], Raw]] = {
+    ".npy": own_array,
+    ".npz": own_archive,
+    **dict.fromkeys(_TABLES, own_table),
+}
 
 EMBEDDED: dict[str, Callable[[str, int], Dataset]] = {
     "digits": lambda name, seed: assemble(name, published.digits(), name, seed, levels=17),
@@ -34,6 +40,7 @@ def load(
     folder: str | Path | None = None,
     seed: int = 0,
     standardise: bool | Standardisation = True,
+    reading: Reading | None = None,
 ) -> Dataset:
     """A dataset by name (one of `NAMES`), or from a file or folder of your own.
 
@@ -41,16 +48,20 @@ def load(
     "multi-digits" (`ppmodels.data.scenes`), and "multi-mnist" of MNIST. The other names are read from `folder`, by default
     the environment's PPMODELS_DATA; each keeps its published order and splits (see `ppmodels.data.published`), and nothing
     is downloaded. Any other text is a path, relative to `folder` if that is given:
-    `.npy`, `.npz`, `.csv`, or a folder of images. Digits and your own examples are split 80/10/10 by a permutation of
-    `seed`, unless an `.npz` has train, valid and test.
+    `.npy`, `.npz`, `.csv`, `.tsv`, `.csv.gz`, or a folder of images, read as `reading` says where they leave that open.
+    Digits and your own examples are split 80/10/10 by a permutation of `seed`, unless an `.npz` has train, valid and test.
 
     The columns of a table of your own are standardised by their training mean and standard deviation, and every number of
     `inference` is still of the units that you gave: batches carry the logarithm of the Jacobian. A column without spread is
-    left as it is. Give another table the `standardisation` of the first, or False where a program is in the data's units,
+    shifted alone. Give another table the `standardisation` of the first, or False where a program is in the data's units,
     as with counts, or observes only some of the columns.
     Raises FileNotFoundError for what is not there and ValueError for what can not be read as levels or as a table.
     """
-    name = str(name_or_path)
+    name, reading = str(name_or_path), reading or Reading()
+    if name in NAMES and reading != Reading():
+        raise ValueError(
+            f"{name} is read as it is published; header, columns, categories and levels are of data of your own"
+        )
     if name in EMBEDDED:
         return EMBEDDED[name](name, seed)
     if name in FOLDER_SETS:
@@ -62,13 +73,20 @@ def load(
         raise ValueError(
             f"{path}: expected a file or a folder of images, got a device or a pipe; save it as a file first"
         )
-    if not path.is_dir() and path.suffix.lower() not in _READERS:
+    suffix = next((end for end in reversed(_READERS) if path.name.lower().endswith(end)), path.suffix)
+    if not path.is_dir() and suffix not in _READERS:
         raise ValueError(
             f"{path}: expected a file {', '.join(_READERS)} or a folder of images, "
-            f"got {path.suffix or 'no suffix'}; convert it with numpy.save"
+            f"got {suffix or 'no suffix'}; convert it with numpy.save"
         )
-    read = own_images if path.is_dir() else _READERS[path.suffix.lower()]
-    return assemble(path.stem, read(path), str(path), seed, standardise=standardise)
+    if reading.of_text and (path.is_dir() or suffix not in _TABLES):
+        raise ValueError(
+            f"{path}: {' and '.join(reading.of_text)} are of a table in a text file ({', '.join(_TABLES)}); "
+            "choose columns of an array with numpy"
+        )
+    raw = (own_images if path.is_dir() else _READERS[suffix])(path, reading)
+    stem = path.name if path.is_dir() else path.name[: -len(suffix)]
+    return assemble(stem, raw, str(path), seed, reading.levels, standardise)
 
 
 def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:

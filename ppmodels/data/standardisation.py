@@ -9,15 +9,15 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-AS_IT_IS = (0.0, 1.0)
-"""Shift and scale of a column without spread."""
+_NO_SPREAD = 1.0
+"""The scale of a column without spread, and of no other."""
 
 
 @dataclass(frozen=True)
 class Standardisation:
     """(x - shift) / scale, column by column; a model is then fitted to columns of mean 0 and spread 1.
 
-    A column without spread keeps shift 0 and scale 1.
+    A column without spread is shifted alone: its scale is 1, which no other's is.
     """
 
     shift: tuple[float, ...]
@@ -32,9 +32,9 @@ class Standardisation:
         sd = largest * (deviation / largest).square().mean(0).sqrt()
         # What differs by rounding alone, such as 0.3 and 0.1 + 0.2, has no spread.
         spread = table.amax(0) - table.amin(0) > 16 * torch.finfo(table.dtype).eps * table.abs().amax(0)
-        columns = zip(table.mean(0).tolist(), sd.tolist(), spread.tolist(), strict=True)
-        shift, scale = zip(*((mean, sd) if spreads else AS_IT_IS for mean, sd, spreads in columns), strict=True)
-        return cls(shift, scale)
+        sd = torch.where(sd == _NO_SPREAD, math.nextafter(_NO_SPREAD, 2), sd)
+        shift = torch.where(spread, table.mean(0), table[0])  # a mean of equal values can differ from them
+        return cls(tuple(shift.tolist()), tuple(torch.where(spread, sd, _NO_SPREAD).tolist()))
 
     @classmethod
     def recorded(cls, record: Mapping[str, Sequence[float]] | None) -> "Standardisation | None":
@@ -67,7 +67,7 @@ class Standardisation:
                 f"expected {len(self.scale)} columns, those of the data whose mean and standard deviation are used, "
                 f"got examples of shape {tuple(table.shape[1:])}; give a table of the same columns"
             )
-        found = (table - _row(self.shift, table)) / _row(self.scale, table)
+        found = (table - _row(self.shift, table)).div_(_row(self.scale, table))
         far = (found.abs() > torch.finfo(torch.float32).max).any(0)
         if bool(far.any()):
             column = int(far.long().argmax())
@@ -81,11 +81,10 @@ class Standardisation:
         """A standardised table `(n, features)` in original units; float64."""
         return table * _row(self.scale, table) + _row(self.shift, table)
 
-    def without_spread(self, names: Sequence[str]) -> list[str]:
-        """The columns that are left as they are, by place (from 1) and name."""
-        titles = [f" ({name})" for name in names] or [""] * len(self.scale)
-        columns = enumerate(zip(self.shift, self.scale, titles, strict=True), start=1)
-        return [f"column {at}{title}" for at, (shift, scale, title) in columns if (shift, scale) == AS_IT_IS]
+    @property
+    def without_spread(self) -> list[int]:
+        """The places of the columns that had one value in training."""
+        return [place for place, scale in enumerate(self.scale) if scale == _NO_SPREAD]
 
 
 def _are_finite(values: object) -> TypeGuard[Sequence[float]]:

@@ -59,7 +59,7 @@ def test_a_table_in_real_units_is_scored_and_drawn_in_them(tmp_path: Path) -> No
     recipe = write_recipe(tmp_path, write_incomes(tmp_path / "incomes.csv"), INCOME)
     run, notes = train(find(recipe), tmp_path / "run", progress=False)
     assert notes == [
-        "column 3 (kind) has no spread and is left as it is; no density fits a constant, so better drop it"
+        "column 3 (kind) has no spread: samples keep its value, and no density fits a constant, so better leave it out"
     ]
     text = (run.folder / "samples.csv").read_text().splitlines()
     assert text[0] == "year,income,kind"
@@ -67,6 +67,7 @@ def test_a_table_in_real_units_is_scored_and_drawn_in_them(tmp_path: Path) -> No
     # Within a standard deviation, as training is short.
     assert (abs(rows.mean(0) - [2000, 5e4, 7]) < [1.5, 1.5e4, 1.0]).all()
     assert 0.5 < rows.std(0)[0] < 5
+    assert (rows[:, 2] == 7).all()
     opened = Run.open(run.folder)
     result = evaluate(opened, particles=8, progress=False)
     # A plain normal of year and income has -13.4 nats, and the constant column only adds to them.

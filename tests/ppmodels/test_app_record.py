@@ -46,6 +46,11 @@ WRONG = [
     ("data.folder", []),
     *(("data.shape", value) for value in ("22", ["2"], [10**30], [True])),
     *(("data.columns", value) for value in ("ab", [1], 3, [ESCAPE, "b"])),
+    *(
+        ("data.reading", value)
+        for value in (3, {"header": "x"}, {"columns": ["c", ESCAPE]}, {"columns": [1]}, {"levels": 10**30})
+    ),
+    *(("data.reading.categories", value) for value in ([], {"a": 3}, {"a": [3]}, {ESCAPE: []}, {"a": [ESCAPE]})),
     *(("data.levels", value) for value in ("2", 1.5, 10**30)),
     *(("data.binarisation", value) for value in (None, ESCAPE)),
     *(("data.standardisation", value) for value in (3, [], {}, {"shift": 1, "scale": 1})),

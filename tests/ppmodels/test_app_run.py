@@ -64,6 +64,7 @@ def test_a_run_holds_what_it_promises(run: Run) -> None:
         "name": "digits",
         "binarisation": "none",
         "standardisation": None,
+        "reading": {"header": None, "columns": [], "categories": {}, "levels": 17},
         "shape": [1, 8, 8],
         "columns": [],
         "levels": 17,

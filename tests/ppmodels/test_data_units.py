@@ -105,20 +105,26 @@ def test_seconds_beside_a_timestamp_survive(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.sort(seen.numpy(), 0), seconds, rtol=0, atol=1e-4)
 
 
-def test_a_column_without_spread_is_left_as_it_is_and_said(tmp_path: Path) -> None:
-    table = np.c_[real_units(30)[:, 0], np.full(30, 7.0), np.where(np.arange(30) % 2, 0.3, 0.1 + 0.2)]
+def test_a_column_without_spread_is_shifted_alone_and_said(tmp_path: Path) -> None:
+    """A value such as 1e6 would be too large for a network, and a spread of exactly 1 is one."""
+    sign = np.where(np.arange(30) % 2, 1.0, -1.0)
+    table = np.c_[real_units(30)[:, 0], np.full(30, 1e6), np.where(sign > 0, 0.3, 0.1 + 0.2)]
     data = load(write(tmp_path / "t.csv", table, ("year", "kind", "rounded")))
-    assert (data.train.values[:, 1] == 7).all()
-    assert (data.train.values[:, 2] == torch.tensor(0.3)).all()
+    assert (data.train.values[:, 1] == 0).all()
+    assert float(data.train.values[:, 2].abs().max()) < 1e-15
+    assert (data.original(data.test.values)[:, 1:] - torch.tensor([1e6, 0.3], dtype=torch.float64)).abs().max() < 1e-15
+    assert data.constant == [1, 2]
     assert data.standardisation is not None
+    assert data.standardisation.scale[1:] == (1.0, 1.0)
+    assert Standardisation.of(torch.from_numpy(5 + sign[:, None])).without_spread == []
     assert data.log_jacobian == pytest.approx(-math.log(data.standardisation.scale[0]))
-    assert [note.split(" and ")[0] for note in data.notes] == [
+    assert [note.split(":")[0] for note in data.notes] == [
         "column 2 (kind) has no spread",
         "column 3 (rounded) has no spread",
     ]
     assert data.description("train")["standardised"] == (
         "by the mean and standard deviation of the training split; nats are of the original units; "
-        "without spread and left as it is: column 2 (kind), column 3 (rounded)"
+        "without spread: column 2 (kind), column 3 (rounded)"
     )
 
 

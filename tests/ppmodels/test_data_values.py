@@ -161,7 +161,7 @@ def test_mix_separates_words_and_their_order() -> None:
             r"values: expected uint8 images .* got torch.uint8 .*\(3, 4, 4\)",
         ),
         (torch.zeros(3, 1, 4, 4), None, "expected uint8 images"),
-        (torch.zeros(3, 2, dtype=torch.float64), None, "float32 table .* got torch.float64"),
+        (torch.zeros(3, 2, dtype=torch.float64), None, r"or a table \(n, features\), .* got torch.float64"),
         (torch.zeros(0, 2), None, "at least one number"),
         (torch.tensor([[1.0, math.nan]]), None, "expected finite numbers, got NaN or infinity; drop"),
         (torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), r"labels: expected int64 of shape \(3,\)"),

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from ppmodels.app.cli.options import Binarisation, Data, Device, DeviceName, Folder, Seed, Threads
+from ppmodels.app.cli.options import (
+    Binarisation,
+    Categories,
+    Columns,
+    Data,
+    Device,
+    DeviceName,
+    Folder,
+    Header,
+    Levels,
+    Seed,
+    Threads,
+    read_as,
+)
 from ppmodels.app.cli.printing import clean, printed, say, show
 
 
@@ -32,6 +45,10 @@ def train(
     data: Data = None,
     folder: Folder = None,
     binarisation: Annotated[Binarisation | None, typer.Option(help="How grey levels become two.")] = None,
+    header: Header = None,
+    columns: Columns = None,
+    categories: Categories = None,
+    levels: Levels = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,6 +88,7 @@ def train(
         chosen = found.recipe.with_settings(values)
         if data is not None:
             chosen = dataclasses.replace(chosen, data=data)
+        chosen = dataclasses.replace(chosen, reading=read_as(chosen.reading, header, columns, categories, levels))
         if binarisation is not None:
             chosen = dataclasses.replace(chosen, binarisation=binarisation.value)
         run, notes = training.train(found._replace(recipe=chosen), out, folder, seed, device.value, threads, overwrite)
