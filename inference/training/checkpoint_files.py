@@ -79,13 +79,14 @@ def remove(path: Path) -> None:
             _empty(path.rename(path.with_name(temporary_name(path.name))))
 
 
-def clear(folder: Path) -> None:
-    """Removes the checkpoints in a folder and their lock, and the folder itself if there is nothing else in it.
+def clear(folder: Path, evidence: bool) -> None:
+    """Removes the checkpoints in a folder and, where `evidence`, what led to steps that are not finite.
 
-    What led to steps that are not finite stays.
+    The folder goes, too, if there is nothing else in it.
     """
-    for path in in_order(folder):
-        remove(path)
+    for path in [*folder.iterdir()]:
+        if count_of(path.name) is not None or (evidence and re.fullmatch(_NAMES, path.name)):
+            remove(path)
     sweep(folder)
     with suppress(OSError):
         (folder / LOCK).unlink(missing_ok=True)

@@ -200,7 +200,7 @@ class Checkpointing:
     def _write_evidence(self, error: NonFinite, batch: Examples) -> None:
         """The state before a step that is not finite, and its batch, for whoever looks into it."""
         assert self.checkpoint is not None
-        folder = self.checkpoint.path / f"non-finite-{self.step.count:09d}"
+        folder = self.checkpoint.path / files.evidence_name(self.step.count)
         evidence = Saved(named(batch), {"message": str(error), "indices": error.indices})
         parts = {**self._parts("not finite"), "batch": evidence}
         try:
