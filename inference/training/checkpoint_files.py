@@ -1,9 +1,10 @@
 """One checkpoint on the disk: a folder of safetensors and JSON under a manifest of SHA-256 digests."""
 
+import errno
 import hashlib
 import json
+import os
 import re
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,11 @@ from inference.programs.program import ProgramError
 from inference.training.files import contents_of, temporary_name, write_folder
 from inference.training.saved import Saved, packed, under, unpacked
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, TENSORS, RECORD = "manifest.json", "state.safetensors", "state.json"
+LOCK = ".checkpoints.lock"
+_FILES = (MANIFEST, TENSORS, RECORD)
+_NAMES = r"(step|non-finite)-[0-9]{9,18}"
 
 
 class Refused(ProgramError):
@@ -53,26 +57,84 @@ def in_order(folder: Path) -> list[Path]:
     )
 
 
+def evidence_name(count: int) -> str:
+    """The folder of what led to a step that is not finite."""
+    return f"non-finite-{count:09d}"
+
+
 def sweep(folder: Path) -> None:
     """Removes what writes and removals left behind whose process was killed."""
     for path in folder.iterdir():
-        if re.fullmatch(r"\.(step|non-finite)-[0-9]{9,18}\.[0-9a-f]{8}", path.name):
-            shutil.rmtree(path, ignore_errors=True)
+        if _is_leftover(path.name) and path.is_dir() and not path.is_symlink():
+            _empty(path)
 
 
 def remove(path: Path) -> None:
     """Removes a checkpoint, which is at once no checkpoint any more. One that can not be removed stays.
 
-    A folder of such a name without a manifest was never a checkpoint, and is its owner's.
+    A folder of such a name that holds anything else is its owner's.
     """
-    if not (path / MANIFEST).is_file():
-        return
+    if _is_checkpoint(path):
+        with suppress(OSError):
+            _empty(path.rename(path.with_name(temporary_name(path.name))))
+
+
+def clear(folder: Path, evidence: bool) -> None:
+    """Removes the checkpoints in a folder and, where `evidence`, what led to steps that are not finite.
+
+    The folder goes, too, if there is nothing else in it.
+    """
+    for path in [*folder.iterdir()]:
+        if count_of(path.name) is not None or (evidence and re.fullmatch(_NAMES, path.name)):
+            remove(path)
+    sweep(folder)
     with suppress(OSError):
-        shutil.rmtree(path.rename(path.with_name(temporary_name(path.name))), ignore_errors=True)
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def foreign(folder: Path) -> list[str]:
+    """What a folder of checkpoints holds that no run wrote, by names in it."""
+    names = []
+    for path in folder.iterdir():
+        is_ours = re.fullmatch(_NAMES, path.name) or _is_leftover(path.name)
+        if is_ours and path.is_dir() and not path.is_symlink():
+            names += [f"{path.name}/{each.name}" for each in path.iterdir() if not _is_plain(each, _FILES)]
+        elif not _is_plain(path, (LOCK,)):
+            names.append(path.name)
+    return sorted(names)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint, be it damaged, and holds nothing else."""
+    held = [*path.iterdir()] if path.is_dir() and not path.is_symlink() else []
+    return bool(held) and all(each.name in _FILES and (each.is_file() or each.is_symlink()) for each in held)
+
+
+def _is_plain(path: Path, names: tuple[str, ...]) -> bool:
+    return path.name in names and path.is_file() and not path.is_symlink()
+
+
+def _is_leftover(name: str) -> bool:
+    return re.fullmatch(rf"\.{_NAMES}\.[0-9a-f]{{8}}", name) is not None
+
+
+def _empty(path: Path) -> None:
+    """Removes the files of a checkpoint, and their folder if there is nothing else in it."""
+    with suppress(OSError):
+        for name in _FILES:
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def write(checkpoint: Contents) -> None:
-    """Writes a checkpoint, whole or not at all. Raises OSError with the folder's name."""
+    """Writes a checkpoint, whole or not at all, in the place of another of its name.
+
+    Raises OSError with the folder's name, also where that is no checkpoint's.
+    """
+    folder = checkpoint.folder
+    if os.path.lexists(folder) and not _is_checkpoint(folder):
+        raise FileExistsError(errno.EEXIST, "what has this name is no checkpoint, and is not replaced", str(folder))
     tensors: dict[str, Tensor] = {}
     records: dict[str, Any] = {}
     for name, part in checkpoint.parts.items():
@@ -87,7 +149,7 @@ def write(checkpoint: Contents) -> None:
     }
     contents = {TENSORS: safetensors.torch.save(files), RECORD: json.dumps(record).encode()}
     manifest = {"format": FORMAT, "sha256": {name: _digest(each) for name, each in contents.items()}}
-    write_folder(checkpoint.folder, {**contents, MANIFEST: json.dumps(manifest, indent=2).encode()})
+    write_folder(folder, {**contents, MANIFEST: json.dumps(manifest, indent=2).encode()})
 
 
 def read(folder: Path) -> Contents:

@@ -25,8 +25,6 @@ from inference.training.saved import Saved, differences, plain
 from inference.training.step import NonFinite, Step
 from inference.training.validation import Best
 
-LOCK = ".checkpoints.lock"
-
 
 class Checkpointing:
     """What `fit` does about checkpoints: it goes on from the newest, writes new ones, and goes back.
@@ -46,7 +44,6 @@ class Checkpointing:
         batches: Callable[[int], Batch] | Data,
     ) -> None:
         self.checkpoint, self.step, self.keeper, self.fitted, self.batches = checkpoint, step, keeper, fitted, batches
-        self.rollbacks = 0
         self._back_to: Path | None = None
         self._start = step.count
         self._settings: dict[str, Any] = {}
@@ -113,22 +110,23 @@ class Checkpointing:
 
     def go_back(self, error: NonFinite, batch: Examples) -> bool:
         """Saves what led to a step that is not finite; whether the run has gone back and can go on, more slowly."""
-        checkpoint = self.checkpoint
+        checkpoint, failed = self.checkpoint, self.step.count
         if checkpoint is None:
             return False
         self._write_evidence(error, batch)
-        there = files.in_order(checkpoint.path)
-        if checkpoint.rollback is None or self.rollbacks >= checkpoint.rollback.times or not there:
+        there, rollbacks = files.in_order(checkpoint.path), [*self.fitted.rollbacks]
+        if checkpoint.rollback is None or len(rollbacks) >= checkpoint.rollback.times or not there:
             return False
-        rollbacks = self.rollbacks + 1
         if there[0] == self._back_to and len(there) > 1:  # its weights are finite, and lead to what is not
             files.remove(there[0])
         self.resume(self.fitted.steps)
-        self.rollbacks, self._back_to = rollbacks, files.in_order(checkpoint.path)[0]
-        self.step.slowdown = checkpoint.rollback.factor**rollbacks
+        self._back_to = files.in_order(checkpoint.path)[0]
+        slowdown = checkpoint.rollback.factor ** (len(rollbacks) + 1)
+        self.step.slowdown = slowdown
+        self.fitted.rollbacks[:] = [*rollbacks, {"step": failed, "back_to": self.step.count, "slowdown": slowdown}]
         warnings.warn(
-            f"{error} Back to step {self.step.count}, with {self.step.slowdown:g} of the learning rate "
-            f"({rollbacks} of {checkpoint.rollback.times}).",
+            f"{error} Back to step {self.step.count}, with {slowdown:g} of the learning rate "
+            f"({len(rollbacks) + 1} of {checkpoint.rollback.times}).",
             stacklevel=3,
         )
         return True
@@ -164,7 +162,8 @@ class Checkpointing:
             step_state.restore(self.step, found.parts["step"], first)
             self.keeper.restore(found.parts["best"])
             fitted.steps, fitted.seconds, fitted.history[:] = run["steps"], run["seconds"], run["history"]
-            self._start, self.rollbacks = run["start"], run["rollbacks"]
+            fitted.rollbacks[:] = run["rollbacks"]
+            self._start = run["start"]
         except (LookupError, TypeError, AttributeError) as error:
             raise files.Refused(f"{found.folder} is damaged: {type(error).__name__}: {error}.") from error
         self._saved, self._saved_at = fitted.steps, time.perf_counter()
@@ -176,7 +175,7 @@ class Checkpointing:
             "steps": fitted.steps,
             "stopped": stopped,
             "seconds": fitted.seconds,
-            "rollbacks": self.rollbacks,
+            "rollbacks": fitted.rollbacks,
             "rate": self._rate(),
             "history": fitted.history,
         }
@@ -201,7 +200,7 @@ class Checkpointing:
     def _write_evidence(self, error: NonFinite, batch: Examples) -> None:
         """The state before a step that is not finite, and its batch, for whoever looks into it."""
         assert self.checkpoint is not None
-        folder = self.checkpoint.path / f"non-finite-{self.step.count:09d}"
+        folder = self.checkpoint.path / files.evidence_name(self.step.count)
         evidence = Saved(named(batch), {"message": str(error), "indices": error.indices})
         parts = {**self._parts("not finite"), "batch": evidence}
         try:
@@ -260,7 +259,7 @@ def claimed(checkpoint: Checkpoint | None) -> Iterator[None]:
         raise ProgramError(f"checkpoint: expected Checkpoint(folder), got {checkpoint!r:.80}.")
     folder = checkpoint.path
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    descriptor = os.open(folder / files.LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         if not flocked(descriptor):
             raise ProgramError(

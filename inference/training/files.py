@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Mapping
@@ -74,7 +73,8 @@ def write_together(folder: Path, files: Mapping[str, bytes | None]) -> None:
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     """Writes a folder of files so that it is never seen half written, and is on the disk when it has its name.
 
-    What has that name is replaced. Raises OSError with the folder's name.
+    A folder that has that name is replaced, and its files of these names are removed; others are kept, under a hidden
+    name. Raises OSError with the folder's name.
     """
     temporary, aside = (path.with_name(temporary_name(path.name)) for _ in range(2))
     try:
@@ -98,7 +98,10 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         for leftover in (temporary, aside):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):
+                for name in contents:
+                    (leftover / name).unlink(missing_ok=True)
+                leftover.rmdir()
 
 
 def _synchronise(folder: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ppmodels.app.lookup import find
     from ppmodels.app.recipe import Recipe
     from ppmodels.app.recipes import RECIPES
+    from ppmodels.app.resuming import resume, train_or_resume
     from ppmodels.app.run import Run
     from ppmodels.app.training import train
 
@@ -30,8 +31,10 @@ __all__ = [
     "export",
     "find",
     "reconstruct",
+    "resume",
     "sample",
     "train",
+    "train_or_resume",
 ]
 
 _HOMES = {
@@ -39,6 +42,7 @@ _HOMES = {
     "ppmodels.app.recipe": ("Recipe",),
     "ppmodels.app.recipes": ("RECIPES",),
     "ppmodels.app.run": ("Run",),
+    "ppmodels.app.resuming": ("resume", "train_or_resume"),
     "ppmodels.app.training": ("train",),
     "ppmodels.app.evaluation": ("evaluate",),
     "ppmodels.app.comparison": ("compare",),

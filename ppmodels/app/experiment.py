@@ -19,7 +19,7 @@ from ppmodels.app.lookup import RecipeFile, defined_in
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
 from ppmodels.app.run import RECORD, Run
-from ppmodels.app.trust import approved
+from ppmodels.app.trust import approved, approved_text
 from ppmodels.data import NAMES, Dataset, InOrder, Reading, Shuffled, Standardisation, load
 from ppmodels.data.levels import OtherLevels
 
@@ -123,7 +123,45 @@ def restored(
     """
     source = run.record["data"]
     (text,) = approved([run], trust)
-    recipe = _recorded(run, text)
+    recipe, found = _with_data(run, text, data, folder, device)
+    if data is None and found.train.fingerprint != source["fingerprint"]:
+        raise ValueError(
+            f"the data {source['source']} are not those that the run was trained on: their training examples have "
+            f"changed, and the test split may hold examples that were trained on. Restore them, or name other data: --data."
+        )
+    experiment = _assembled(recipe, found, run.record["seed"])
+    run.load_weights(experiment.program)
+    return experiment
+
+
+def begun(
+    run: Run,
+    steps: int,
+    data: str | None = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    trust: bool = False,
+) -> Experiment:
+    """The experiment of a run that is to be gone on with up to `steps`, with its settings and newly made weights.
+
+    A recipe file is executed as it is by `restored`.
+    Raises FileNotFoundError or ValueError where data or recipe are missing or not those of the run.
+    """
+    recipe, found = _with_data(run, approved_text(run, trust), data, folder, device)
+    fingerprint = run.record["data"]["fingerprint"]
+    if found.train.fingerprint != fingerprint:
+        raise ValueError(
+            f"the data {recipe.data} are not those that {run.folder} was begun on: their training examples have the "
+            f"fingerprint {found.train.fingerprint}, and those had {fingerprint}. Restore them, or train a run of its own."
+        )
+    return _assembled(recipe.with_settings({"steps": steps}), found, run.record["seed"])
+
+
+def _with_data(
+    run: Run, text: bytes | None, data: str | None, folder: str | Path | None, device: str
+) -> tuple[Recipe, Dataset]:
+    """The recipe of a run and its data, or others of their kind."""
+    recipe, source = _recorded(run, text), run.record["data"]
     if data is not None:
         recipe = replace(recipe, data=data)
     where = source["folder"] if data is None and folder is None else folder
@@ -137,16 +175,9 @@ def restored(
             "--folder."
         ) from error
     _refuse_another_kind(recipe, source, found)
-    if data is None and found.train.fingerprint != source["fingerprint"]:
-        raise ValueError(
-            f"the data {source['source']} are not those that the run was trained on: their training examples have "
-            f"changed, and the test split may hold examples that were trained on. Restore them, or name other data: --data."
-        )
     for remark in found.remarks if data is not None else ():
-        warnings.warn(remark, stacklevel=2)
-    experiment = _assembled(recipe, found, run.record["seed"])
-    run.load_weights(experiment.program)
-    return experiment
+        warnings.warn(remark, stacklevel=3)
+    return recipe, found
 
 
 def _read_as_recorded(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:

@@ -18,6 +18,15 @@ def read_record(path: Path, contents: bytes, recipe: Path) -> dict[str, Any]:
 
     `recipe` is the one recipe file that it can mean. Raises ValueError, naming the field, for a damaged record.
     """
+    return _read(path, contents, recipe, _HELD)
+
+
+def read_training(path: Path, contents: bytes, recipe: Path) -> dict[str, Any]:
+    """The same of a run that has no weights yet: what it is trained as."""
+    return _read(path, contents, recipe, _HELD_AT_FIRST)
+
+
+def _read(path: Path, contents: bytes, recipe: Path, held: Mapping[str, Test]) -> dict[str, Any]:
     try:
         record = json.loads(contents)
         known = record["format"] == FORMAT
@@ -29,7 +38,7 @@ def read_record(path: Path, contents: bytes, recipe: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: written in format {reprlib.repr(record['format'])}, and this version reads {FORMAT}.{again}"
         )
-    _refuse_damage(path, record, _HELD)
+    _refuse_damage(path, record, held)
     _refuse_damage(path, record["data"], _HELD_OF_DATA)
     if record["file"] is not None and record["recipe"] != recipe.name:
         raise _damaged(
@@ -74,7 +83,7 @@ def _is_file_name(value: object) -> bool:
     return isinstance(value, str) and Path(value).name == value
 
 
-_HELD: dict[str, Test] = {
+_HELD_AT_FIRST: dict[str, Test] = {
     "recipe": _is(str),
     "file": _or_none(_is_file_name),
     "recipe_sha256": _or_absent(_or_none(_is(str))),
@@ -82,9 +91,10 @@ _HELD: dict[str, Test] = {
     "settings": _is(dict),
     "training": _is(dict),
     "seed": _is_seed,
-    "weights_sha256": _is(str),
 }
-"""What a record needs to hold."""
+"""What the record of a run needs to hold before it is trained."""
+_HELD: dict[str, Test] = {**_HELD_AT_FIRST, "weights_sha256": _is(str)}
+"""What it needs to hold afterwards."""
 _HELD_OF_DATA: dict[str, Test] = {
     "source": _is(str),
     "folder": _or_none(_is(str)),

@@ -18,14 +18,20 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from inference.training.average import tensors_of
+from inference.training.checkpoint_files import count_of, in_order
 from inference.training.files import contents_of, write_whole
-from ppmodels.app.record import FORMAT, read_record
+from ppmodels.app.record import FORMAT, read_record, read_training
 
 RECORD, WEIGHTS, METRICS, RECIPE = "run.json", "weights.safetensors", "metrics.jsonl", "recipe.py"
 NOISE = "observation_noise.json"
 """The noise by which a generator without a density is scored, and what it was fitted by."""
 LOCK = ".ppmodels.lock"
 """There while a run is trained, and in one whose training did not finish."""
+TRAINING, CHECKPOINTS, DRAWN = "training.json", "checkpoints", "training.safetensors"
+"""What a run is trained as, how far it has come, and what it has drawn on the way: there as long as it can be resumed."""
+
+FINISHED = ("finished", "early stopping")
+"""How a run can have stopped that has nothing left to do."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,17 @@ class Run:
         return cls(path, read_record(path / RECORD, contents_of(path / RECORD), path / RECIPE))
 
     @classmethod
+    def begun(cls, path: str | Path) -> "Run | None":
+        """A run that can be resumed, which may have no weights yet: what it is trained as; None where there is none.
+
+        Raises ValueError if that record is damaged.
+        """
+        folder = Path(os.path.expanduser(path))
+        if not os.path.lexists(folder / TRAINING):
+            return None
+        return cls(folder, read_training(folder / TRAINING, contents_of(folder / TRAINING), folder / RECIPE))
+
+    @classmethod
     def write(cls, folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> "Run":
         """Writes weights, then the record: a folder that has a record is whole. Raises OSError with the file's name."""
         # Copies, because a parameter that goes by two names may not share its memory in the file.
@@ -59,6 +76,24 @@ class Run:
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes values to a file of the run, `as_json`."""
         write_whole(self.folder / name, as_json(values))
+
+    def begun_in_words(self) -> str:
+        """What is trained, and how far it has come by its newest checkpoint."""
+        record, saved = self.record, steps_saved(self.folder)
+        name = self.recipe_name
+        reached = "no checkpoint" if saved is None else f"its newest checkpoint at step {saved}"
+        return f"{name} on {record['data']['source']}, {reached} of {record['training'].get('steps')} steps"
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.folder / TRAINING).exists()
+
+    @property
+    def recipe_name(self) -> str:
+        """The name that the recipe went by."""
+        file = self.record["file"]
+        return self.record["recipe"] if file is None else file  # type: ignore[no-any-return]  # a text
 
     def in_words(self) -> str:
         """What training came to: its steps, and which weights are saved."""
@@ -105,6 +140,11 @@ class Run:
         program.load_state_dict(state, strict=False)  # what `get_extra_state` adds and is no tensor, no file holds
 
 
+def steps_saved(folder: Path) -> int | None:
+    """The step of a run's newest checkpoint, by its name; None where there is none."""
+    return next((count_of(path.name) for path in in_order(folder / CHECKPOINTS)), None)
+
+
 def sha256(contents: bytes) -> str:
     """The digest by which a file is known, in hexadecimal."""
     return hashlib.sha256(contents).hexdigest()
@@ -125,9 +165,7 @@ def _finite(value: Any) -> Any:
 
 def _no_run(path: Path) -> str:
     if (path / LOCK).exists():
-        return (
-            f"{path} holds a run whose training has not finished ({RECORD} is missing). Wait for it, or train it again."
-        )
+        return f"{path} holds a run whose training has not finished ({RECORD} is missing){_begun_in_words(path)}"
     # A disk that can not exchange two folders at once, and a process that ended between the two steps.
     aside = sorted(path.parent.glob(f".{glob.escape(path.name)}.aside.*")) if path.parent.is_dir() else []
     if aside and not path.exists():
@@ -139,6 +177,16 @@ def _no_run(path: Path) -> str:
     )
     what = f"{path} holds no run ({RECORD} is missing)" if path.is_dir() else f"there is no run folder {path}"
     return f"{what}.{f' Did you mean {close[0]}?' if close else ' `ppmodels train RECIPE` makes one.'}"
+
+
+def _begun_in_words(path: Path) -> str:
+    try:
+        run = Run.begun(path)
+    except (OSError, ValueError):
+        run = None
+    if run is None:
+        return ". Wait for it, or train it again."
+    return f": {run.begun_in_words()}. Wait for it, or go on with it: ppmodels resume {path}"
 
 
 def _intact(path: Path, digest: str | None) -> bytes:

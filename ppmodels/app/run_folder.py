@@ -13,15 +13,28 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from inference.training import checkpoint_files
 from inference.training.files import contents_of, flocked, is_temporary, temporary_name
 from ppmodels.app.exchange import exchange
-from ppmodels.app.run import LOCK, METRICS, NOISE, RECIPE, RECORD, WEIGHTS, sha256
+from ppmodels.app.run import (
+    CHECKPOINTS,
+    DRAWN,
+    LOCK,
+    METRICS,
+    NOISE,
+    RECIPE,
+    RECORD,
+    TRAINING,
+    WEIGHTS,
+    sha256,
+    steps_saved,
+)
 
 SPLITS = ("", "-train", "-valid")
 """The endings of files about a split; those about the test split have none."""
 
 WRITTEN = (
-    *(RECORD, WEIGHTS, METRICS, RECIPE, NOISE),
+    *(RECORD, WEIGHTS, METRICS, RECIPE, NOISE, TRAINING, DRAWN),
     *("loss.png", "training.png", "samples.png", "samples.csv", "reconstructions.png"),
     *("traversal.png", "interpolation.png", "completions.png", "canvases.png", "reading.png"),
     *("scenes.png", "objects.png", "generated.png"),
@@ -30,9 +43,9 @@ WRITTEN = (
     *(f"scores{split}.csv" for split in SPLITS),
     *(f"bounds{split}.png" for split in SPLITS),
 )
-"""The files of a run. Any other file in its folder is its owner's."""
+"""The files of a run, beside the folder of its checkpoints. Any other file in its folder is its owner's."""
 
-_TRAINING = (LOCK, WEIGHTS, METRICS, RECIPE)
+_TRAINING = (LOCK, WEIGHTS, METRICS, RECIPE, TRAINING, DRAWN)
 """Those that are there before the record is."""
 
 _BYTECODE = "__pycache__"
@@ -104,15 +117,59 @@ def claimed(name: str, out: str | Path | None, overwrite: bool) -> Iterator[Plac
         OSError: it can not be made.
     """
     path, fresh = _made(name, out, overwrite)
+    with _held(path):
+        holds = _examined(path, overwrite)
+        with _beside(path) if holds is _Holds.RUN else _within(path, fresh) as place:
+            if holds is _Holds.UNFINISHED:
+                place.notes.append(f"{path} held {holds.value}; it is replaced.")
+            yield place
+
+
+@contextmanager
+def reclaimed(path: Path) -> Iterator[Place]:
+    """A block that alone goes on with the run that is to stand at a path, and which can be resumed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: another process is at it.
+    """
+    with _held(path):
+        folder = resumable(path)
+        if folder is None:
+            raise FileNotFoundError(f"{path} holds no run to go on with: {TRAINING} is missing.")
+        place = Place(path, folder)
+        if folder == path:
+            yield place
+            return
+        with _locked(folder):
+            yield place
+        if place.settled:
+            (place.folder / LOCK).unlink(missing_ok=True)
+
+
+def resumable(path: Path) -> Path | None:
+    """The folder of the run that is to stand at a path and can be resumed: beside it where it is to replace another."""
+    beside = [left for left in _left_beside(Path(os.path.realpath(path))) if (left / TRAINING).exists()]
+    beside.sort(key=lambda left: (left / TRAINING).stat().st_mtime)
+    return next(reversed(beside), path if (path / TRAINING).exists() else None)
+
+
+def finish(folder: Path) -> None:
+    """Removes what a run that has finished needs no more."""
+    if (folder / CHECKPOINTS).is_dir():
+        checkpoint_files.clear(folder / CHECKPOINTS, evidence=False)
+    for name in (DRAWN, TRAINING):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """A block that alone writes to a folder; its lock stays where it holds a run that did not finish."""
     with _locked(path):
         try:
-            holds = _examined(path, overwrite)
-            with _beside(path) if holds is _Holds.RUN else _within(path, fresh) as place:
-                if holds is _Holds.UNFINISHED:
-                    place.notes.append(f"{path} held {holds.value}; it is replaced.")
-                yield place
+            yield
         finally:
-            if (path / RECORD).exists() or not _has_metrics(path):  # else the lock's file tells whose the others are
+            if (path / RECORD).exists() or not _tells_anything(path):  # else the lock's file tells whose the others are
                 (path / LOCK).unlink(missing_ok=True)
 
 
@@ -122,7 +179,7 @@ def _within(path: Path, fresh: bool) -> Iterator[Place]:
     try:
         yield Place(path, path)
     finally:
-        if not (path / RECORD).exists() and not _has_metrics(path):
+        if not (path / RECORD).exists() and not _tells_anything(path):
             _clear(path)
             if fresh:
                 _remove(path)
@@ -132,11 +189,12 @@ def _within(path: Path, fresh: bool) -> Iterator[Place]:
 def _beside(path: Path) -> Iterator[Place]:
     real = Path(os.path.realpath(path))
     _refuse_unmovable(path, real)
-    for left in real.parent.iterdir():  # by trainings that were killed, as this process has the lock
-        known = is_temporary(left.name, real.name) and left.is_dir() and not left.is_symlink()
-        if known and (left / LOCK).exists() and not _foreign(left):
-            _remove(left)
     place = Place(path, real.with_name(temporary_name(real.name)))
+    for left in _left_beside(real):
+        saved = steps_saved(left)
+        if saved:
+            place.notes.append(f"a training that was to replace {path} had come to step {saved}; it is removed.")
+        _remove(left)
     place.folder.mkdir()
     try:
         with _locked(place.folder):
@@ -144,18 +202,38 @@ def _beside(path: Path) -> Iterator[Place]:
     finally:
         if place.settled:
             (place.folder / LOCK).unlink(missing_ok=True)
-        else:
+        elif not steps_saved(place.folder) and not _has_evidence(place.folder):
             _remove(place.folder)
 
 
-def _has_metrics(folder: Path) -> bool:
-    return (folder / METRICS).exists() and (folder / METRICS).stat().st_size > 0
+def _left_beside(real: Path) -> list[Path]:
+    """Runs that were to replace another, of trainings that were killed: for a process that has the lock of the other."""
+    if not real.parent.is_dir():
+        return []
+    found = [left for left in real.parent.iterdir() if is_temporary(left.name, real.name)]
+    folders = [left for left in found if left.is_dir() and not left.is_symlink()]
+    return [left for left in folders if (left / LOCK).exists() and not _foreign(left)]
+
+
+def _tells_anything(folder: Path) -> bool:
+    """Whether a run has come as far as a metric, or to a step that is not finite."""
+    metrics = folder / METRICS
+    return (metrics.exists() and metrics.stat().st_size > 0) or _has_evidence(folder)
+
+
+def _has_evidence(folder: Path) -> bool:
+    return any((folder / CHECKPOINTS).glob("non-finite-*"))
 
 
 def _asked(name: str, out: str | Path | None, overwrite: bool) -> Path | None:
     """The folder that is asked for; None for any free one."""
     if out is None:
         return Path("runs", name) if overwrite else None
+    return asked(out)
+
+
+def asked(out: str | Path) -> Path:
+    """The folder that `--out` names. Raises ValueError where it names none."""
     if not str(out).strip():
         raise ValueError("--out is empty; name a folder.")
     expanded = os.path.expanduser(out)
@@ -202,6 +280,12 @@ def _examined(path: Path, overwrite: bool) -> _Holds:
         raise ValueError(f"{path} already holds a run; choose another --out, or give --overwrite to replace it.")
     if RECORD in names:
         return _Holds.RUN
+    saved = steps_saved(path)
+    if saved and TRAINING in names and not overwrite:
+        raise ValueError(
+            f"{path} holds {_Holds.UNFINISHED.value}, with a checkpoint at step {saved}. Go on with it: ppmodels "
+            f"resume {path}. Or choose another --out, or give --overwrite to replace it."
+        )
     return _Holds.UNFINISHED if set(names) - {LOCK} else _Holds.NOTHING
 
 
@@ -217,10 +301,19 @@ def _foreign(folder: Path) -> list[str]:
     record = _record(folder / RECORD)
     unfinished = _TRAINING if LOCK in names else ()
     known = unfinished if record is None else (*WRITTEN, LOCK, _BYTECODE)
-    foreign = {name for name in names if not _is_ours(folder / name, known)}
+    foreign = {name for name in names if name != CHECKPOINTS and not _is_ours(folder / name, known)}
+    if CHECKPOINTS in names:
+        foreign |= {*_foreign_checkpoints(folder / CHECKPOINTS, bool(known))}
     if record is not None and RECIPE in names and RECIPE not in foreign and _is_edited(folder / RECIPE, record):
         foreign.add(RECIPE)
     return sorted(foreign)
+
+
+def _foreign_checkpoints(folder: Path, known: bool) -> list[str]:
+    """What of a folder of checkpoints no run wrote; all of it where it does not stand in a run."""
+    if not known or not folder.is_dir() or folder.is_symlink():
+        return [folder.name]
+    return [f"{folder.name}/{name}" for name in checkpoint_files.foreign(folder)]
 
 
 def _is_edited(path: Path, record: Mapping[str, Any]) -> bool:
@@ -262,7 +355,9 @@ def _clear(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):
         if path.name == LOCK or path.name in foreign:
             continue
-        if path.name == _BYTECODE:
+        if path.name == CHECKPOINTS:
+            checkpoint_files.clear(path, evidence=True)
+        elif path.name == _BYTECODE:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

@@ -4,8 +4,10 @@ import errno
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -21,11 +23,13 @@ from ppmodels.app.experiment import Experiment, device_named, path_of, prepared
 from ppmodels.app.fitting import step_of, validation_of
 from ppmodels.app.lookup import NamedRecipe
 from ppmodels.app.pictures import attempted, pictures_of_test_images, samples
-from ppmodels.app.run import METRICS, RECIPE, Run
-from ppmodels.app.run_folder import claimed, refuse
+from ppmodels.app.record import FORMAT
+from ppmodels.app.run import DRAWN, FINISHED, METRICS, RECIPE, TRAINING, Run, as_json, steps_saved
+from ppmodels.app.run_folder import Place, claimed, finish, refuse
 from ppmodels.app.sample_progression import SampleProgression
+from ppmodels.app.saving import Saving
 from ppmodels.app.scoring import unvalidated
-from ppmodels.app.training_record import record_of
+from ppmodels.app.training_record import computed_on, configuration_of, record_of
 from ppmodels.app.trust import enter
 from ppmodels.data import NAMES, Shuffled
 
@@ -44,6 +48,7 @@ def train(
     threads: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    saving: Saving = Saving(),  # noqa: B008  # a frozen value
 ) -> tuple[Run, list[str]]:
     """Trains a recipe and writes a run folder; gives the run, and notes on what could not be done.
 
@@ -60,6 +65,7 @@ def train(
         threads: of torch; by default what suits the size of a step (see `ppmodels.app.threads`).
         overwrite: whether a run in `out` is replaced, once the new one is whole.
         progress: whether to show progress on stderr.
+        saving: how the run is saved while it is trained.
 
     Raises:
         ValueError: the recipe, its data or the folder are refused (`ProgramError` for the program).
@@ -69,28 +75,56 @@ def train(
     name = _run_name(found)
     refuse(name, out, overwrite, path_of(found.recipe.data, folder))
     experiment = prepared(found.recipe, folder, seed, device_named(device))
-    recipe = experiment.recipe
+    configuration = configuration_of(experiment, found, folder, seed)
+    return trained(experiment, configuration, found, threads, saving, progress, claimed(name, out, overwrite))
+
+
+def trained(
+    experiment: Experiment,
+    configuration: Mapping[str, Any],
+    found: NamedRecipe,
+    threads: int | None,
+    saving: Saving,
+    progress: bool,
+    claim: AbstractContextManager[Place],
+) -> tuple[Run, list[str]]:
+    """Trains an experiment in the place that is claimed for it, from its newest checkpoint there if there is one.
+
+    Args:
+        experiment: newly made.
+        configuration: of the run, as `training_record` has it.
+        found: the recipe; its file is copied into the run.
+        threads, saving, progress: as of `train`.
+        claim: gives the place where this process alone writes a run.
+    """
+    recipe, seed = experiment.recipe, configuration["seed"]
     with computing(experiment, threads, progress, recipe.batch_size):
         batches = Shuffled(experiment.data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)
         step = step_of(experiment, seed)
         step.prepare(batches(0))  # a program that is refused leaves no folder behind
         check_data(experiment.program, experiment.scored("train", 500))
-        times = recipe.progression
-        progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times)
         left_out = _not_saved(experiment.program)
-        with claimed(name, out, overwrite) as place:
+        with claim as place:
             _refuse_a_full_disk(place.folder, experiment.program)
+            times, drawn = recipe.progression, place.folder / DRAWN
+            progression = None if times is None else SampleProgression(experiment, seed, recipe.steps, times, drawn)
             if found.file is not None:
                 write_whole(place.folder / RECIPE, found.file.text)
+            entered = _entered(found)
+            begun = {"format": FORMAT, **configuration, **computed_on(experiment), "saving": saving.record}
+            write_whole(place.folder / TRAINING, as_json(begun))
             if progress:
                 say(f"metrics while it trains: {place.folder / METRICS}")
-            with remembered(*_ENDING) as came:
-                fitted = _fitted(experiment, step, batches, progression, came, place.folder / METRICS, progress)
+                say(saving.in_words(place.path))
+            with remembered(*_ENDING) as came, _told(place):
+                fitted = _fitted(experiment, step, batches, progression, came, place.folder, saving, progress)
                 with remembered(*_ENDING) as late:  # a second Ctrl-C ends training at once, but not while it is saved
-                    record = record_of(experiment, found, folder, seed, fitted)
-                    Run.write(place.folder, tensors_of(experiment.program), record)
+                    Run.write(
+                        place.folder, tensors_of(experiment.program), record_of(configuration, experiment, fitted)
+                    )
+                    if saving.every is None or (fitted.stopped in FINISHED and not saving.keep):
+                        finish(place.folder)
                     run = Run.open(place.settle())
-                    entered = _entered(found)
             notes = [*experiment.notes, *entered, *left_out, *place.notes]
             ended = came() or late()
             if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
@@ -99,6 +133,18 @@ def train(
     say(run.in_words())
     signal.raise_signal(ended)  # who asked this process to end is obeyed, now that the run is saved
     return run, notes
+
+
+@contextmanager
+def _told(place: Place) -> Iterator[None]:
+    """A block of which it is said, where it fails, how what was saved is gone on with."""
+    try:
+        yield
+    except BaseException:
+        saved = steps_saved(place.folder)
+        if saved and not place.settled:
+            say(f"{place.path} is saved up to step {saved}; go on with it: ppmodels resume {place.path}")
+        raise
 
 
 def _refuse_a_full_disk(folder: Path, program: nn.Module) -> None:
@@ -115,7 +161,8 @@ def _fitted(
     batches: Shuffled,
     progression: SampleProgression | None,
     came: Callable[[], signal.Signals | None],
-    metrics: Path,
+    folder: Path,
+    saving: Saving,
     progress: bool,
 ) -> Fitted:
     """Trains until the steps are done or a signal came."""
@@ -126,9 +173,10 @@ def _fitted(
             experiment.recipe.steps,
             validation=validation_of(experiment),
             callbacks=[*([progression] if progression else []), lambda step, values: came() is not None],
-            metrics=metrics,
+            metrics=folder / METRICS,
             progress=progress,
             signals=(),
+            checkpoint=saving.checkpoint(folder),
         )
     number = came()
     if number is not None:

@@ -1,6 +1,7 @@
 """What the record of a run says of its training."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from ppmodels.app.recipe import TRAINING
 from ppmodels.app.run import RECIPE, sha256, versions
 
 
-def record_of(
-    experiment: Experiment, found: NamedRecipe, folder: str | Path | None, seed: int, fitted: Fitted
+def configuration_of(
+    experiment: Experiment, found: NamedRecipe, folder: str | Path | None, seed: int
 ) -> dict[str, Any]:
-    """The contents of run.json, as plain values."""
+    """What a run is trained as, in plain values: two runs that agree in it are one."""
     recipe, data = experiment.recipe, experiment.data
     where, base = located(recipe.data, folder)
     every = recipe.all_settings.items()
@@ -38,6 +39,7 @@ def record_of(
             "levels": data.levels,
             "classes": data.classes,
             "fingerprint": data.train.fingerprint,
+            "valid_fingerprint": data.valid.fingerprint,
         },
         "settings": {name: value for name, value in values.items() if name not in TRAINING},
         "training": {name: values[name] for name in TRAINING},
@@ -50,15 +52,30 @@ def record_of(
             "estimators": {name: {"kind": each.kind, **each.settings} for name, each in recipe.estimators.items()},
         },
         "seed": seed,
+    }
+
+
+def computed_on(experiment: Experiment) -> dict[str, Any]:
+    """What a run is trained on: with another one its last bits differ."""
+    return {
+        "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def record_of(configuration: Mapping[str, Any], experiment: Experiment, fitted: Fitted) -> dict[str, Any]:
+    """The contents of run.json, as plain values."""
+    return {
+        **configuration,
         "steps": fitted.steps,
         "stopped": fitted.stopped,
         "weights_of_step": fitted.steps if fitted.best is None else int(fitted.best["step"]),
         "best_validation": fitted.best,
         "parameters": parameters_of(experiment.program),
+        "rollbacks": fitted.rollbacks,
         "seconds": round(fitted.seconds, 2),
-        "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
+        **computed_on(experiment),
     }
 
 

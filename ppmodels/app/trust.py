@@ -62,6 +62,16 @@ def approved(runs: Sequence[Run], trust: bool = False) -> list[bytes | None]:
     """
     for run in runs:
         run.weights()
+    return _approved_texts(runs, trust)
+
+
+def approved_text(run: Run, trust: bool = False) -> bytes | None:
+    """The same of one run, which may have no weights yet."""
+    (text,) = _approved_texts([run], trust)
+    return text
+
+
+def _approved_texts(runs: Sequence[Run], trust: bool) -> list[bytes | None]:
     texts = [run.recipe_text() for run in runs]
     if not trust:
         pairs = zip(runs, texts, strict=True)

@@ -8,7 +8,7 @@ from ppmodels.app.cli.guides import calibrate, diagnose, export
 from ppmodels.app.cli.numbers import compare, evaluate
 from ppmodels.app.cli.pictures import complete, reconstruct, sample
 from ppmodels.app.cli.printing import say
-from ppmodels.app.cli.training import recipes, train, trust
+from ppmodels.app.cli.training import recipes, resume, train, trust
 from ppmodels.app.streams import forgive
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(recipes, train, evaluate, compare, diagnose, calibrate, export),
+    *(recipes, train, resume, evaluate, compare, diagnose, calibrate, export),
     *(sample, reconstruct, complete, trust),
 ):
     app.command()(command)

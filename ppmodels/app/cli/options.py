@@ -36,6 +36,20 @@ class Binarisation(StrEnum):
     THRESHOLD = "threshold"
 
 
+class OnNaN(StrEnum):
+    """What is done about a step that is not finite."""
+
+    STOP = "stop"
+    ROLLBACK = "rollback"
+
+
+class Resume(StrEnum):
+    """Whether a run that is there goes on."""
+
+    NEVER = "never"
+    AUTO = "auto"
+
+
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `train` wrote.")]
 Data = Annotated[
     str | None, typer.Option(metavar="NAME|PATH", help="A known name, a .csv, .tsv, .npy, .npz, or a folder.")

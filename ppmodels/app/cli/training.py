@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,11 +17,17 @@ from ppmodels.app.cli.options import (
     Folder,
     Header,
     Levels,
+    OnNaN,
+    Resume,
     Seed,
     Threads,
+    Trust,
     read_as,
 )
 from ppmodels.app.cli.printing import clean, printed, say, show
+
+if TYPE_CHECKING:
+    from ppmodels.app.run import Run
 
 
 def recipes(
@@ -65,12 +71,36 @@ def train(
         str | None, typer.Option(metavar="DIR", help="The run's folder; runs/RECIPE-DATA by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    resume: Annotated[
+        Resume,
+        typer.Option(help="auto, for launchers that repeat a command: a run in --out goes on where it was cut short."),
+    ] = Resume.NEVER,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="TIME|STEPS", help='How often the run is saved: "30 s", "1 h", 500, or never.')
+    ] = "5 min",
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Also of a run that has finished, to give it more steps later.")
+    ] = False,
+    on_nan: Annotated[
+        OnNaN,
+        typer.Option(
+            help="What is done about a step that is not finite; rollback goes back to the last checkpoint and on with half "
+            "the learning rate, at most three times."
+        ),
+    ] = OnNaN.STOP,
 ) -> None:
     """Train RECIPE on data and write a run folder: weights, record, metrics, pictures. Ctrl-C stops and saves."""
     with clean():
-        from ppmodels.app import training
         from ppmodels.app.lookup import find
+        from ppmodels.app.resuming import train_or_resume
+        from ppmodels.app.saving import Saving
         from ppmodels.app.settings import parsed
+        from ppmodels.app.training import train as trained
+
+        every = None if checkpoint_every == "never" else checkpoint_every
+        saving = Saving(int(every) if every and every.isdecimal() else every, keep_checkpoints, on_nan.value)
+        if resume is Resume.AUTO and (out is None or overwrite):
+            raise ValueError("--resume auto needs --out, the folder of the one run, and goes without --overwrite")
 
         found = find(recipe)
         values = parsed(found.recipe.all_settings, settings or [])
@@ -91,11 +121,41 @@ def train(
         chosen = dataclasses.replace(chosen, reading=read_as(chosen.reading, header, columns, categories, levels))
         if binarisation is not None:
             chosen = dataclasses.replace(chosen, binarisation=binarisation.value)
-        run, notes = training.train(found._replace(recipe=chosen), out, folder, seed, device.value, threads, overwrite)
-        say(notes)
-        show(run.in_words())
-        if run.record["stopped"] == "interrupted":
-            raise typer.Exit(128 + signal.SIGINT)
+        found = found._replace(recipe=chosen)
+        if resume is Resume.AUTO and out is not None:
+            _ended(*train_or_resume(found, out, folder, seed, device.value, threads, saving=saving))
+        else:
+            _ended(*trained(found, out, folder, seed, device.value, threads, overwrite, saving=saving))
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that was killed or interrupted.")],
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the whole run, those taken among them; by default as many as at first."),
+    ] = None,
+    on_nan: Annotated[OnNaN | None, typer.Option(help="By default as at first.")] = None,
+    data: Data = None,
+    folder: Folder = None,
+    device: Annotated[DeviceName | None, typer.Option(help="By default as at first.")] = None,
+    threads: Threads = None,
+    trust: Trust = False,
+) -> None:
+    """Go on with RUN, which was killed or interrupted, from its last checkpoint, to the bit as if it had been left alone."""
+    with clean():
+        from ppmodels.app.resuming import resume as resumed
+
+        on, where = (None if each is None else each.value for each in (on_nan, device))
+        _ended(*resumed(run, steps, data, folder, where, threads, on_nan=on, trust=trust))
+
+
+def _ended(run: "Run", notes: list[str]) -> None:
+    """Prints what training came to; after Ctrl-C the exit code is that of the signal."""
+    say(notes)
+    show(run.in_words())
+    if run.record["stopped"] == "interrupted":
+        say([f"ppmodels resume {run.folder} goes on with it"] * run.can_resume)
+        raise typer.Exit(128 + signal.SIGINT)
 
 
 def trust(
@@ -106,7 +166,7 @@ def trust(
         from ppmodels.app.run import Run, sha256
         from ppmodels.app.trust import enter, trusted_file
 
-        opened = [Run.open(run) for run in runs]
+        opened = [Run.begun(run) or Run.open(run) for run in runs]
         for run, text in [(run, run.recipe_text()) for run in opened]:
             if text is None:
                 show(f"{run.folder} needs no trust: its recipe, {run.record['recipe']}, is built in")

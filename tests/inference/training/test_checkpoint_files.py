@@ -54,8 +54,8 @@ def flipped(path: Path) -> None:
 
 
 def linked(path: Path) -> None:
-    path.rename(path.with_suffix(".elsewhere"))
-    path.symlink_to(path.with_suffix(".elsewhere"))
+    path.rename(path.parent.with_suffix(".elsewhere"))
+    path.symlink_to(path.parent.with_suffix(".elsewhere"))
 
 
 def older(path: Path) -> None:
