@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/demo
 
-.PHONY: help setup demo test test-all lint format types wheel benchmark clean
+.PHONY: help setup demo test test-all faults lint format types wheel benchmark clean
 
 help:
 	@echo "make setup      install into .venv, as pinned in constraints.txt"
 	@echo "make demo       the main job on the embedded digits: train, score, picture (RUN=$(RUN))"
 	@echo "make test       the tests that take minutes"
 	@echo "make test-all   all tests, the slow laws among them"
+	@echo "make faults     what disks, files, terminals and strangers do: a table of faults, each in a process of its own"
 	@echo "make lint types wheel   the other checks"
 	@echo "make benchmark  ratios against hand-written loops, measured here"
 
@@ -33,10 +34,13 @@ demo: $(STAMP)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 test: $(STAMP)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not faults'
 
 test-all: $(STAMP)
 	$(PYTEST)
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses auto --dist load -m faults tests/faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

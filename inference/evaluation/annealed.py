@@ -13,6 +13,7 @@ from inference.evaluation.estimators import Estimate, PowerMean
 from inference.evaluation.stages import one_of, shares, stage
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.entries import rows_of
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, as_batch
 
 FEW_ACCEPTED = 0.5
@@ -31,14 +32,10 @@ class Annealed:
     """How many chains × examples are moved at once."""
 
     def __post_init__(self) -> None:
-        if self.temperatures < 2:
-            raise ValueError(
-                f"temperatures: expected at least 2, got {self.temperatures}; with one there is no transition, and the "
-                "bound is that of importance(particles)."
-            )
+        one = "as with one there is no transition, and the bound is that of importance(particles)"
+        refuse_below("temperatures", self.temperatures, 2, one)
         for name in ("chains", "leapfrog", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+            refuse_below(name, getattr(self, name), 1)
         if self.start not in ("guide", "prior"):
             raise ValueError(f"start: expected 'guide' or 'prior', got {self.start!r}.")
 

@@ -17,6 +17,7 @@ from inference.programs.entries import Examples, mapped, rows_of
 from inference.programs.execution import Latents
 from inference.programs.expectation import refuse_exact
 from inference.programs.noise import own_noise
+from inference.programs.numbers import refuse_below, refuse_outside
 from inference.programs.pair import Pair
 from inference.programs.predict import posterior
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
@@ -122,10 +123,9 @@ def calibration(
             there is no `refit`, or the data cannot be simulated.
         ValueError: a number is too small, or the level not between 0 and 1.
     """
-    if simulations < 20 or draws < 1 or not 0 < level < 1:
-        raise ValueError(
-            f"expected at least 20 simulations, a draw and a level between 0 and 1; got {simulations}, {draws} and {level}."
-        )
+    refuse_below("simulations", simulations, 20)
+    refuse_below("draws", draws, 1)
+    refuse_outside("level", level, 0.0, 1.0)
     with torch.no_grad(), evaluating(program), own_noise(seed):
         examples = as_batch(batch)
         if refit is None:

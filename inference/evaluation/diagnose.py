@@ -15,7 +15,7 @@ from inference.evaluation.estimators import Mean
 from inference.evaluation.inference_gap import Part, part_of
 from inference.evaluation.kl import log_ratios
 from inference.evaluation.likelihood import likelihood_of
-from inference.evaluation.pareto import FEWEST_DRAWS, effective_sample_size, smoothed, threshold
+from inference.evaluation.pareto import FEWEST_DRAWS, TAIL, effective_sample_size, smoothed, threshold
 from inference.evaluation.passes import Data, batches_of, count_of, no_batches
 from inference.evaluation.pieces import scored_at_once
 from inference.evaluation.refined import AMORTISATION_GAP, Refined
@@ -23,6 +23,7 @@ from inference.evaluation.stages import one_of, reached, shares, stage
 from inference.programs.check import check_batch, check_finite
 from inference.programs.entries import Examples, rows_of
 from inference.programs.noise import mix, own_noise, reseed
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Program, ProgramError, evaluating
 from inference.programs.sites import random_sites
 from inference.programs.terms import terms, terms_of
@@ -141,8 +142,7 @@ def diagnose(
         ValueError: fewer than 25 draws, to whose tail no shape can be fitted.
         ProgramError: the guide draws nothing or has its mass at one value, a log-weight is NaN, or what `evaluate` raises.
     """
-    if draws < FEWEST_DRAWS:
-        raise ValueError(f"draws: a Pareto tail takes at least {FEWEST_DRAWS}, got {draws}.")
+    refuse_below("draws", draws, FEWEST_DRAWS, TAIL)
     khat, ess, amortisation = list[Tensor](), list[Tensor](), _Amortisation(refined)
     kl: dict[str, _OverExamples] = defaultdict(_OverExamples)
     means: dict[str, PosteriorMeans] = defaultdict(PosteriorMeans)

@@ -12,6 +12,7 @@ from torch import Tensor
 from inference.evaluation.stages import reached
 from inference.programs.bounds import Bound, iwae
 from inference.programs.entries import rows_of
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, as_batch
 from inference.programs.terms import log_marginal, terms
 
@@ -85,8 +86,8 @@ class Importance:
     """How many particles × examples are run at once; about this many is fastest on a CPU."""
 
     def __post_init__(self) -> None:
-        if self.particles < 1 or self.rows < 1:
-            raise ValueError(f"particles and rows must be at least 1; got {self.particles} and {self.rows}.")
+        for name in ("particles", "rows"):
+            refuse_below(name, getattr(self, name), 1)
         if not isinstance(self.bound, Bound):
             raise ValueError(f"the bound of an estimator is elbo, iwae or renyi(alpha); got {self.bound!r}.")
 

@@ -19,6 +19,7 @@ from inference.evaluation.likelihood import Likelihood, likelihood_of
 from inference.evaluation.passes import Data, batches_of, count_of, no_batches
 from inference.evaluation.pieces import scored_at_once
 from inference.evaluation.stages import one_of, shares, stage
+from inference.programs.alone import alone
 from inference.programs.check import check_batch, check_finite, check_values
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.held_out import held_out
@@ -167,16 +168,17 @@ def evaluate(
         seed: of the estimators' noise; the caller's generators are left as they were.
 
     Raises:
-        ProgramError: there is no batch, the batch observes nothing, the program subsamples by itself, there are several
-            batches and no plate that counts examples, numbers of held-out examples and of the dataset are asked for at once,
-            or what the estimators raise.
+        ProgramError: another thread runs a program, there is no estimator or no batch, the batch observes nothing, the
+            program subsamples by itself, there are several batches and no plate that counts examples, numbers of held-out
+            examples and of the dataset are asked for at once, or what the estimators raise.
     """
+    _refuse_other_estimators(estimators)
     description = dict(measured_on or getattr(batches, "description", None) or {})
     shapes: set[tuple[tuple[int, ...], ...]] = set()
     masked = _Masks()
     found: dict[str, list[Estimate]] = {name: [] for name in estimators}
     seconds = dict.fromkeys(estimators, 0.0)
-    with torch.no_grad(), evaluating(program), own_noise(seed):
+    with alone("evaluate"), torch.no_grad(), evaluating(program), own_noise(seed):
         stream = batches_of(batches)
         first = next(stream, None)
         if first is None:
@@ -225,6 +227,15 @@ def evaluate(
             for name, pieces in found.items()
         },
     )
+
+
+def _refuse_other_estimators(estimators: object) -> None:
+    """Raises a ProgramError for what is no mapping of names to estimators, or has none."""
+    given = estimators if isinstance(estimators, Mapping) else {}
+    others = {name: each for name, each in given.items() if not (callable(each) and hasattr(each, "settings"))}
+    if not given or others:
+        name, came = next(iter(others.items()), ("estimators", estimators))
+        raise ProgramError(f"{name}: expected estimators by name, such as {{'iwae': importance(1000)}}, got {came!r}.")
 
 
 def _kind(estimator: Estimator, estimate: Estimate, likelihood: Likelihood) -> str:

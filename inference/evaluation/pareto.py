@@ -11,6 +11,7 @@ from inference.evaluation.arviz_versions import pareto_smoothed
 from inference.programs.program import ProgramError
 
 FEWEST_DRAWS = 25
+TAIL = "to whose largest weights the tail of a Pareto distribution is fitted"
 """With fewer draws there are fewer than five weights in the tail, and no shape can be fitted to it."""
 
 

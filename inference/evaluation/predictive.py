@@ -10,6 +10,7 @@ from inference.evaluation.estimators import ERROR_OF_SUM, Estimate, PowerMean
 from inference.evaluation.stages import one_of
 from inference.programs.entries import rows_of
 from inference.programs.held_out import HeldOut, held_out
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program
 from inference.programs.terms import terms
 
@@ -29,11 +30,9 @@ class Predictive:
     """Scores each example by itself, of data that need not be those that the program shares its latents between."""
 
     def __post_init__(self) -> None:
-        if self.draws < 2:
-            raise ValueError(f"draws: expected at least 2, of which an error can be told; got {self.draws}.")
+        refuse_below("draws", self.draws, 2, "of which an error can be told")
         for name in ("particles", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+            refuse_below(name, getattr(self, name), 1)
 
     @property
     def kind(self) -> str:

@@ -12,6 +12,7 @@ from inference.programs.entries import rows_of
 from inference.programs.execution import Run
 from inference.programs.masks import where_seen
 from inference.programs.noise import own_noise
+from inference.programs.numbers import refuse_below
 from inference.programs.predict import reconstruct
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, random_sites
@@ -67,8 +68,11 @@ def posterior_predictive_check(
         ProgramError: a statistic gives no single number, or the batch observes nothing.
         ValueError: fewer than two draws, or no statistic.
     """
-    if draws < 2 or not statistics:
-        raise ValueError(f"expected at least 2 draws and one statistic, got {draws} and {sorted(statistics)}.")
+    refuse_below("draws", draws, 2)
+    if not statistics:
+        raise ValueError(
+            "statistics: expected functions of what is observed by name, such as {'max': torch.max}, got none."
+        )
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = runs(program, batch)[0]
         sites = {

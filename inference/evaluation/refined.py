@@ -1,5 +1,6 @@
 """The best bound that a guide's family has for each example: its distributions' parameters set free and optimised."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ from inference.evaluation.stages import reached, shares, stage
 from inference.programs.bounds import LOWER_BOUND
 from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Run
+from inference.programs.numbers import refuse_below, refuse_outside
 from inference.programs.program import Batch, Program, ProgramError, as_batch
 from inference.programs.sites import has_rsample, random_sites
 from inference.programs.terms import log_joint, log_joint_of
@@ -36,10 +38,8 @@ class Refined:
 
     def __post_init__(self) -> None:
         for name in ("steps", "particles", "draws", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}.")
+            refuse_below(name, getattr(self, name), 1)
+        refuse_outside("learning_rate", self.learning_rate, 0.0, math.inf)
 
     @property
     def kind(self) -> str:

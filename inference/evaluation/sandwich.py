@@ -16,6 +16,7 @@ from inference.evaluation.estimators import Estimate
 from inference.evaluation.stages import shares, stage
 from inference.programs.entries import mapped, rows_of
 from inference.programs.execution import Latents
+from inference.programs.numbers import refuse_below
 from inference.programs.pair import Pair
 from inference.programs.program import Batch, Program, as_batch
 from inference.programs.simulate import simulated
@@ -51,8 +52,7 @@ class Sandwich:
     simulations: int = 20
 
     def __post_init__(self) -> None:
-        if self.simulations < 1:
-            raise ValueError(f"simulations: expected at least 1 simulated example, got {self.simulations}.")
+        refuse_below("simulations", self.simulations, 1)
 
     @property
     def kind(self) -> str:

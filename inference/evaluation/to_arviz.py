@@ -15,13 +15,14 @@ from inference.evaluation.chunks import Chunks, Draws
 from inference.evaluation.constants import constants_of
 from inference.evaluation.given_shared import log_likelihoods, shared_latents
 from inference.evaluation.likelihood import likelihood_of
-from inference.evaluation.pareto import FEWEST_DRAWS, threshold
+from inference.evaluation.pareto import FEWEST_DRAWS, TAIL, threshold
 from inference.evaluation.stages import stage
 from inference.evaluation.weighted import Weighted, picked, resampled, weighted
 from inference.programs.check import check_batch
 from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Run, is_of_values
 from inference.programs.noise import own_noise
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import latents_in, layers, random_sites
 from inference.programs.traces import runs
@@ -68,11 +69,9 @@ def to_arviz(
         ProgramError: the guide has a continuous latent at one value, or no draw with a density; the batch is a part of a
             dataset that shares latents; dims or coords name what is not there; or what `terms` raises.
     """
-    if draws < FEWEST_DRAWS or particles < 1 or rows < 1:
-        raise ValueError(
-            f"expected at least {FEWEST_DRAWS} draws, by which their weights are smoothed, 1 particle and 1 row; got "
-            f"{draws}, {particles} and {rows}."
-        )
+    refuse_below("draws", draws, FEWEST_DRAWS, TAIL)
+    refuse_below("particles", particles, 1)
+    refuse_below("rows", rows, 1)
     examples = as_batch(batch)
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = _judged_run(program, examples)

@@ -15,6 +15,7 @@ from inference.programs.bounds import BoundFunction, elbo, iwae
 from inference.programs.dtypes import widest_dtype
 from inference.programs.entries import Examples, rows_of
 from inference.programs.expectation import refuse_exact
+from inference.programs.numbers import refuse_below
 from inference.programs.predict import draw
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.sites import has_rsample, random_sites
@@ -67,8 +68,7 @@ class ImportanceWeighted(Objective):
         gradient: Gradient = Gradient.PATH,
     ) -> None:
         super().__init__(program)
-        if particles < 1:
-            raise ProgramError(f"ImportanceWeighted needs at least one particle; got {particles}.")
+        refuse_below("particles", particles, 1)
         if gradient is Gradient.DOUBLY_REPARAMETERISED and bound != iwae:
             raise ProgramError(
                 f"the doubly reparameterised gradient is derived for bound=iwae; got {bound}. Use "

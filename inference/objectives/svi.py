@@ -17,6 +17,7 @@ from inference.programs.entries import rows_of
 from inference.programs.enumeration import within_axes
 from inference.programs.execution import executing
 from inference.programs.expectation import refuse_exact
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, ProgramError, as_batch, parameters
 from inference.programs.sites import Site, batch_plate
 from inference.programs.terms import terms_of
@@ -73,8 +74,7 @@ class SVI(Objective):
                 f"baseline: it is for the default estimator, and {type(estimator).__name__} has ways of its own, such as "
                 "infer={'baseline': ...}. Leave one of the two out."
             )
-        if particles < 1:
-            raise ProgramError(f"SVI needs at least one particle; got {particles}.")
+        refuse_below("particles", particles, 1)
         if estimator is not None and particles != 1:
             raise ProgramError(
                 f"particles={particles} is for the default estimator: set num_particles of the estimator."

@@ -17,6 +17,7 @@ from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.execution import Latents
 from inference.programs.expectation import refuse_exact
 from inference.programs.noise import own_noise
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, ProgramError, as_batch, buffers_kept
 from inference.programs.simulate import simulated, simulated_latents, simulation
 from inference.programs.sites import is_point, random_sites
@@ -56,12 +57,8 @@ class WakeSleep(Objective):
         super().__init__(program)
         if not isinstance(sleep, int | float) or not 0.0 <= sleep <= 1.0:
             raise ProgramError(f"sleep: expected the share of sleep-φ, from 0 to 1; got {sleep!r}.")
-        least = 1 if sleep == 1.0 else 2
-        if not isinstance(particles, int) or isinstance(particles, bool) or particles < least:
-            raise ProgramError(
-                f"particles: expected an int of at least {least}, got {particles!r}. (One particle has weight 1 whatever it "
-                "is, so that awake it teaches the guide nothing: only sleep=1 takes one.)"
-            )
+        one = "as one particle has weight 1 whatever it is, and teaches the guide nothing but asleep (sleep=1)"
+        refuse_below("particles", particles, 1 if sleep == 1.0 else 2, one)
         self.particles, self.sleep = particles, sleep
         self._of_guide: frozenset[str] | None = None
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference.programs.numbers import refuse_outside
+
 BoundFunction = Callable[[Tensor], Tensor]
 """`(particles, batch)` log-weights to `(batch,)` nats."""
 
@@ -55,8 +57,7 @@ def renyi(alpha: float) -> Bound:
     Raises:
         ValueError: alpha is not finite.
     """
-    if not math.isfinite(alpha):
-        raise ValueError(f"the order of a Rényi bound must be finite; got {alpha}. Use 1 for the ELBO, 0 for IWAE.")
+    refuse_outside("alpha", alpha, -math.inf, math.inf, "1 for the ELBO and 0 for IWAE")
     return Bound(float(alpha))
 
 

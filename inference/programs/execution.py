@@ -11,12 +11,15 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from inference.programs.alone import alone
 from inference.programs.caches import FreshTransforms
 from inference.programs.densities import refuse_loose_axes
 from inference.programs.dtypes import explained_dtypes
 from inference.programs.entries import Examples, leaves, mapped, named, rows_of
 from inference.programs.masks import HiddenValues
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, ProgramError, as_batch, localise, without_store
+from inference.programs.signatures import explained_entries
 from inference.programs.sites import Frame, Site, batch_plate, plates, random_sites
 from inference.programs.subsampling import GivenSubsamples
 
@@ -89,7 +92,7 @@ def executing(program: object) -> Iterator[None]:
     modules = list(program.modules()) if isinstance(program, nn.Module) else []
     localise(modules)
     try:
-        with without_store(), FreshTransforms(modules), GivenSubsamples(), HiddenValues():
+        with alone("a program"), without_store(), FreshTransforms(modules), GivenSubsamples(), HiddenValues():
             yield
     except ProgramError as error:
         said = _as_it_was_said(error)
@@ -129,8 +132,7 @@ def executed(
     examples = as_batch(batch)
     if latents:
         particles = _common_particles(latents)
-    if particles < 1:
-        raise ProgramError(f"expected at least one particle, got {particles}.")
+    refuse_below("particles", particles, 1)
     if particles > 1 and tiles:
         try:
             rows = particles * rows_of(examples)
@@ -217,7 +219,7 @@ def _run(program: Program, once: Once, batch: Examples, particles: int, latents:
     # Where nothing is trained a program is given copies, so that what it writes into its batch stays its own.
     given = batch if particles > 1 or torch.is_grad_enabled() else mapped(torch.clone, batch)
     before = _versions(given)
-    with executing(program), explained_dtypes(program, given):
+    with executing(program), explained_entries(program, given), explained_dtypes(program, given):
         copies = _copies(given, particles)
         guide, model = once(given, copies, latents)
     after = _versions(given)

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from inference.programs.numbers import refuse_below
+
 _MASK = (1 << 64) - 1
 
 
@@ -31,7 +33,11 @@ def reseed(seed: int) -> None:
 
 @contextmanager
 def own_noise(seed: int) -> Iterator[None]:
-    """A block that draws its own reproducible noise and leaves the caller's generators as it found them."""
+    """A block that draws its own reproducible noise and leaves the caller's generators as it found them.
+
+    Raises ProgramError for a seed that is no whole number.
+    """
+    refuse_below("seed", seed, 0)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     cpu = torch.default_generator.get_state()
     cuda = [torch.cuda.get_rng_state(device) for device in devices]

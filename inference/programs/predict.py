@@ -11,6 +11,7 @@ from torch import Tensor
 from inference.programs.entries import rows_of
 from inference.programs.enumeration import assignment_runs, enumerated, is_finite
 from inference.programs.execution import Latents, Run
+from inference.programs.numbers import refuse_below
 from inference.programs.pair import refuse_unfitted
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
 from inference.programs.sites import Site, deterministic_sites, latents_in, plates, random_sites
@@ -32,6 +33,7 @@ def sample(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
     Returns:
         `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per other site.
     """
+    refuse_below("draws", draws, 1)
     with torch.no_grad(), evaluating(program):
         found = model_runs(program, batch, draws)
         return _together([run.values(random_sites(run.model)) for run in found])
@@ -45,6 +47,7 @@ def posterior(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tenso
     Returns:
         `(draws, batch, ...)` per site inside the batch plate, `(draws, ...)` per shared site.
     """
+    refuse_below("draws", draws, 1)
     with torch.no_grad(), evaluating(program):
         found = runs(program, batch, draws)
         rows = rows_of(as_batch(batch))
@@ -77,6 +80,7 @@ def observations(program: Program, batch: Batch, latents: Latents, draws: int) -
 
 def draw(program: Program, batch: Batch, draws: int = 1) -> dict[str, Tensor]:
     """Draws of the latent sites from the guide, with gradients and in the program's own mode."""
+    refuse_below("draws", draws, 1)
     return latents_of(guide_runs(program, batch, draws))
 
 
@@ -87,11 +91,15 @@ def decode(program: Program, batch: Batch, latents: Latents) -> dict[str, Tensor
 
     Raises:
         NoMean: a distribution has no mean in closed form.
-        ProgramError: the batch observes nothing.
+        ProgramError: the batch observes nothing, or a given latent is no site of the model.
     """
     with torch.no_grad(), evaluating(program):
         left_out = _left_out(program, batch, latents)
         _refuse_unobserved(left_out)
+        if left_out.unknown:
+            raise ProgramError(
+                f"latents were given for {left_out.unknown}, of which the model has no sites. Leave them out."
+            )
         found = model_runs(program, batch, 1, _with_assignments(program, batch, latents, 1, left_out))
         return _together(
             [
@@ -173,11 +181,14 @@ class _LeftOut(NamedTuple):
     """The others after all that is observed, of which it says nothing by itself."""
     observes: bool
     """Whether the batch observes anything."""
+    unknown: list[str]
+    """What is given and is no site of the model."""
 
 
 def _left_out(program: Program, batch: Batch, latents: Latents) -> _LeftOut:
     first = {name: value[:1] for name, value in latents.items()}
-    sites = random_sites(joint_runs(program, batch, first)[0].model)
+    model = joint_runs(program, batch, first)[0].model
+    sites = random_sites(model)
     observed = [place for place, site in enumerate(sites.values()) if site["is_observed"]]
     upstream = list(sites)[: observed[-1]] if observed else []
     left_out = {name: site for name, site in sites.items() if not site["is_observed"] and name not in latents}
@@ -187,6 +198,7 @@ def _left_out(program: Program, batch: Batch, latents: Latents) -> _LeftOut:
         causes=[name for name in infinite if name in upstream],
         unseen=frozenset(infinite) - {*upstream},
         observes=bool(observed),
+        unknown=sorted(set(latents) - {*sites, *deterministic_sites(model)}),
     )
 
 

@@ -173,7 +173,14 @@ class _Given(Messenger):
 
     def _pyro_sample(self, message: Any) -> None:
         if message["name"] in self.latents and not message["is_observed"]:
-            message["value"] = placed(self.latents[message["name"]], message, self.rows)
+            value = placed(self.latents[message["name"]], message, self.rows)
+            event = tuple(message["fn"].event_shape)
+            if tuple(value.shape[value.dim() - len(event) :]) != event:
+                raise ProgramError(
+                    f"latents: site {message['name']!r} has events of shape {event}, and the values given for it are of "
+                    f"shape {tuple(value.shape)}. Give them as (particles, batch, *event)."
+                )
+            message["value"] = value
 
 
 class Drawn(Messenger):

@@ -6,8 +6,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from inference.programs.numbers import is_number
+from inference.programs.program import ProgramError
+
 State = dict[str, Tensor]
 """A copy of a module's parameters and buffers, by name."""
+
+
+def refuse_decay(decay: object) -> None:
+    """Raises a ProgramError for what is no decay of an average."""
+    if not is_number(decay) or not 0.0 <= decay < 1.0:  # type: ignore[operator]  # a number
+        raise ProgramError(f"average: expected a number of at least 0 and below 1, got {decay!r}.")
 
 
 class Average:
@@ -23,8 +32,7 @@ class Average:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"the decay of an average lies in [0, 1); got {decay}.")
+        refuse_decay(decay)
         self.module, self.decay, self.count = module, decay, 0
         self.state = snapshot(module)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from inference.programs.numbers import refuse_below
 from inference.programs.program import ProgramError
 from inference.training.checkpoint_files import Refused, in_order, read
-from inference.training.numbers import refuse_below
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 

@@ -6,7 +6,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,8 +41,10 @@ def write_whole(path: Path, contents: bytes) -> None:
     write_together(path.parent, {path.name: contents})
 
 
-def write_together(folder: Path, files: Mapping[str, bytes | None]) -> None:
+def write_together(folder: Path, files: Mapping[str, bytes | Iterable[bytes] | None]) -> None:
     """Writes files that belong together, by name, and removes those of None: all of them, or none where one can not be.
+
+    Contents that come in parts are written as they come, so that no more than a part is held.
 
     Raises OSError with the name of the file that it is about.
     """
@@ -57,7 +59,7 @@ def write_together(folder: Path, files: Mapping[str, bytes | None]) -> None:
                 # O_EXCL opens nothing that somebody else has put there, no link either.
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
                     written[name] = temporary
-                    file.write(contents)
+                    file.writelines([contents] if isinstance(contents, bytes) else contents)
         for name in files.keys() - written.keys():
             (folder / name).unlink(missing_ok=True)
         for name, temporary in written.items():

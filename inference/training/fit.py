@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from inference.evaluation.passes import Data, no_batches
+from inference.programs.alone import alone
 from inference.programs.check import check_data
 from inference.programs.entries import Examples, leaves, rows_of
-from inference.programs.program import Batch
+from inference.programs.numbers import refuse_below
+from inference.programs.program import Batch, ProgramError
 from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.checkpoint import Checkpoint
 from inference.training.checkpointing import Checkpointing, claimed
 from inference.training.feed import ended_early, feed_of, is_function_of_the_step
 from inference.training.fitted import Fitted
 from inference.training.metrics_file import metrics_file
-from inference.training.numbers import refuse_below
 from inference.training.progress import shown
 from inference.training.signals import remembered
 from inference.training.step import NonFinite, Step
@@ -71,21 +72,24 @@ def fit(
     A UserWarning says so where the batches end before the steps, as those of a generator do.
 
     Raises:
-        ProgramError: there is no batch, what `check` finds on the first one, what `Step` refuses of later ones, a number out
-            of range, or a checkpoint that is damaged or of another run, where no other is left.
+        ProgramError: another thread runs a program, there is no batch, what `check` finds on the first one, what `Step`
+            refuses of later ones, a number out of range, or a checkpoint that is damaged or of another run, where no other
+            is left.
         NonFinite: a loss, gradient or weight is not finite; the parameters are those from before that step. What led to
             it is saved where there is a checkpoint.
         OSError: the first checkpoint can not be written.
     """
     refuse_below("steps", steps, 0)
     refuse_below("record_every", record_every, 1)
+    if not all(map(callable, callbacks)):
+        raise ProgramError(f"callbacks: expected functions of the step and its metrics, got {callbacks!r}.")
     log_jacobian = log_jacobian_of(batches)
     jacobians: dict[str, float] = {}
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = Best(step, validation)
     kept = Checkpointing(checkpoint, step, keeper, fitted, batches)
     observed = _Observed(step, known=hasattr(batches, "description"))
-    with claimed(checkpoint), remembered(*signals) as came:
+    with alone("fit"), claimed(checkpoint), remembered(*signals) as came:
         kept.resume(steps)
         begun, began = fitted.steps, time.perf_counter() - fitted.seconds
         feed, prepared = feed_of(batches, begun), False

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inference.objectives.objective import Objective, Player
+from inference.programs.alone import alone
 from inference.programs.check import first_non_finite, outside_support
 from inference.programs.dtypes import dtypes_of
 from inference.programs.entries import Examples, leaves
 from inference.programs.noise import mix, own_noise, reseed
+from inference.programs.numbers import is_number, refuse_below
 from inference.programs.program import Batch, ProgramError, as_batch
-from inference.training.average import Average, State, restore, snapshot
+from inference.training.average import Average, State, refuse_decay, restore, snapshot
 from inference.training.batches import Batches
 from inference.training.differentiate import Differentiate, backward
 from inference.training.factories import Factory, adam
@@ -70,8 +72,15 @@ class Step:
         autocast: torch.dtype | None = None,
         differentiate: Differentiate = backward,
     ) -> None:
-        if clip is not None and not clip > 0:
-            raise ProgramError(f"clip: expected a norm above 0, or None for no clipping; got {clip}.")
+        if not isinstance(objective, Objective):
+            raise ProgramError(
+                f"objective: expected what a program is fitted by, such as SVI(program), got a {type(objective).__name__}."
+            )
+        if clip is not None and not (is_number(clip) and clip > 0):
+            raise ProgramError(f"clip: expected a norm above 0, or None for no clipping; got {clip!r}.")
+        if average is not None:
+            refuse_decay(average)
+        refuse_below("seed", seed, 0)
         if learning_rate is not None and not callable(learning_rate):
             raise ProgramError(
                 f"learning_rate: expected a factor as a function of the step, got {learning_rate!r}. A constant is the "
@@ -133,7 +142,7 @@ class Step:
         self.prepare(examples)
         self.take_back()
         metrics: dict[str, Tensor] = {}
-        with own_noise(mix(self.seed, self.count)):
+        with alone("a step"), own_noise(mix(self.seed, self.count)):
             self.objective.schedule(self.count)
             self._batches.meet(examples)
             players = self._players()

@@ -13,10 +13,10 @@ from inference.evaluation.likelihood import likelihood_of
 from inference.evaluation.passes import WHAT_REPEATS, Data, batches_of, no_batches
 from inference.programs.bounds import elbo
 from inference.programs.noise import own_noise
+from inference.programs.numbers import refuse_below
 from inference.programs.program import ProgramError, evaluating
 from inference.training.average import State, snapshot
 from inference.training.feed import is_function_of_the_step
-from inference.training.numbers import refuse_below
 from inference.training.saved import Saved, plain
 from inference.training.step import Step
 

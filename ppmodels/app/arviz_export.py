@@ -1,8 +1,8 @@
 """`export`: draws of a run's posterior, prior and predictives as a file for ArviZ."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from inference import to_arviz
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, evaluating
 from inference.programs.traces import runs
-from inference.training.files import temporary_name
+from inference.training.files import write_whole
 from inference.training.progress import shown_stages
 from ppmodels.app.computing import computing, split_for
 from ppmodels.app.experiment import Experiment, path_of, restored
@@ -88,12 +88,8 @@ def _refuse(path: Path, overwrite: bool, run: Run, data: str | None, folder: str
 
 def _write(path: Path, found: Any) -> None:
     """Writes the file so that it is never seen half written. Raises OSError with its name."""
-    temporary = path.with_name(temporary_name(path.name))
-    try:
-        found.to_netcdf(str(temporary))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    # HDF5 would print many lines about a disk that is full.
+    with TemporaryDirectory() as folder:
+        draft = Path(folder, "draws.nc")
+        found.to_netcdf(str(draft))
+        write_whole(path, draft.read_bytes())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inference import Objective, Pair, ProgramError
 from inference.evaluation.likelihood import Likelihood, likelihood_of
+from inference.programs.execution import is_out_of_memory
 from inference.programs.noise import mix, own_noise
 from inference.programs.program import evaluating
 from ppmodels.app.lookup import RecipeFile, defined_in
@@ -212,6 +213,8 @@ def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
         try:
             program = recipe.make_program(data)
         except RuntimeError as error:  # a layer of a negative size, among others
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"the program can not be made of these settings: {str(error).splitlines()[0]}. `ppmodels recipes NAME` "
                 "shows what they are."

@@ -1,6 +1,6 @@
 """What trains the program of an experiment: its step, and its validation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from inference import Step, Validation, elbo, predictive
 from inference.evaluation.estimators import Importance
@@ -12,15 +12,9 @@ from ppmodels.app.recipe import Recipe
 def step_of(experiment: Experiment, seed: int) -> Step:
     """The step that trains an experiment's program as its recipe says."""
     recipe = experiment.recipe
-    optimizer = recipe.optimizer(recipe.learning_rate)
-    if not (callable(optimizer) or isinstance(optimizer, Mapping)):
-        raise ValueError(
-            f"optimizer: expected a function of the learning rate that gives one of the parameters, such as inference.adam, "
-            f"got one that gives a {type(optimizer).__name__}"
-        )
     return Step(
         experiment.objective,
-        optimizer,
+        recipe.optimizer(recipe.learning_rate),
         seed=seed,
         clip=recipe.clip,
         learning_rate=_by_step(recipe),

@@ -23,12 +23,13 @@ def sample(
 ) -> Pictures:
     """Writes samples.png of a run: means of p(x | z) at z from the prior, or draws of x; of a table samples.csv too.
 
-    Of DRAW canvases.png too: how these grow, with the windows.
+    More than 1,000 are drawn as they are written: of images to samples.npy, as float32 in levels. Of DRAW canvases.png
+    too: how these grow, with the windows.
     """
     experiment = restored(run, data, folder, device, trust)
     with computing(experiment, threads, progress):
         pictures = samples(experiment, count, seed, draws) | growing_samples(experiment, seed)
-    pictures.write(run.folder)
+        pictures.write(run.folder)  # draws what is not drawn yet
     return pictures
 
 

@@ -73,14 +73,25 @@ def defined_in(file: RecipeFile) -> Recipe:
     module.__file__ = str(path.absolute())
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        exec(compile(file.text, module.__file__, "exec", dont_inherit=True), module.__dict__)
+        code = compile(file.text, module.__file__, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:  # ValueError: it holds null bytes
+        place = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        why = error.msg if isinstance(error, SyntaxError) else error
+        raise ValueError(f"{path}{place}: expected Python, but it can not be read ({why}). Correct it.") from error
+    try:
+        exec(code, module.__dict__)
     except ModuleNotFoundError as error:
         if (path.parent / f"{(error.name or '').split('.')[0]}.py").is_file():
             raise ValueError(
                 f"{path} imports {error.name}, a file beside it, which a run would not hold. Put what it needs into "
                 "the one file, which is copied into the run, or install it as a package."
             ) from error
-        raise
+        raise ValueError(f"{path} needs {error.name}, which is not installed here; install it.") from error
+    except SystemExit as error:
+        raise ValueError(
+            f"{path} ends the process when it is executed (SystemExit). Keep what it runs as a script below "
+            "if __name__ == '__main__'."
+        ) from error
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):
         found = "nothing of that name" if recipe is None else f"a {type(recipe).__name__}"

@@ -3,11 +3,12 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +31,15 @@ _CELLS = 1_000_000
 """The most cells of a table of samples whose rows nobody has counted."""
 
 
+Files = dict[str, bytes | Iterable[bytes] | None]
+"""Contents by name, whole or in parts; None of a file of an earlier picture that there is not any more."""
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Files by name, and why others were not made."""
 
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __or__(self, other: "Pictures") -> "Pictures":
@@ -50,31 +55,77 @@ class _Impossible(Exception):
     """There is no such picture of this program; the message says why."""
 
 
-def samples(experiment: Experiment, count: int | None = None, seed: int = 0, draws: bool = False) -> Pictures:
-    """100 images, means of p(x | z) at z from the prior, or draws; of a table 1000 draws, as CSV, fewer of a wide one."""
-    few = 100 if experiment.is_images else min(1000, max(1, _CELLS // math.prod(experiment.data.shape)))
+AT_ONCE = 1000
+"""How many samples are drawn at once, and shown."""
 
-    def make() -> dict[str, bytes]:
-        batch, columns, given = _context(experiment, count or few)
+
+def samples(experiment: Experiment, count: int | None = None, seed: int = 0, draws: bool = False) -> Pictures:
+    """Samples: 100 images, means of p(x | z) at z from the prior, or draws; of a table 1000 draws, fewer if wide.
+
+    Of more than are shown all are in samples.npy or samples.csv, drawn as they are written.
+    """
+    few = 100 if experiment.is_images else min(AT_ONCE, max(1, _CELLS // math.prod(experiment.data.shape)))
+    number = count or few
+    draws = draws or not experiment.is_images
+
+    def make() -> Files:
+        batch, columns, given = _context(experiment, min(number, AT_ONCE))
+        found, what = _decoded(experiment, batch, {}, draws)
         if experiment.is_images:
-            found, what = _decoded(experiment, batch, {}, draws)
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
-            return {"samples.png": _grid(experiment, found, columns, title + given)}
-        drawn, _ = _decoded(experiment, batch, {}, draws=True)
-        drawn, data = _rows_drawn(experiment, drawn), test_rows(experiment)
+            title = title if number <= AT_ONCE else f"{AT_ONCE:,} of {number:,} {title}"
+            stream = _parts_of(experiment, found, number, seed, draws, _floats, _array_header(number, found))
+            kept = None if number <= AT_ONCE else stream
+            return {"samples.png": _grid(experiment, found, columns, title + given), "samples.npy": kept}
+        drawn, data = _rows_drawn(experiment, found), test_rows(experiment)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
-            "samples.csv": _table(experiment, drawn),
+            "samples.csv": _parts_of(
+                *(experiment, found, number, seed, draws),
+                lambda values: _rows_of_table(experiment, _rows_drawn(experiment, values)),
+                _written([_columns(experiment)]),
+            ),
             "samples.png": plots.png(plots.pairs(data, drawn, title, _columns(experiment))),
         }
 
     return attempted("samples", seed, make)
 
 
+def _parts_of(
+    experiment: Experiment,
+    first: Tensor,
+    count: int,
+    seed: int,
+    draws: bool,
+    written: Callable[[Tensor], bytes],
+    header: bytes,
+) -> Iterator[bytes]:
+    """The contents of a file of samples: its header, those that were drawn first, and the others as they are drawn."""
+    yield header
+    yield written(first)
+    for start in range(AT_ONCE, count, AT_ONCE):
+        with own_noise(mix(seed, 2, start)):
+            batch, _, _ = _context(experiment, min(AT_ONCE, count - start), start)
+            found, _ = _decoded(experiment, batch, {}, draws)
+        yield written(found)
+
+
+def _array_header(count: int, values: Tensor) -> bytes:
+    """The beginning of an .npy file of so many of these values."""
+    header = io.BytesIO()
+    shape = (count, *values.shape[1:])
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _floats(values: Tensor) -> bytes:
+    return values.cpu().numpy().astype("<f4").tobytes()
+
+
 def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
     """Test images above the means of p(x | z) at one z from the guide."""
 
-    def make() -> dict[str, bytes]:
+    def make() -> Files:
         _need_images(experiment)
         batch = experiment.examples(20)
         latents = _latents(experiment, batch)
@@ -96,7 +147,7 @@ def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
 def scenes(experiment: Experiment, program: AIR, seed: int = 0) -> Pictures:
     """Test scenes with the boxes that the guide finds; some of them object by object; and scenes of the model's own."""
 
-    def make() -> dict[str, bytes]:
+    def make() -> Files:
         batch = experiment.examples(20)
         with torch.no_grad(), evaluating(program):
             found = {name: value[0] for name, value in posterior(program, batch).items()}
@@ -149,7 +200,7 @@ def _object_by_object(program: AIR, x: Tensor, latents: dict[str, Tensor]) -> by
 def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endings: int = 6) -> Pictures:
     """Test images, of which the upper part is given, and several endings that the program draws for each."""
 
-    def make() -> dict[str, bytes]:
+    def make() -> Files:
         _need_images(experiment)
         batch = experiment.examples(10)
         x = batch[0]
@@ -318,16 +369,20 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
     return first, second
 
 
-def _context(experiment: Experiment, count: int) -> tuple[tuple[Tensor, ...], int, str]:
-    """A batch that gives the model its shapes and labels, the columns to show it in, and what is given."""
+def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[tuple[Tensor, ...], int, str]:
+    """A batch that gives the model its shapes and labels, the columns to show it in, and what is given.
+
+    It goes on from one of `start` examples.
+    """
     x = experiment.examples(min(count, 1000))[0]
-    x = x[torch.arange(count, device=x.device) % len(x)]
+    places = start + torch.arange(count, device=x.device)
+    x = x[places % len(x)]
     columns = max(1, min(10, count))
     if not experiment.recipe.labelled:
         return (x,), columns, ""
     classes = experiment.data.classes
     columns = min(classes, 20)
-    return (x, torch.arange(count, device=x.device) % classes), columns, f"; labels y = 0..{classes - 1} in turn"
+    return (x, places % classes), columns, f"; labels y = 0..{classes - 1} in turn"
 
 
 def _decoded(
@@ -423,12 +478,12 @@ def labelled_rows(experiment: Experiment, rows: list[Tensor], title: str, labels
     return _grid(experiment, torch.cat(rows), len(rows[0]), title, labels)
 
 
-def attempted(what: str, seed: int, make: Callable[[], dict[str, bytes]]) -> Pictures:
+def attempted(what: str, seed: int, make: Callable[[], Mapping[str, bytes | Iterable[bytes] | None]]) -> Pictures:
     """The pictures that `make` makes, by noise of its own, or a note that says why they are not to be had."""
     # The run is saved by now: an error in a user's program must not lose it.
     try:
         with own_noise(mix(seed, 2)):
-            return Pictures(make())
+            return Pictures(dict(make()))
     except Exception as error:
         return Pictures(notes=[f"no {what}: {str(error) or type(error).__name__}"])
 
@@ -444,11 +499,13 @@ def _columns(experiment: Experiment) -> Sequence[str]:
     return experiment.data.columns or [f"x{column}" for column in range(math.prod(experiment.data.shape))]
 
 
-def _table(experiment: Experiment, values: Tensor) -> bytes:
+def _rows_of_table(experiment: Experiment, values: Tensor) -> bytes:
     standardisation = experiment.data.standardisation
     digits = [7] * values.shape[1] if standardisation is None else standardisation.digits
+    return _written([[f"{value:.{n}g}" for value, n in zip(row, digits, strict=True)] for row in values.tolist()])
+
+
+def _written(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_columns(experiment))
-    writer.writerows([[f"{value:.{n}g}" for value, n in zip(row, digits, strict=True)] for row in values.tolist()])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from inference import SVI, Estimator, Objective, Traced, adam, elbo, importance
+from inference.programs.numbers import is_number
 from inference.training.factories import Factory
 from ppmodels.app.presets import Preset
 from ppmodels.app.settings import Setting, accepted, settings_of, unknown
@@ -111,6 +112,9 @@ class Recipe:
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"{name}: expected {expected}, got {_shown(value)}")
+        _refuse_results("optimizer", self.optimizer, self.learning_rate, _are_factories, _FACTORIES)
+        if self.schedule is not None:
+            _refuse_results("schedule", self.schedule, 0.0, _is_factor, "a function that gives a factor of at least 0")
         if self.validate_every is not None and not self.estimators:
             raise ValueError(
                 "validate_every: without estimators nothing can be scored on the valid split; set it to None"
@@ -192,6 +196,7 @@ class Recipe:
         return replace(self, **of_fields, settings={**self.settings, **others}, presets=presets)
 
 
+_BINARISATIONS = ("none", "dynamic", "static", "threshold")
 _PRESET = {each.name for each in fields(Recipe)} - _FIXED
 """The fields that a preset can change."""
 
@@ -212,8 +217,32 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_factor(value: object) -> bool:
+    return is_number(value) and 0 <= value < math.inf  # type: ignore[operator]  # a number
+
+
 def _makes_optimizers(value: object) -> bool:
     return callable(value) and not (isinstance(value, type) and issubclass(value, torch.optim.Optimizer))
+
+
+def _are_factories(value: object) -> bool:
+    return all(map(callable, value.values())) if isinstance(value, Mapping) else callable(value)
+
+
+def _makes_traced(value: object) -> bool:
+    return callable(value) and not isinstance(value, Traced)
+
+
+def _refuse_results(
+    name: str, function: Callable[[float], object], given: float, holds: Callable[[object], bool], expected: str
+) -> None:
+    """Calls a field's function once, so that one that gives something else is refused where the recipe is made."""
+    try:
+        came = function(given)
+    except Exception as error:
+        raise ValueError(f"{name}: expected {expected}, got one that fails at {given:g}: {error}") from error
+    if not holds(came):
+        raise ValueError(f"{name}: expected {expected}, got one that gives {_shown(came)}")
 
 
 def _are_estimators(value: object) -> bool:
@@ -232,19 +261,22 @@ def _or_none(holds: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _COUNT = "a whole number, at least 1"
+_FACTORIES = "a function of the learning rate that gives one of the parameters, such as inference.adam"
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "program": (callable, "a function of the data, or a class, that makes the program"),
-    **dict.fromkeys(("family", "summary", "data", "binarisation"), (_is_text, "a text")),
+    **dict.fromkeys(("family", "summary", "data"), (_is_text, "a text")),
+    "binarisation": (_BINARISATIONS.__contains__, " or ".join(_BINARISATIONS)),
+    "standardise": (lambda value: isinstance(value, bool | Standardisation), "True, False or a Standardisation"),
     "reading": (lambda value: isinstance(value, Reading), "a ppmodels.data.Reading"),
     "objective": (callable, "a function of the program, such as inference.SVI"),
-    "optimizer": (_makes_optimizers, "a function of the learning rate, such as inference.adam"),
+    "optimizer": (_makes_optimizers, _FACTORIES),
     **dict.fromkeys(("steps", "batch_size"), (_is_count, _COUNT)),
     **dict.fromkeys(("validate_every", "patience", "progression"), (_or_none(_is_count), f"{_COUNT}, or None")),
     "learning_rate": (_is_positive, "a positive and finite number"),
     "clip": (_or_none(_is_positive), "a positive and finite number, or None"),
     "average": (_or_none(_is_decay), "a number of at least 0 and below 1, or None"),
     "schedule": (_or_none(callable), "a function of the fraction of steps taken, or None"),
-    "traced": (_or_none(callable), "inference.Traced or inference.Compiled, or None"),
+    "traced": (_or_none(_makes_traced), "inference.Traced or inference.Compiled, or None"),
     "labelled": (lambda value: isinstance(value, bool), "True or False"),
     "estimators": (_are_estimators, "estimators by name, such as {'iwae': inference.importance(256)}"),
     "presets": (_are_presets, "a sequence of Preset"),

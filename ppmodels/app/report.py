@@ -30,7 +30,7 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
     for family, members in groupby(table.items(), lambda each: each[1].family):
         console.print(f"{family[0].upper()}{family[1:]}", style="bold")
         for name, each in members:
-            console.print(f"  {name:{width}}  {each.summary}")
+            console.print(f"  {name:{width}}  {printable(each.summary)}")
         console.print()
     console.print("ppmodels train NAME --data DATA     trains a recipe")
     console.print("ppmodels recipes NAME               lists its settings")
@@ -39,8 +39,8 @@ def recipes(table: Mapping[str, Recipe], console: Console) -> None:
 def recipe(found: NamedRecipe, console: Console) -> None:
     """Prints a recipe's settings with their types and defaults, and its presets by kind of data."""
     shown = found.recipe
-    console.print(f"{found.name}: {shown.summary}" if shown.summary else found.name, style="bold")
-    console.print(f"Data: {shown.data}{', with labels' if shown.labelled else ''}, or by --data.\n")
+    console.print(printable(f"{found.name}: {shown.summary}" if shown.summary else found.name), style="bold")
+    console.print(f"Data: {printable(shown.data)}{', with labels' if shown.labelled else ''}, or by --data.\n")
     rows = _columns("--set", "default", "expected")
     for name, setting in shown.all_settings.items():
         default = "(give it)" if setting.default is REQUIRED else _value(setting.default)
@@ -68,7 +68,8 @@ def _value(value: object) -> str:
     """A value as `--set` takes it; the name of a value that is no setting."""
     if isinstance(value, Mapping):
         return " and ".join(f"{name} of {each.settings.get('particles', 1)} draws" for name, each in value.items())
-    return str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value) or "(nothing)"
+    name = str(value.__name__).strip("_") if hasattr(value, "__name__") else written(value)
+    return printable(name) or "(nothing)"
 
 
 def evaluation(result: Evaluation, console: Console) -> None:

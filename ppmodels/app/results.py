@@ -1,16 +1,13 @@
 """What a command found out, in its run's folder: numbers, tables and figures, which are replaced together."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from inference.training.files import write_together
 from ppmodels.app import plots
-from ppmodels.app.pictures import attempted
+from ppmodels.app.pictures import Files, attempted
 from ppmodels.app.run import Run
-
-Files = dict[str, bytes | None]
-"""Contents by name; None of a file that there is not, so that one of an earlier result goes."""
 
 
 def figure(name: str, make: Callable[[], Any]) -> Files:
@@ -21,7 +18,7 @@ def figure(name: str, make: Callable[[], Any]) -> Files:
     return {name: made.files.get(name)}
 
 
-def write_results(run: Run, files: Mapping[str, bytes | None]) -> None:
+def write_results(run: Run, files: Files) -> None:
     """Writes them in the place of earlier ones, all or none; what can not be written is told by a warning."""
     try:
         write_together(run.folder, files)

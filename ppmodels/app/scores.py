@@ -7,7 +7,8 @@ from typing import Any
 
 from inference import Evaluation
 from ppmodels.app import plots
-from ppmodels.app.results import Files, figure, write_results
+from ppmodels.app.pictures import Files
+from ppmodels.app.results import figure, write_results
 from ppmodels.app.run import Run, as_json
 from ppmodels.app.scoring import gap_of
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 REQUIRED = object()
 """In place of the default of a setting that has none."""
 _PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+_PLAIN_NUMBER = re.compile(r"[-+.0-9A-Za-z]+")
+"""Numbers as most programs write them; Python takes 1_000 and digits of other alphabets, too."""
 _WRITTEN = {"true": True, "false": False}
 
 
@@ -79,9 +82,14 @@ class Setting:
         if self.optional and text == "none":
             return None
         if self.kind is Sequence:
-            return [int(each) for each in text.split(",") if each.strip()]
+            numbers = [each.strip() for each in text.split(",") if each.strip()]
+            if not all(map(_PLAIN_NUMBER.fullmatch, numbers)):
+                raise self._refused(repr(text))
+            return [int(each) for each in numbers]
         if self.kind is bool:
             return _WRITTEN.get(text, text)
+        if self.kind in (int, float) and not _PLAIN_NUMBER.fullmatch(text):
+            raise self._refused(repr(text))
         return self.kind(text) if self.kind in (int, float) else text  # type: ignore[operator]  # int or float
 
     def _refused(self, got: str) -> ValueError:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+MOST = 1024
+"""More threads than any machine has cores for."""
 LARGE = 1_000_000_000
 """Parameters times rows of a step from which on torch's own number of threads is taken.
 
@@ -28,10 +30,10 @@ def suitable(parameters: int, rows: int, device: torch.device) -> int:
 def computing_on(threads: int) -> Iterator[None]:
     """A block in which torch computes with so many threads; the previous number is restored.
 
-    Raises ValueError for less than one.
+    Raises ValueError for less than one, and for more than any machine has, with which torch ends the process.
     """
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
+    if not 1 <= threads <= MOST:
+        raise ValueError(f"threads: expected at least 1 and at most {MOST}, got {threads}")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

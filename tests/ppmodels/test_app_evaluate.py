@@ -57,7 +57,7 @@ def test_estimators_go_by_name_and_number() -> None:
         ("iwae:ten", "'iwae:ten': expected a number of draws after the colon, such as iwae:1000"),
         ("iwae:-1", "expected a number of draws"),
         ("iwae:0", "at least 1"),
-        ("annealed:1", "temperatures: expected at least 2"),
+        ("annealed:1", "temperatures: expected a whole number of at least 2"),
         ("exact:2", "exact takes no number"),
         ("elbo,elbo", "'elbo' stands there twice"),
     ],

@@ -61,7 +61,14 @@ def test_scenes_are_shown_with_boxes_object_by_object_and_made_anew() -> None:
     scenes = prepared(recipe, None, 0, torch.device("cpu"))
     found = pictures_of_test_images(scenes) | samples(scenes)
     assert found.notes == []
-    assert found.files.keys() == {"reconstructions.png", "scenes.png", "objects.png", "generated.png", "samples.png"}
+    assert found.files.keys() == {
+        "reconstructions.png",
+        "scenes.png",
+        "objects.png",
+        "generated.png",
+        "samples.png",
+        "samples.npy",
+    }
 
 
 def test_boxes_stand_where_they_are_given() -> None:

@@ -143,7 +143,10 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"program": 3}, "program: expected a function of the data"),
     ({"objective": None}, "objective: expected a function of the program"),
     ({"objective": 3}, "objective: expected"),
-    ({"optimizer": torch.optim.Adam}, r"optimizer: expected a function of the learning rate, such as inference.adam"),
+    (
+        {"optimizer": torch.optim.Adam},
+        r"optimizer: expected a function of the learning rate that gives one of the parameters, such as inference.adam",
+    ),
     ({"optimizer": None}, "optimizer: expected"),
     ({"steps": 0}, "steps: expected a whole number, at least 1, got 0"),
     ({"steps": "100"}, "steps: expected a whole number, at least 1, got '100'"),

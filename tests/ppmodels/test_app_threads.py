@@ -52,7 +52,7 @@ def test_the_number_of_before_comes_back_after_an_error_too() -> None:
     with pytest.raises(ZeroDivisionError), computing_on(2):
         torch.get_num_threads() / (torch.get_num_threads() - 2)
     assert torch.get_num_threads() == 3
-    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"), computing_on(0):
+    with pytest.raises(ValueError, match="threads: expected at least 1 and at most 1024, got 0"), computing_on(0):
         pass
 
 
@@ -64,7 +64,7 @@ def test_commands_compute_on_what_they_say_and_leave_torch_as_it_was(run: Run) -
     assert json.loads((run.folder / "evaluation.json").read_text())["threads"] == 1
     evaluate(run, limit=3, threads=2, progress=False)
     assert json.loads((run.folder / "evaluation.json").read_text())["threads"] == 2
-    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="threads: expected at least 1 and at most 1024, got 0"):
         evaluate(run, limit=3, threads=0, progress=False)
 
 

@@ -22,6 +22,7 @@ from inference.programs.check import check_batch, check_gradients, check_values
 from inference.programs.dataset import Scope
 from inference.programs.dtypes import explained_dtypes, widest_dtype
 from inference.programs.entries import Examples, leaves, rows_of
+from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, ProgramError, as_batch, buffers_kept, evaluating, parameters
 from inference.programs.traces import runs
 
@@ -79,8 +80,9 @@ class Adversarial(Objective):
             raise ProgramError(
                 f"critic: expected an nn.Module, got a {type(critic).__name__}; its parameters are trained."
             )
-        if turns < 1 or (size is not None and size < 1):
-            raise ProgramError(f"turns and size: expected at least 1, got turns={turns} and size={size}.")
+        refuse_below("turns", turns, 1)
+        if size is not None:
+            refuse_below("size", size, 1)
         self.critic, self.contrast, self.compare, self.size = critic, contrast, compare, size
         self.penalty, self.anneal, self.weight, self.turns = penalty, anneal, weight, turns
         self.register_buffer("_annealed", torch.tensor(1.0), persistent=False)

@@ -1,5 +1,6 @@
 """The command line. Heavy imports wait until a command needs them: --help must be quick."""
 
+import sys
 import warnings
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from ppmodels.app.cli.guides import calibrate, diagnose, export
 from ppmodels.app.cli.numbers import compare, evaluate
 from ppmodels.app.cli.pictures import complete, reconstruct, sample
-from ppmodels.app.cli.printing import say
+from ppmodels.app.cli.printing import clean, say
 from ppmodels.app.cli.training import recipes, resume, train, trust
 from ppmodels.app.streams import forgive
 
@@ -29,4 +30,8 @@ def main() -> None:
     """The command line."""
     forgive()
     warnings.showwarning = lambda message, *about, **more: say([str(message)])
-    app(prog_name="ppmodels")
+    try:
+        with clean():
+            app(prog_name="ppmodels")
+    except typer.Exit as ended:  # by an error outside of all commands
+        sys.exit(ended.exit_code)

@@ -20,7 +20,7 @@ GuideSplit = Annotated[
 def diagnose(
     run: RunFolder,
     split: GuideSplit = None,
-    draws: Annotated[int, typer.Option(min=21, help="Weighted draws from the guide, for each example.")] = 1000,
+    draws: Annotated[int, typer.Option(min=25, help="Weighted draws from the guide, for each example.")] = 1000,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at only so many examples, chosen at random.")] = None,
     refine: Annotated[
         int, typer.Option(min=0, help="Optimisation steps that measure the amortisation gap; 0 leaves it out.")
@@ -76,7 +76,7 @@ def export(
     run: RunFolder,
     arviz: Annotated[Path, typer.Option(metavar="FILE.nc", help="A netCDF file of draws, as ArviZ reads it.")],
     split: GuideSplit = None,
-    draws: Annotated[int, typer.Option(min=21, help="Draws of posterior, prior and predictives.")] = 1000,
+    draws: Annotated[int, typer.Option(min=25, help="Draws of posterior, prior and predictives.")] = 1000,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many examples, chosen at random.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
     data: Data = None,

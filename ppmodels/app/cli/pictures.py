@@ -21,7 +21,7 @@ def sample(
     threads: Threads = None,
     trust: Trust = False,
 ) -> None:
-    """Draw from RUN's prior: samples.png, and samples.csv of a table."""
+    """Draw from RUN's prior: samples.png, samples.csv of a table, and samples.npy of more than 1,000 images."""
     with clean():
         from ppmodels.app import illustration
         from ppmodels.app.run import Run

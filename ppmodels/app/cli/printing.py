@@ -1,6 +1,7 @@
 """What a command prints, and how its errors end it."""
 
 import errno
+import re
 import signal
 import sys
 import traceback
@@ -20,8 +21,8 @@ from ppmodels.app.terminal import printable
 def clean() -> Iterator[None]:
     """A block whose errors of the user are printed in one line: exit code 2 for what can not be found, else 1.
 
-    These are errors that `inference` and `ppmodels` themselves raise, and those of the system; any other keeps its
-    traceback. Signals end it with 128 and their number.
+    These are errors that `inference` and `ppmodels` themselves raise, those of the system, and memory that does not
+    suffice; any other keeps its traceback. Signals end it with 128 and their number.
     """
     try:
         with raised():
@@ -30,8 +31,8 @@ def clean() -> Iterator[None]:
         number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
         show(f"ended by {signal.Signals(number).name}", err=True)
         raise typer.Exit(128 + number) from None
-    except (ValueError, OSError, ImportError) as error:
-        line = _of_the_system(error) or (str(error) if _is_ours(error) else None)
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        line = _of_memory(error) or _of_the_system(error) or (str(error) if _is_ours(error) else None)
         if line is None:
             raise
         nowhere = isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -48,11 +49,11 @@ def printed() -> None:
 
 
 def wrote(run: Path, pictures: Any) -> None:
-    """Prints which pictures were written into a run, and why others were not; exit code 1 where there is none."""
-    say(pictures.notes)
+    """Prints which pictures were written into a run, and why others were not. Raises ValueError where there is none."""
     if not pictures.files:
-        raise typer.Exit(1)
-    show("wrote " + ", ".join(str(run / name) for name in pictures.files))
+        raise ValueError("; ".join(pictures.notes))
+    say(pictures.notes)
+    show("wrote " + ", ".join(str(run / name) for name, contents in pictures.files.items() if contents is not None))
 
 
 def say(notes: list[str]) -> None:
@@ -63,7 +64,7 @@ def say(notes: list[str]) -> None:
 
 def show(line: str, err: bool = False) -> None:
     """Prints one line, whatever stands in it."""
-    typer.echo(printable(line), err=err)
+    print(printable(line), file=sys.stderr if err else sys.stdout)
 
 
 def show_table(table: str) -> None:
@@ -72,13 +73,49 @@ def show_table(table: str) -> None:
         show(line)
 
 
+_PERMITTED = "choose a place where you may read and write, or change its permissions"
+_ROOM = "make room, or choose another disk"
+_REMEDIES = {
+    errno.EACCES: _PERMITTED,
+    errno.EPERM: _PERMITTED,
+    errno.EROFS: "choose another place, which can be written",
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose a place that is no loop of links",
+}
+"""What there is to do about an error of the system."""
+
+
 def _of_the_system(error: Exception) -> str | None:
     """What the system says of a file, or of there being no place for one."""
     if not isinstance(error, OSError) or error.strerror is None:
         return None
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    said = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    remedy = _REMEDIES.get(error.errno or 0)
+    return said if remedy is None else f"{said}; {remedy}"
+
+
+def _of_memory(error: Exception) -> str | None:
+    """That memory does not suffice, and for how much where that is told: in numpy's words, or torch's."""
+    said = str(error)
+    full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATING in said
+    if not full:
+        return None
+    asked = re.search(r"allocate ([0-9]+) bytes", said)
+    what = f"{int(asked[1]):,} bytes at once" if asked else said.splitlines()[0] if said else "what was to be computed"
+    return (
+        f"the memory does not suffice for {what}; take a smaller model, smaller batches (--batch-size) or fewer draws"
+    )
+
+
+_ALLOCATING = "can't allocate memory"
 
 
 def _is_ours(error: Exception) -> bool:
+    if isinstance(error, RuntimeError | MemoryError):
+        return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__", "")).split(".")[0] in ("inference", "ppmodels")

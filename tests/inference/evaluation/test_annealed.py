@@ -497,11 +497,11 @@ def test_few_accepted_transitions_are_told() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"temperatures: expected at least 2, got 1.*importance"):
+    with pytest.raises(ValueError, match=r"temperatures: expected a whole number of at least 2.*importance.*got 1"):
         annealed(1)
-    with pytest.raises(ValueError, match="chains: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="chains: expected a whole number of at least 1, got 0"):
         annealed(10, 0)
-    with pytest.raises(ValueError, match="leapfrog: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="leapfrog: expected a whole number of at least 1, got 0"):
         annealed(10, leapfrog=0)
     with pytest.raises(ValueError, match="start: expected 'guide' or 'prior', got 'encoder'"):
         annealed(10, start="encoder")  # type: ignore[arg-type]

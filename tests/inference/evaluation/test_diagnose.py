@@ -358,7 +358,7 @@ def test_what_cannot_be_diagnosed_is_refused(program: Program, message: str) -> 
 
 
 def test_bad_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="draws: a Pareto tail takes at least 25, got 20"):
+    with pytest.raises(ValueError, match=r"draws: expected a whole number of at least 25, to whose .*, got 20"):
         diagnose(LinearGaussian(), X, draws=20)
     with pytest.raises(ProgramError, match="there are no batches"):
         diagnose(LinearGaussian(), [])

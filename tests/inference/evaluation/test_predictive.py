@@ -348,7 +348,9 @@ def test_numbers_of_new_examples_and_of_the_dataset_stand_apart() -> None:
 
 
 def test_bad_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="draws: expected at least 2, of which an error can be told; got 1"):
+    with pytest.raises(
+        ValueError, match="draws: expected a whole number of at least 2, of which an error can be told, got 1"
+    ):
         predictive(1)
-    with pytest.raises(ValueError, match="particles: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="particles: expected a whole number of at least 1, got 0"):
         predictive(2, particles=0)

@@ -106,7 +106,7 @@ def test_a_statistic_is_one_number() -> None:
         posterior_predictive_check(Pair(poisson, conjugate), x, {"both": lambda x: (x, "of what")})
     with pytest.raises(ProgramError, match="the statistic 'none' gave NaN"):
         posterior_predictive_check(Pair(poisson, conjugate), x, {"none": lambda x: x.mean() / 0 * 0})
-    with pytest.raises(ValueError, match="expected at least 2 draws and one statistic"):
+    with pytest.raises(ValueError, match="draws: expected a whole number of at least 2"):
         posterior_predictive_check(Pair(poisson, conjugate), x, STATISTICS, draws=1)
-    with pytest.raises(ValueError, match="and one statistic"):
+    with pytest.raises(ValueError, match="statistics: expected functions"):
         posterior_predictive_check(Pair(poisson, conjugate), x, {})

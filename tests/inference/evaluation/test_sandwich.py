@@ -123,5 +123,5 @@ def test_what_cannot_be_simulated_is_told() -> None:
 
     with pytest.raises(ProgramError, match="site 'x' observes what is no entry"):
         sandwich(10).bounds(Pair(model, empty), torch.zeros(3))
-    with pytest.raises(ValueError, match="simulations: expected at least 1"):
+    with pytest.raises(ValueError, match="simulations: expected a whole number of at least 1"):
         sandwich(10, simulations=0)

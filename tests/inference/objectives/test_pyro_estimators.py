@@ -84,7 +84,7 @@ def test_a_users_scale_is_left_to_a_pyro_estimator() -> None:
 def test_particles_belong_to_one_of_the_two() -> None:
     with pytest.raises(ProgramError, match="set num_particles of the estimator"):
         SVI(LinearGaussian(), Trace_ELBO(), particles=2)
-    with pytest.raises(ProgramError, match="at least one particle; got 0"):
+    with pytest.raises(ProgramError, match="particles: expected a whole number of at least 1, got 0"):
         SVI(LinearGaussian(), particles=0)
 
 

@@ -437,13 +437,13 @@ def test_awake_a_factor_and_a_guide_of_rows_are_nothing_special(program: Callabl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"particles": 1}, "at least 2, got 1"),
-        ({"particles": 0, "sleep": 1.0}, "at least 1, got 0"),
-        ({"particles": 2.5}, "an int of at least 2, got 2.5"),
+        ({"particles": 1}, "at least 2, .*, got 1"),
+        ({"particles": 0, "sleep": 1.0}, "at least 1, .*, got 0"),
+        ({"particles": 2.5}, "at least 2, .*, got 2.5"),
         ({"sleep": 1.5}, "from 0 to 1; got 1.5"),
         ({"sleep": float("nan")}, "from 0 to 1; got nan"),
         ({"sleep": "0.5"}, "from 0 to 1; got '0.5'"),
-        ({"particles": True, "sleep": 1.0}, "an int of at least 1, got True"),
+        ({"particles": True, "sleep": 1.0}, "a whole number of at least 1, .*, got True"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: Mapping[str, float], message: str) -> None:

@@ -39,7 +39,7 @@ def test_renyi_bounds_decrease_in_alpha_and_meet_elbo_and_iwae() -> None:
     assert renyi(0) == iwae
     torch.testing.assert_close(renyi(1.0 - 1e-7)(weights), elbo(weights), atol=1e-5, rtol=0)
     torch.testing.assert_close(iwae(weights), weights.exp().mean(0).log())
-    with pytest.raises(ValueError, match="must be finite; got inf"):
+    with pytest.raises(ValueError, match=r"alpha: expected a number that is finite, .*, got inf"):
         renyi(math.inf)
 
 
@@ -199,7 +199,7 @@ def test_gradients_that_do_not_fit_are_refused() -> None:
         ImportanceWeighted(Mixture(), elbo, 2, gradient=Gradient.STICKING_THE_LANDING).loss(Mixture.data())
     with pytest.raises(ProgramError, match="derived for bound=iwae"):
         ImportanceWeighted(LinearGaussian(), elbo, 2, gradient=Gradient.DOUBLY_REPARAMETERISED)
-    with pytest.raises(ProgramError, match="at least one particle; got 0"):
+    with pytest.raises(ProgramError, match="particles: expected a whole number of at least 1, got 0"):
         ImportanceWeighted(LinearGaussian(), particles=0)
     with pytest.raises(ProgramError, match="two particles"):
         ImportanceWeighted(Mixture(), iwae, 1).check(Mixture.data())

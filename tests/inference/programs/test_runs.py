@@ -270,7 +270,7 @@ def test_a_hidden_markov_model_without_a_length_takes_any() -> None:
 
 @pytest.mark.parametrize("particles", [0, -1])
 def test_no_particles_are_refused(particles: int) -> None:
-    with pytest.raises(ProgramError, match="at least one particle"):
+    with pytest.raises(ProgramError, match="particles: expected a whole number of at least 1"):
         terms(Pair(_normal, _normal_guide), torch.zeros(3), particles)
 
 
