@@ -126,6 +126,8 @@ def calibration(
     refuse_below("simulations", simulations, 20)
     refuse_below("draws", draws, 1)
     refuse_outside("level", level, 0.0, 1.0)
+    if refit is not None and not callable(refit):
+        raise ProgramError(f"refit: expected a function that returns a program fitted to its data, got {refit!r}.")
     with torch.no_grad(), evaluating(program), own_noise(seed):
         examples = as_batch(batch)
         if refit is None:

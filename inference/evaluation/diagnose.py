@@ -143,6 +143,8 @@ def diagnose(
         ProgramError: the guide draws nothing or has its mass at one value, a log-weight is NaN, or what `evaluate` raises.
     """
     refuse_below("draws", draws, FEWEST_DRAWS, TAIL)
+    if refined is not None and not isinstance(refined, Refined):
+        raise ProgramError(f"refined: expected refined(steps), or None for no such gap, got {refined!r}.")
     khat, ess, amortisation = list[Tensor](), list[Tensor](), _Amortisation(refined)
     kl: dict[str, _OverExamples] = defaultdict(_OverExamples)
     means: dict[str, PosteriorMeans] = defaultdict(PosteriorMeans)

@@ -69,9 +69,10 @@ def posterior_predictive_check(
         ValueError: fewer than two draws, or no statistic.
     """
     refuse_below("draws", draws, 2)
-    if not statistics:
+    if not isinstance(statistics, Mapping) or not statistics or not all(map(callable, statistics.values())):
         raise ValueError(
-            "statistics: expected functions of what is observed by name, such as {'max': torch.max}, got none."
+            "statistics: expected functions of what is observed by name, such as {'max': torch.max}, got "
+            f"{statistics or 'none'}."
         )
     with torch.no_grad(), evaluating(program), own_noise(seed):
         run = runs(program, batch)[0]

@@ -236,6 +236,10 @@ def test_bad_input_is_refused_by_name() -> None:
         calibration(Pair(_shared, AutoNormal), torch.zeros(4))
     with pytest.raises(ProgramError, match="refit: expected the program that it has fitted, got NoneType"):
         calibration(Normals(), X, 20, refit=lambda batch: None)
+    with pytest.raises(
+        ProgramError, match="refit: expected a function that returns a program fitted to its data, got 3"
+    ):
+        calibration(Normals(), X, 20, refit=3)  # type: ignore[arg-type]
     with pytest.raises(ProgramError, match=r"the guide does not draw the latent sites \['z'\]"):
         calibration(Pair(Normals().model, lambda x: None), X, 20)
     with pytest.raises(ProgramError, match="the model has no latent sites"):

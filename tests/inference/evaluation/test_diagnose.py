@@ -153,6 +153,11 @@ def test_what_a_unit_is_measured_in_does_not_make_it_active(scale: float) -> Non
     assert "says nothing of x" in blind.table()
 
 
+def test_a_number_of_steps_is_no_estimator() -> None:
+    with pytest.raises(ProgramError, match=r"refined: expected refined\(steps\), or None for no such gap, got 100"):
+        diagnose(TwoSites(), X[:, 0], refined=100)  # type: ignore[arg-type]
+
+
 def test_shared_latents_have_one_number_for_the_dataset() -> None:
     x = torch.randn(12, dtype=torch.float64)
     found = diagnose(SharedMean(12, error=0.1).at(x), list(x.split(5)), draws=1000)

@@ -110,3 +110,5 @@ def test_a_statistic_is_one_number() -> None:
         posterior_predictive_check(Pair(poisson, conjugate), x, STATISTICS, draws=1)
     with pytest.raises(ValueError, match="statistics: expected functions"):
         posterior_predictive_check(Pair(poisson, conjugate), x, {})
+    with pytest.raises(ValueError, match=r"statistics: expected functions.*by name.*got \["):
+        posterior_predictive_check(Pair(poisson, conjugate), x, [torch.max])  # type: ignore[arg-type]
