@@ -28,6 +28,7 @@ from inference.programs.program import Program, ProgramError, evaluating
 from inference.programs.sites import hides_values
 from inference.programs.traces import runs
 from inference.programs.units import log_jacobian_of, refuse_partial_observation
+from inference.programs.values import among
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def evaluate(
         if log_jacobian:
             refuse_partial_observation(subject, first)
         likelihood = likelihood_of(subject, first)
-        whole = hashlib.sha256()
+        whole, start = hashlib.sha256(), 0
         count = count_of(batches) if likelihood.per_example else 1
         parts = shares([getattr(estimator, "work", 1.0) for estimator in estimators.values()])
         for index, batch in enumerate(scored_at_once(program, likelihood, chain([first], stream))):
@@ -201,13 +202,14 @@ def evaluate(
                 for position, (name, estimator) in enumerate(estimators.items()):
                     reseed(mix(seed, index, position))
                     began = time.perf_counter()
-                    with stage(*parts[position], name), masked:
+                    with stage(*parts[position], name), masked, among(start):
                         estimate = _estimated(estimator, program, subject, batch)
                     examples = rows_of(batch) // len(
                         estimate.log_prob
                     )  # a number of the whole dataset counts all of them
                     found[name].append(_on_the_host(estimate, examples * log_jacobian))
                     seconds[name] += time.perf_counter() - began
+            start += rows_of(batch)
     if not description:
         description = {"data": whole.hexdigest()[:12]}
     description.setdefault("likelihood", likelihood.kind)

@@ -9,14 +9,14 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from inference.programs.bounds import elbo, surrogate
-from inference.programs.entries import Examples, leaves, named
+from inference.programs.entries import Examples, leaves, named, rows_of
 from inference.programs.execution import Run, refuse_writes
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
 from inference.programs.sites import Site, is_implicit, latents_in, random_sites
 from inference.programs.terms import refuse_outside, terms
 from inference.programs.traces import runs
-from inference.programs.values import check_support, in_support, refuse_broadcast
+from inference.programs.values import among, check_support, in_support, refuse_broadcast
 
 
 def check(program: Program, batch: Batch) -> None:
@@ -69,9 +69,12 @@ def check_data(program: Program, batches: Iterable[Batch]) -> None:
     For training with Pyro's validation switched off, which looks at the first batch alone. The program runs once a batch.
     """
     with torch.no_grad(), evaluating(program), own_noise(0):
+        start = 0
         for batch in batches:
             run = runs(program, batch)[0]
-            refuse_outside(run)
+            with among(start):
+                refuse_outside(run)
+            start += rows_of(run.batch)
             if not any(_is_bounded(site) for site in random_sites(run.model).values() if site["is_observed"]):
                 return  # real numbers, or no density: any value will do, in every batch
 

@@ -1,5 +1,7 @@
 """Whether values fit the distributions that score them: the whole event shape, no broadcasting, inside the support."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,22 @@ from torch.distributions import constraints
 
 from inference.programs.program import ProgramError
 from inference.programs.sites import Frame, Site, is_implicit, layers, plates
+
+
+class OutsideSupport(ProgramError):
+    """A value that its distribution gives no density, and where it stands."""
+
+
+@contextmanager
+def among(start: int) -> Iterator[None]:
+    """A block on a batch that begins with example `start` of the data: what is said of a value there says so too."""
+    try:
+        yield
+    except OutsideSupport as error:
+        if not start:
+            raise
+        raise OutsideSupport(f"{error} This batch begins with example {start} (from 0) of the data.") from error
+
 
 _WRAPPERS = (Independent, MaskedDistribution, ExpandedDistribution)
 
@@ -93,7 +111,7 @@ def check_support(name: str, site: Site, part: Tensor | None = None) -> None:
     advice = "Transform or convert the values, or choose a distribution with their support."
     if "Bernoulli" in type(layers(fn)[-1]).__name__:
         advice = "Binarise grey pixels (dynamic or static), or use a discretised likelihood over their levels."
-    raise ProgramError(
+    raise OutsideSupport(
         f"site {name!r} ({type(fn).__name__}) has values outside its support {support}: {outside.numel()} of "
         f"{value.numel()}, first in example {first}, such as {float(outside.flatten()[0]):.4g} (values range from "
         f"{float(value.min()):.4g} to {float(value.max()):.4g}). {advice}"

@@ -23,6 +23,7 @@ from ppmodels.app.run import RECORD, Run
 from ppmodels.app.trust import approved, approved_text
 from ppmodels.data import NAMES, Dataset, InOrder, Reading, Shuffled, Standardisation, load
 from ppmodels.data.levels import OtherLevels
+from ppmodels.data.sources import TEXTS
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ def _with_data(
 
 def _read_as_recorded(recipe: Recipe, folder: str | Path | None, device: torch.device) -> Dataset:
     """The data read as those of the training were; those of other levels by their own, so that they can be refused."""
-    if recipe.data in NAMES:
-        recipe = replace(recipe, reading=Reading())
+    if not recipe.data.lower().endswith(TEXTS):  # an array of the columns that were chosen, or another kind
+        recipe = replace(recipe, reading=Reading(levels=None if recipe.data in NAMES else recipe.reading.levels))
     try:
         return _read(recipe, folder, device)
     except OtherLevels:

@@ -56,15 +56,19 @@ def own_images(folder: Path, reading: Reading) -> Raw:
         )
     files = loose or [file for files in classes.values() for file in files]
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()]) if classes else None
-    return Raw(_stacked(folder, files, left_out), labels, remarks=tuple(left_out.remarks))
+    images, remarks = _stacked(folder, files, left_out)
+    return Raw(images, labels, remarks=(*left_out.remarks, *remarks))
 
 
-def _stacked(folder: Path, files: list[Path], left_out: "_LeftOut") -> Pixels:
+def _stacked(folder: Path, files: list[Path], left_out: "_LeftOut") -> tuple[Pixels, tuple[str, ...]]:
+    remarks: tuple[str, ...] = ()
     with _opened(files[0], len(files)) as image:
         first = _pixels(image, files[0])
     images = np.empty((len(files), *first.shape), first.dtype)
     for at, file in enumerate(files):
         with _opened(file, 1) as image:
+            if image.mode == "RGB" and "RGB;16" in str(image.tile):
+                remarks = ("of colours of 16 bits the higher 8 are read, as Pillow gives them",)
             found = _pixels(image, file)
             if later := getattr(image, "n_frames", 1) - 1:
                 left_out.add("later pages or frames", file, later)
@@ -74,7 +78,7 @@ def _stacked(folder: Path, files: list[Path], left_out: "_LeftOut") -> Pixels:
                 f"{_size(first)} and {file.name} of {_size(found)}; resize or convert them first"
             )
         images[at] = found
-    return images
+    return images, remarks
 
 
 @contextmanager

@@ -19,6 +19,11 @@ def available() -> int:
     return min(_of_the_system(), _of_the_group(), _of_the_process())
 
 
+def room_for(each: int) -> int:
+    """How many values of so many bytes each the memory takes that is there."""
+    return available() // each
+
+
 def refuse_beyond(path: Path, what: str, size: int, working: int) -> None:
     """Raises TooLarge, naming both sizes, where a file's bytes and those of the work on them are more than there are."""
     free = available()

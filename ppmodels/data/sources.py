@@ -16,11 +16,12 @@ from ppmodels.data.standardisation import Standardisation
 from ppmodels.data.table import own_table
 
 FOLDER_VARIABLE = "PPMODELS_DATA"
-_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+"""How the names of text files end, whose columns can be chosen."""
 _READERS: dict[str, Callable[[Path, Reading], Raw]] = {
     ".npy": own_array,
     ".npz": own_archive,
-    **dict.fromkeys(_TABLES, own_table),
+    **dict.fromkeys(TEXTS, own_table),
 }
 
 EMBEDDED: dict[str, Callable[[str, int], Dataset]] = {
@@ -79,9 +80,9 @@ def load(
             f"{path}: expected a file {', '.join(_READERS)} or a folder of images, "
             f"got {suffix or 'no suffix'}; convert it with numpy.save"
         )
-    if reading.of_text and (path.is_dir() or suffix not in _TABLES):
+    if reading.of_text and (path.is_dir() or suffix not in TEXTS):
         raise ValueError(
-            f"{path}: {' and '.join(reading.of_text)} are of a table in a text file ({', '.join(_TABLES)}); "
+            f"{path}: {' and '.join(reading.of_text)} are of a table in a text file ({', '.join(TEXTS)}); "
             "choose columns of an array with numpy"
         )
     raw = (own_images if path.is_dir() else _READERS[suffix])(path, reading)

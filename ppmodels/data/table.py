@@ -2,26 +2,18 @@
 
 import csv
 import gzip
-import math
-import re
 import zlib
-from array import array
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
+from ppmodels.data.assemble import Raw
+from ppmodels.data.columns import Columns
+from ppmodels.data.memory import refuse_beyond, room_for
+from ppmodels.data.reading import Reading
 
-from ppmodels.data.assemble import Array, Raw
-from ppmodels.data.memory import OF_NUMBER, available, refuse_beyond
-from ppmodels.data.reading import Reading, place_of, places, unique
-
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
-_INDEX = re.compile(r"|index|id|unnamed: \d+", re.IGNORECASE)
-"""The names of a column that may count the rows; pandas writes one without a name."""
 _DELIMITERS = "\t;,"
 _OF_CHARACTER = 64
 """The bytes that a character of a line takes at most, in the line and in its cells."""
@@ -44,7 +36,7 @@ def own_table(path: Path, reading: Reading) -> Raw:
             first = next(filter(None, rows), None)
             if first is None:
                 raise ValueError(f"{path}: expected rows of numbers, got an empty file")
-            table = _Table.of(path, first, reading)
+            table = Columns.of(path, first, reading)
             if not table.header:
                 table.add(first, rows.line_num)
             for row in rows:
@@ -66,7 +58,7 @@ def _opened(path: Path) -> TextIO:
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
     """The lines of a file, none of which takes more memory than there is."""
-    longest = available() // (_OF_CHARACTER + 1)
+    longest = room_for(_OF_CHARACTER + 1)
     while line := file.readline(longest):
         if len(line) == longest and not line.endswith("\n"):
             refuse_beyond(path, "a line has more than", longest + 1, _OF_CHARACTER * (longest + 1))
@@ -81,202 +73,3 @@ def _delimiter(head: list[str]) -> str:
             if widths and widths[0] > 1 and len(set(widths)) == 1:
                 return delimiter
     return ","
-
-
-@dataclass
-class _Table:
-    """The columns that are read, and what was read of them so far."""
-
-    path: Path
-    reading: Reading
-    header: bool
-    names: list[str]
-    chosen: list[int]
-    """The places of the columns that are read."""
-    codes: dict[int, "_Codes"]
-    """Of those that are categories, the values by place."""
-    numbers: list[int]
-    """The places of the others."""
-    remarks: tuple[str, ...]
-    cells: "array[float]"
-    room: int
-    """As many cells as memory takes."""
-    count: int = 0
-
-    @classmethod
-    def of(cls, path: Path, first: list[str], reading: Reading) -> "_Table":
-        header = _is_header(first) if reading.header is None else reading.header
-        names = [cell.strip() for cell in first] if header else [f"x{place}" for place in range(len(first))]
-        try:
-            chosen = places(names, reading.columns)
-            codes = {place_of(name, names): _Codes(values) for name, values in reading.categories.items()}
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        if absent := [names[place] for place in codes if place not in chosen]:
-            raise ValueError(f"{path}: categories: {', '.join(absent)} are not among the columns that are read")
-        numbers = [place for place in chosen if place not in codes]
-        remarks = (_not_a_header(first),) if reading.header is None and not header and _are_consecutive(first) else ()
-        return cls(
-            path, reading, header, names, chosen, codes, numbers, remarks, array("d"), available() // (8 + OF_NUMBER)
-        )
-
-    def add(self, row: list[str], line: int) -> None:
-        """Adds a row, that line of the file."""
-        if len(row) != len(self.names):
-            raise ValueError(
-                f"{self.path}: expected {len(self.names)} columns as in the first row, got {len(row)} in row {line}"
-            )
-        try:
-            found = [float(row[place]) for place in self.numbers]
-            whole = all(map(math.isfinite, found)) and "_" not in "".join(row[place] for place in self.numbers)
-        except ValueError:
-            whole = False
-        if not whole:
-            raise ValueError(f"{self.path}: {self._refused(row, line)}")
-        self.cells.extend(found)
-        for place, codes in self.codes.items():
-            if not codes.add(row[place].strip()):
-                known = ", ".join(codes.values) or "a text"
-                raise ValueError(f"{self.path}: expected {known} in {self._place(line, place)}, got {row[place]!r}")
-        self.count += 1
-        if self.count * (len(self.numbers) + sum(len(codes.values) for codes in self.codes.values())) > self.room:
-            cells = self.room + 1
-            refuse_beyond(self.path, f"its first {self.count:,} rows are", 8 * cells, OF_NUMBER * cells)
-
-    def raw(self) -> Raw:
-        """The table, once all rows are read."""
-        if not self.count:
-            raise ValueError(
-                f"{self.path}: expected rows of numbers, got {'a header alone' if self.header else 'an empty file'}"
-            )
-        of_numbers = np.frombuffer(self.cells, dtype=np.float64).reshape(self.count, len(self.numbers))
-        self._refuse_an_index(of_numbers)
-        names: tuple[str, ...] = ()
-        if self.header or self.reading.columns or self.codes:
-            names = tuple(chain.from_iterable(self._titles(place) for place in self.chosen))
-        columns = tuple(map(self._called, self.chosen)) if self.reading.columns else ()
-        categories = {self._called(place): tuple(sorted(codes.values)) for place, codes in self.codes.items()}
-        return Raw(
-            of_numbers if not self.codes else self._one_hot(of_numbers),
-            columns=names,
-            reading=replace(self.reading, columns=columns, categories=categories),
-            remarks=self.remarks,
-        )
-
-    def _titles(self, place: int) -> list[str]:
-        codes = self.codes.get(place)
-        return (
-            [self.names[place]] if codes is None else [f"{self.names[place]}={value}" for value in sorted(codes.values)]
-        )
-
-    def _one_hot(self, of_numbers: Array) -> Array:
-        of_column = {place: of_numbers[:, at : at + 1] for at, place in enumerate(self.numbers)}
-        return np.concatenate(
-            [self.codes[place].one_hot() if place in self.codes else of_column[place] for place in self.chosen], 1
-        )
-
-    def _refuse_an_index(self, of_numbers: Array) -> None:
-        """Raises where a column that nobody chose counts the rows, and is called as if it did."""
-        if not self.header or (self.reading.columns and not self.reading.columns[0].startswith("-")):
-            return
-        for at, place in enumerate(self.numbers):
-            column = of_numbers[:, at]
-            grows = len(column) > 1 and (np.diff(column) > 0).all() and (column == np.rint(column)).all()
-            if _INDEX.fullmatch(self.names[place]) and grows:
-                shown = f"column {place + 1}" + (
-                    f" ({self.names[place]})" if self.names[place] else ", which has no name,"
-                )
-                raise ValueError(
-                    f"{self.path}: {shown} numbers the rows and tells nothing else of them; leave it out: "
-                    f"{self._without([place])}, or name all columns that are to be read"
-                )
-
-    def _refused(self, row: list[str], line: int) -> str:
-        """Why a row is refused."""
-        wrong = [place for place in self.numbers if not (_is_number(row[place]) and math.isfinite(float(row[place])))]
-        place, cell = wrong[0], row[wrong[0]]
-        where = self._place(line, place)
-        header = "; if that row names the columns: --header" if self.count == 0 and not self.header else ""
-        if _is_missing(cell):
-            remedy = f"drop the row, fill it in, or leave the column out: {self._without([place])}"
-            return f"missing value {cell!r} in {where}; {remedy}{header}"
-        if _is_number(cell):
-            return f"expected a finite number in {where}, got {cell!r}; drop the row or fill it in"
-        if re.fullmatch(r"\s*[-+]?[\d_.,]+\s*", cell):
-            return f"expected a number in {where}, got {cell!r}; write it without _ and with a point, as 1000.5"
-        if len(self.names) == 1:
-            return f"expected a number in {where}, got {cell!r}; separate columns by commas, semicolons or tabs"
-        texts = [each for each in wrong if not (_is_number(row[each]) or _is_missing(row[each]))]
-        others = f" (and so in {len(texts) - 1} more columns of that row)" if len(texts) > 1 else ""
-        named = ",".join(map(self._called, texts))
-        return (
-            f"expected a number in {where}, got {cell!r}{others}; leave what is no number out: {self._without(texts)}, or "
-            f"read it as categories, one-hot: --categories {named}{header}"
-        )
-
-    def _place(self, line: int, place: int) -> str:
-        return f"row {line}, column {place + 1}" + (f" ({self.names[place]})" if self.header else "")
-
-    def _without(self, left_out: list[int]) -> str:
-        """The option by which columns are left out."""
-        if self.reading.columns and not self.reading.columns[0].startswith("-"):
-            return "name the others alone by --columns"
-        before = [place for place in range(len(self.names)) if place not in self.chosen]
-        return "--columns=" + ",".join(f"-{self._called(place)}" for place in [*before, *left_out])
-
-    def _called(self, place: int) -> str:
-        return unique(place, self.names) if self.header else str(place + 1)
-
-
-class _Codes:
-    """A column of texts as numbers of its values."""
-
-    def __init__(self, values: tuple[str, ...]) -> None:
-        self.values = {value: code for code, value in enumerate(values)}
-        self._open = not values
-        self._codes = array("q")
-
-    def add(self, cell: str) -> bool:
-        """Adds a cell; whether it is a value of the column."""
-        if self._open and cell:
-            self.values.setdefault(cell, len(self.values))
-        code = self.values.get(cell)
-        if code is not None:
-            self._codes.append(code)
-        return code is not None
-
-    def one_hot(self) -> Array:
-        """`(n, values)` of 0 and 1, the values in the order of their texts."""
-        ordered = [self.values[value] for value in sorted(self.values)]
-        found: Array = (np.array(self._codes)[:, None] == np.array(ordered)).astype(np.float64)
-        return found
-
-
-def _is_header(row: list[str]) -> bool:
-    return not any(map(_is_number, row)) and not all(map(_is_missing, row))
-
-
-def _are_consecutive(row: list[str]) -> bool:
-    """Whether the cells count on by 1, as names of columns do and data rarely."""
-    return (
-        len(row) > 1
-        and all(cell.strip().isdigit() for cell in row)
-        and all(int(after) == int(before) + 1 for before, after in pairwise(row))
-    )
-
-
-def _not_a_header(row: list[str]) -> str:
-    shown = ", ".join(row[:4]) + (", …" if len(row) > 4 else "")
-    return f"the first row, {shown}, is read as data; if it names the columns: --header"
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return not _is_missing(cell) and "_" not in cell
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in _MISSING

@@ -77,6 +77,14 @@ def test_a_table_is_read_by_every_command_as_in_training(run: Path, tmp_path: Pa
     assert [row[3] for row in rows[1:]] == ["7000000"] * 5
 
 
+def test_other_data_can_be_an_array_of_the_chosen_columns(run: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "chosen.npy", np.random.default_rng(0).normal(size=(20, 4)))
+    result = call("evaluate", run, "--estimators", "elbo", "--data", tmp_path / "chosen.npy")
+    assert "chosen, test split, 2 examples, real numbers" in result.stdout
+    result = call("evaluate", run, "--data", "ring-8")
+    assert "shape (4,), and ring-8 has shape (2,)" in result.stderr
+
+
 def test_a_text_that_training_did_not_know_is_refused_by_its_place(run: Path, tmp_path: Path) -> None:
     other = people(tmp_path / "other.csv")
     other.write_text(other.read_text().replace("Uri", "Genf"))

@@ -24,7 +24,6 @@ FREE = 1 << 20
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine of little memory, and no more than four times as much of it taken."""
     monkeypatch.setattr(memory, "available", lambda: FREE)
-    monkeypatch.setattr("ppmodels.data.table.available", lambda: FREE)
     load("digits")  # what is imported at first use is not counted
     tracemalloc.start()
     yield
@@ -163,7 +162,7 @@ def test_categories_count_as_the_columns_that_they_become(tmp_path: Path) -> Non
 
 
 def test_a_wide_table_takes_little_more_than_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ppmodels.data.table.available", lambda: 1 << 40)
+    monkeypatch.setattr(memory, "available", lambda: 1 << 40)
     path = tmp_path / "wide.csv"
     lines = (",".join([f"{at}.{'1' * 40}"] * 3500) for at in range(20))  # longer than a cell may be
     path.write_text("\n".join(lines))

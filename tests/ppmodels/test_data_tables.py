@@ -75,7 +75,7 @@ def test_columns_of_text_are_named_with_what_leaves_them_out(tmp_path: Path) -> 
     path = people(tmp_path / "people.csv")
     with pytest.raises(
         ValueError,
-        match=r"row 2, column 2 \(name\), got 'p0' \(and so in 1 more .*--columns=-name,-city, .*--categories",
+        match=r"row 2, column 2 \(name\), got 'p0' \(and so in 1 more .*--columns=-1,-name,-city, .*--categories",
     ):
         load(path)
     with pytest.raises(ValueError, match=r"column 1, which has no name, numbers the rows .*: --columns=-name,-city,-1"):
@@ -168,6 +168,13 @@ def test_categories_become_columns_of_0_and_1(tmp_path: Path) -> None:
         load(empty, reading=asked)
 
 
+def test_a_table_can_be_of_categories_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b", [("no", "3"), ("yes", "1_0")] * 10)
+    data = load(path, reading=Reading(categories={"a": (), "b": ()}, levels=2))
+    assert (data.columns, data.levels) == (("a=no", "a=yes", "b=1_0", "b=3"), 2)
+    assert (table_of(data) == [[0, 1, 1, 0]] * 10 + [[1, 0, 0, 1]] * 10).all()
+
+
 @pytest.mark.parametrize("kind", ["csv", "int64", "uint8", "float32"])
 def test_whole_numbers_are_levels_where_these_are_named(kind: str, tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 4, (N, 3))
@@ -183,6 +190,14 @@ def test_whole_numbers_are_levels_where_these_are_named(kind: str, tmp_path: Pat
         ValueError, match=r"expected 3 levels, whole numbers 0..2, and example \d+ .* has 3; .* --levels 4"
     ):
         load(path, reading=Reading(levels=3))
+
+
+@pytest.mark.parametrize("cell", ["²", "9" * 5000, "x" * 5000, "1e999", "٣,٤"])
+def test_a_strange_cell_is_refused_in_a_line(cell: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", None, [[f'"{cell}"', 2, 3]] * 9)
+    with pytest.raises(ValueError, match=r"t.csv: expected a (finite )?number in row 1, column 1, got ") as refused:
+        load(path)
+    assert len(str(refused.value)) < 500
 
 
 def test_a_table_of_other_numbers_has_no_levels(tmp_path: Path) -> None:

@@ -172,8 +172,14 @@ def test_a_data_set_is_looked_at_batch_by_batch() -> None:
     batches = [torch.ones(3), torch.ones(3), torch.tensor([1.0, -1.0])]
     with pyro.validation_enabled(False):
         check_data(program, batches[:2])
-        with pytest.raises(ProgramError, match=r"first in example \(1,\), such as -1"):
+        with pytest.raises(
+            ProgramError, match=r"first in example \(1,\), such as -1 .* begins with example 6 \(from 0\)"
+        ):
             check_data(program, batches)
+        with pytest.raises(
+            ProgramError, match=r"first in example \(1,\), such as -1 .* begins with example 6 \(from 0\)"
+        ):
+            evaluate(program, batches, {"exact": exact()})
 
 
 def test_data_of_any_real_number_are_looked_at_once() -> None:
