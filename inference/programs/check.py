@@ -1,6 +1,5 @@
 """Preflight: what is wrong with a program and its batch, before the first step is taken."""
 
-import inspect
 from collections.abc import Iterable
 
 import pyro
@@ -13,6 +12,7 @@ from inference.programs.entries import Examples, leaves, named, rows_of
 from inference.programs.execution import Run, refuse_writes
 from inference.programs.noise import own_noise
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating, parameters
+from inference.programs.signatures import check_interface
 from inference.programs.sites import Site, is_implicit, latents_in, random_sites
 from inference.programs.terms import refuse_outside, terms
 from inference.programs.traces import runs
@@ -111,7 +111,7 @@ def check_batch(program: Program, batch: Batch) -> None:
         ProgramError: the first fault found.
     """
     examples = as_batch(batch)
-    _check_interface(program, examples)
+    check_interface(program, examples)
     check_finite(examples)
 
 
@@ -176,26 +176,6 @@ def _count(what: str, values: Tensor) -> str | None:
     return (
         f"{what} is not finite at {int(bad.sum())} of {bad.numel()} places, first at index {index} ({values[index]})."
     )
-
-
-def _check_interface(program: Program, batch: Examples) -> None:
-    for part in ("model", "guide"):
-        function = getattr(program, part, None)
-        if not callable(function):
-            raise ProgramError(
-                f"a program has callable `model` and `guide`; this {type(program).__name__} has no `{part}`. Wrap Pyro "
-                "functions as Pair(model, guide); a program without latents has a guide that draws nothing."
-            )
-        try:
-            inspect.signature(function).bind(*batch)
-        except TypeError as error:
-            raise ProgramError(
-                f"the {part} cannot be called with the batch's {len(batch)} entries ({error}); its signature is "
-                f"{inspect.signature(function)}. Give the batch as many entries as model and guide take. (A tuple is one "
-                "batch, and a list several.)"
-            ) from None
-        except ValueError:
-            pass  # a callable without a signature is checked when it is called
 
 
 def check_finite(batch: Examples) -> None:

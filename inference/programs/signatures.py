@@ -1,4 +1,4 @@
-"""What a program's functions take, in the user's words."""
+"""What a program's functions take."""
 
 import inspect
 from collections.abc import Iterator
@@ -8,35 +8,32 @@ from inference.programs.entries import Examples
 from inference.programs.program import Program, ProgramError
 
 
+def check_interface(program: Program, batch: Examples) -> None:
+    """Raises a ProgramError where there is no model or guide, or they can not be called with the entries of a batch."""
+    for part in ("model", "guide"):
+        function = getattr(program, part, None)
+        if not callable(function):
+            raise ProgramError(
+                f"a program has callable `model` and `guide`; this {type(program).__name__} has no `{part}`. Wrap Pyro "
+                "functions as Pair(model, guide); a program without latents has a guide that draws nothing."
+            )
+        try:
+            inspect.signature(function).bind(*batch)
+        except TypeError as error:
+            raise ProgramError(
+                f"the {part} cannot be called with the batch's {len(batch)} entries ({error}); its signature is "
+                f"{inspect.signature(function)}. Give the batch as many entries as model and guide take. (A tuple is one "
+                "batch; where several are taken they go in a list, elsewhere make one of them: torch.cat.)"
+            ) from None
+        except ValueError:
+            pass  # a callable without a signature is checked when it is called
+
+
 @contextmanager
 def explained_entries(program: Program, batch: Examples) -> Iterator[None]:
-    """A block whose TypeError tells of a batch with more or fewer entries than the program takes, where that is why.
-
-    Raises:
-        ProgramError: model or guide can not be called with the entries of the batch.
-    """
+    """A block whose TypeError is `check_interface`'s where that finds why."""
     try:
         yield
-    except TypeError as error:
-        for name in ("model", "guide"):
-            takes = _refused(getattr(program, name), batch)
-            if takes is not None:
-                entries = f"{len(batch)} {'entry' if len(batch) == 1 else 'entries'}"
-                raise ProgramError(
-                    f"the batch has {entries}, and the {name} takes {takes}. A tuple or list is one batch, with an entry "
-                    "for each argument; of several batches make one (torch.cat), or give them one after the other."
-                ) from error
-        raise
-
-
-def _refused(function: object, batch: Examples) -> str | None:
-    """The signature of a function that can not be called with these entries."""
-    try:
-        signature = inspect.signature(function)  # type: ignore[arg-type]  # what has no signature raises
-    except (TypeError, ValueError):
-        return None
-    try:
-        signature.bind(*batch)
     except TypeError:
-        return str(signature.replace(return_annotation=signature.empty))
-    return None
+        check_interface(program, batch)
+        raise

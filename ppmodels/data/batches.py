@@ -10,8 +10,8 @@ from ppmodels.data.noise import ORDER, TRAINING_DRAW, bernoulli, mix
 
 
 def _require(dataset: Dataset, split: str, batch_size: int, labelled: bool) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}")
     if labelled and dataset.split(split).labels is None:
         raise ValueError(f"{dataset.name} has no labels in its {split} split; use labelled=False")
 

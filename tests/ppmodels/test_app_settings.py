@@ -1,5 +1,6 @@
 """Settings: read from signatures, checked by name and type, and the fields of a recipe checked where it is built."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference import SVI
+from inference import SVI, Traced, adam
 from ppmodels.app import RECIPES, Recipe, find
 from ppmodels.app.presets import LARGE, Preset
 from ppmodels.app.settings import REQUIRED, accepted, parsed, settings_of, written
@@ -148,6 +149,13 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
         r"optimizer: expected a function of the learning rate that gives one of the parameters, such as inference.adam",
     ),
     ({"optimizer": None}, "optimizer: expected"),
+    ({"optimizer": lambda rate: None}, "optimizer: expected .* got one that gives None"),
+    ({"optimizer": adam(1e-3)}, "optimizer: expected .* got one that fails at 0.001"),
+    ({"schedule": lambda fraction: math.nan}, "schedule: expected .* got one that gives nan"),
+    ({"schedule": lambda: 1.0}, "schedule: expected .* got one that fails at 0"),
+    ({"traced": Traced()}, "traced: expected inference.Traced"),
+    ({"binarisation": "sometimes"}, "binarisation: expected none or dynamic"),
+    ({"standardise": "yes"}, "standardise: expected True, False or"),
     ({"steps": 0}, "steps: expected a whole number, at least 1, got 0"),
     ({"steps": "100"}, "steps: expected a whole number, at least 1, got '100'"),
     ({"steps": 1.5}, "steps: expected"),

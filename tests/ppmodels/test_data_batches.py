@@ -157,7 +157,7 @@ def test_feeds_carry_the_description_of_their_split(digits: Dataset) -> None:
 def test_impossible_feeds_are_refused(digits: Dataset) -> None:
     with pytest.raises(ValueError, match="expected at most 180, the examples in the test split of digits, got 181"):
         Shuffled(digits, "test", 181)
-    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size: expected a whole number of at least 1, got 0"):
         InOrder(digits, "test", 0)
     unlabelled = Dataset("bare", *(Split(torch.zeros(4, 2)) for _ in range(3)), levels=None)
     for feed in (

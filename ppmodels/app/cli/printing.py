@@ -104,10 +104,10 @@ def _of_memory(error: Exception) -> str | None:
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATING in said
     if not full:
         return None
-    asked = re.search(r"allocate ([0-9]+) bytes", said)
-    what = f"{int(asked[1]):,} bytes at once" if asked else said.splitlines()[0] if said else "what was to be computed"
+    asked = re.search(r"allocate ([0-9.]+) ?(bytes|[KMGTPE]iB)", said)
+    amount = "what was to be computed" if asked is None else f"{float(asked[1]):,.10g} {asked[2]} at once"
     return (
-        f"the memory does not suffice for {what}; take a smaller model, smaller batches (--batch-size) or fewer draws"
+        f"the memory does not suffice for {amount}; take a smaller model, smaller batches (--batch-size) or fewer draws"
     )
 
 
