@@ -27,6 +27,7 @@ from ppmodels.models import AIR
 
 DRAWS = 32
 """How many stand in for a mean that has no closed form."""
+_SINGLE = "the test split has a single image"
 _CELLS = 1_000_000
 """The most cells of a table of samples whose rows nobody has counted."""
 
@@ -288,6 +289,8 @@ def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
 
 def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
+    if len(batch[0]) < 2:
+        raise _Impossible(_SINGLE)
     columns, means = 10, z.mean(0)
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
     activity = means.var(0) - z.var(0).mean(0) / len(z)  # less the Monte Carlo variance of the means
@@ -355,7 +358,7 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
     if len(batch) == 1:
         count = min(pairs, size // 2)
         if count < 1:
-            raise _Impossible("the test split has a single image")
+            raise _Impossible(_SINGLE)
         index = torch.arange(2 * count, device=batch[0].device)
         return index[:count], index[count:]
     labels = batch[1].tolist()

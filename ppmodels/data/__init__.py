@@ -4,6 +4,7 @@ Images are uint8 levels `(n, channel, height, width)`, tables are float32 `(n, f
 
     data = load("digits")                                  # embedded; see NAMES
     data = load("mnist", folder="…").binarized("dynamic")
+    data = load("people.csv", reading=Reading(columns=("-id",)))  # a file of your own
     batches = Shuffled(data, batch_size=128)               # batches(step) -> (x,), x float32 level values
     for (x,) in InOrder(data, "test", 500): ...
 """

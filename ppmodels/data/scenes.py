@@ -29,7 +29,7 @@ def multi_digits(digits: Dataset, seed: int) -> Dataset:
     for index, (name, size) in enumerate(zip(SPLITS, SCENES, strict=True)):
         generator = torch.Generator().manual_seed(mix(seed, SIMULATED, CANVAS, index))
         made[name] = _scenes(digits.split(name).values, size, generator)
-    return Dataset("multi-digits", made["train"], made["valid"], made["test"], digits.levels)
+    return Dataset("multi-digits", made["train"], made["valid"], made["test"], digits.levels, reading=digits.reading)
 
 
 def _scenes(digits: Tensor, size: int, generator: torch.Generator) -> Split:

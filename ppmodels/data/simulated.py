@@ -49,7 +49,9 @@ def stacked(digits: Dataset, seed: int) -> Dataset:
         chosen = torch.randint(len(split), (size, 3), generator=_generator(seed, index))
         labels = (split.labels[chosen] * torch.tensor([100, 10, 1])).sum(1)
         made[name] = Split(split.values[chosen].squeeze(2), labels)
-    return Dataset(f"stacked-{digits.name}", made["train"], made["valid"], made["test"], digits.levels)
+    return Dataset(
+        f"stacked-{digits.name}", made["train"], made["valid"], made["test"], digits.levels, reading=digits.reading
+    )
 
 
 def _mixture(modes: Tensor, sd: float, seed: int) -> Raw:

@@ -78,7 +78,7 @@ def load(
     if not path.is_dir() and suffix not in _READERS:
         raise ValueError(
             f"{path}: expected a file {', '.join(_READERS)} or a folder of images, "
-            f"got {suffix or 'no suffix'}; convert it with numpy.save"
+            f"got {suffix or 'no suffix'}; convert it, a table to .csv and an array by numpy.save"
         )
     if reading.of_text and (path.is_dir() or suffix not in TEXTS):
         raise ValueError(

@@ -152,6 +152,8 @@ def test_levels_are_those_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "note: its training values 0, 255 are read as 2 levels; --levels 256 reads them as 256" in said
     assert json.loads((run / "run.json").read_text())["data"]["reading"]["levels"] == 2
     black = images(tmp_path / "black.npy", [0], 7)
+    said = call("reconstruct", run, "--data", black).stderr
+    assert "note: no traversal: the test split has a single image" in said
     result = call("evaluate", run, "--estimators", "elbo", "--data", black)  # 5 training images, and a batch of 32
     assert "black, test split, 1 examples, 2 levels" in result.stdout
     for values, levels in (([0, 3], 4), ([0, 128, 255], 256)):

@@ -303,6 +303,7 @@ def test_a_csv_is_a_table_with_or_without_header(tmp_path: Path) -> None:
         ("", "expected rows of numbers, got an empty file"),
         ("a b\n1 2\n", r"expected a number in row 2, column 1 \(a b\), got '1 2'; separate columns by commas"),
         ("1,1_000\n", "expected a number in row 1, column 2, got '1_000'; write it without _"),
+        ("1,5;2,5\n3,5;4,5\n", r"expected a number in row 2, column 1 \(1,5\), got '3,5'; write it .* with a point"),
         ("a;b\n1,5;2\n", r"expected a number in row 2, column 1 \(a\), got '1,5'; write it .* with a point"),
         ("a,2\n1,2\n", "expected a number in row 1, column 1, got 'a'"),
         ("1,1e39\n" * N, "expected finite numbers, got 1e.39 in row 0, column 1"),

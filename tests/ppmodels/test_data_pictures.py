@@ -1,5 +1,7 @@
 """Pictures and arrays as people bring them: how many levels they have, and what of a folder is left out."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,12 @@ def test_few_values_of_the_training_split_are_levels(
     # As another file of these data is read: also where it has fewer values.
     again = load(saved(tmp_path / "b.npy", drawn(values[:1])), reading=data.reading)
     assert again.levels == levels
+
+
+@pytest.mark.parametrize("name", ["digits", "stacked-digits", "multi-digits"])
+def test_data_by_name_tell_their_levels_too(name: str) -> None:
+    data = load(name)
+    assert data.reading == Reading(levels=17) == data.binarized("static").reading
 
 
 def test_held_out_values_beyond_those_of_training_leave_all_levels(tmp_path: Path) -> None:
@@ -179,6 +187,20 @@ def test_a_picture_of_16_bits_is_divided_and_not_clipped(tmp_path: Path) -> None
         ValueError, match=r"got 00.png of 4×4 grey of 16 bits and 19.png of 4×4 grey; resize or convert"
     ):
         load(tmp_path)
+
+
+def test_colours_of_16_bits_are_read_by_the_higher_8_which_is_said(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    about = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    row = b"\0" + np.array([300, 30_000, 65_535] * 4, ">u2").tobytes()
+    for at in range(6):
+        content = chunk(b"IHDR", about) + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+        (tmp_path / f"{at}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    data = load(tmp_path)
+    assert values_of(data)[0, :, 0, 0].tolist() == [1, 117, 255]
+    assert data.notes == ["of colours of 16 bits the higher 8 are read, as Pillow gives them"]
 
 
 def test_a_picture_of_another_format_is_not_read_whatever_its_name(tmp_path: Path) -> None:
