@@ -145,7 +145,8 @@ def _judged(case: Case, code: int | None, words: dict[str, str], told: str, litt
         return Outcome("silent", f"not said: {missing}\n{told}")
     faults += [f"not said: {missing}"] * bool(missing)
     faults += [f"said: {each}" for each in case.absent if each in everything]
-    faults += [f"left behind: {sorted(litter)}"] * bool(litter)
+    if case.code >= 0:  # who is killed leaves what the next one sweeps
+        faults += [f"left behind: {sorted(litter)}"] * bool(litter)
     return Outcome("otherwise", "; ".join(faults) + f"\n{told}") if faults else Outcome("right", told)
 
 

@@ -223,8 +223,8 @@ def test_a_program_that_is_no_module_is_told(tmp_path: Path) -> None:
     ("field", "message"),
     [
         ("objective=lambda program: None", "the recipe's objective gave a NoneType; expected an inference.Objective"),
-        ("optimizer=lambda rate: None", "optimizer: expected a function of the learning rate that gives.*a NoneType"),
-        ("optimizer=lambda rate: rate", "optimizer: expected .* got one that gives a float"),
+        ("optimizer=lambda rate: None", "optimizer: expected a function of the learning rate that gives.* gives None"),
+        ("optimizer=lambda rate: rate", "optimizer: expected .* got one that gives 0.001"),
     ],
 )
 def test_what_fits_a_program_is_checked_before_it_does(field: str, message: str, tmp_path: Path) -> None:

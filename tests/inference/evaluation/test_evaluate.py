@@ -252,7 +252,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate(LinearGaussian(), X, {"exact": exact()})
     with pytest.raises(ProgramError, match="there are no batches: this list is empty"):
         evaluate(LinearGaussian(), [], {"elbo": importance(1)})
-    with pytest.raises(ValueError, match="at least 1; got 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         importance(0)
 
 

@@ -229,7 +229,7 @@ def test_guides_that_cannot_be_refined_are_refused_by_name() -> None:
     _refused(AutoNormal, "auxiliary sites.*nothing to refine")
     with pytest.raises(ValueError, match="steps: expected a whole number of at least 1, got 0"):
         refined(0)
-    with pytest.raises(ValueError, match="learning_rate: expected a positive number"):
+    with pytest.raises(ValueError, match="learning_rate: expected a number above 0"):
         refined(learning_rate=0.0)
 
 

@@ -491,7 +491,7 @@ def test_what_names_no_axis_is_refused_by_name(dims: Any, coords: Any, message: 
 
 
 def test_what_has_no_posterior_here_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 25 draws"):
+    with pytest.raises(ValueError, match="draws: expected a whole number of at least 25"):
         to_arviz(LinearGaussian(), X, 20)
     with pytest.raises(ProgramError, match=r"at one value \(AutoDelta"):
         to_arviz(Pair(LinearGaussian().model, AutoDelta), X, 30)

@@ -322,7 +322,9 @@ def test_a_critic_is_asked_for_ratios_in_evaluation_mode_and_trained_in_its_own(
     assert len(losses) > 1
 
 
-@pytest.mark.parametrize(("options", "message"), [({"turns": 0}, "turns=0"), ({"size": 0}, "size=0")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"turns": 0}, "turns: expected .* got 0"), ({"size": 0}, "size: expected .* got 0")]
+)
 def test_turns_and_size_are_at_least_one(options: dict[str, int], message: str) -> None:
     with pytest.raises(ProgramError, match=message):
         Adversarial(Fixed(), Square(), **options)
