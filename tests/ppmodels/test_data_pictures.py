@@ -203,9 +203,14 @@ def test_colours_of_16_bits_are_read_by_the_higher_8_which_is_said(tmp_path: Pat
     assert data.notes == ["of colours of 16 bits the higher 8 are read, as Pillow gives them"]
 
 
-def test_a_picture_of_another_format_is_not_read_whatever_its_name(tmp_path: Path) -> None:
+def test_a_picture_of_another_format_is_not_read_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pillow gives PostScript to a program of the system."""
+    called: list[object] = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *about, **more: called.append(about))
     pictures(tmp_path, drawn([0, 40, 200]))
     (tmp_path / "19.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n")
     with pytest.raises(ValueError, match=r"19.png: expected an image, but it can not be read"):
         load(tmp_path)
+    assert called == []
