@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ppmodels import AIR
 from ppmodels.models.air import _lstm
-from ppmodels.nn.parameters import full_precision, normal_vector, positive
+from ppmodels.nn.parameters import normal_vector
 
 
 class ByStep(AIR):
@@ -41,13 +41,9 @@ class ByStep(AIR):
         with pyro.plate("data", rows):
             for t in range(self.objects):
                 state, memory = _lstm(of_image + self.of_last(last) + self.of_state(state), memory)
-                logit, place = full_precision(self.find(state)).split([1, 6], -1)
+                logit, place = self.locate(x, state)
                 there = pyro.sample(f"there_{t + 1}", Bernoulli(logit.squeeze(-1).sigmoid() * there))
-                loc, scale = place.chunk(2, -1)
-                found = Normal(
-                    self.where_loc + self.where_scale * loc, self.where_scale * positive(scale - 1)
-                ).to_event(1)
-                where = pyro.sample(f"where_{t + 1}", found.mask(there.bool()))
+                where = pyro.sample(f"where_{t + 1}", place.mask(there.bool()))
                 look = normal_vector(self.look(self.attend(x, where).flatten(1)))
                 what = pyro.sample(f"what_{t + 1}", look.mask(there.bool()))
                 last = torch.cat((where, what), -1)

@@ -150,7 +150,7 @@ save("boxes.png", boxed(test[:20], there, 10, "test scenes, and the boxes that t
 # %%
 def noise(program: AIR, particles: int) -> Tensor:
     """The standard deviation of the gradient of the logit's bias."""
-    objective, bias = SVI(program, particles=particles), program.find[-1].bias
+    objective, bias = SVI(program, particles=particles), program.aim[-1].bias
     gradients = [torch.autograd.grad(objective.loss(test[:64]), bias)[0][0] for _ in range(30)]
     return torch.stack(gradients).std()
 

@@ -68,7 +68,11 @@ class AIR(nn.Module):
         pixels = channels * window * window
         self.decoder = nn.Sequential(nn.Linear(what, layer), nn.ReLU(), nn.Linear(layer, pixels))
         self.look = nn.Sequential(nn.Linear(pixels, layer), nn.ReLU(), nn.Linear(layer, 2 * what))
-        self.find = nn.Sequential(nn.Linear(hidden, layer), nn.ReLU(), nn.Linear(layer, 1 + 2 * 3))
+        self.find = nn.Sequential(nn.Linear(hidden, layer), nn.ReLU(), nn.Linear(layer, 3))
+        last = nn.Linear(layer, 1 + 2 * 3)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.aim = nn.Sequential(nn.Linear(pixels + hidden, layer), nn.ReLU(), last)
         self.of_image = nn.Linear(math.prod(shape), 4 * hidden)
         self.of_last = nn.Linear(3 + what, 4 * hidden, bias=False)
         self.of_state = nn.Linear(hidden, 4 * hidden, bias=False)
@@ -100,12 +104,9 @@ class AIR(nn.Module):
         with pyro.plate("data", rows):
             for t in range(self.objects):
                 state, memory = _lstm(of_image + self.of_last(last) + self.of_state(state), memory)
-                logit, place = full_precision(self.find(state)).split([1, 6], -1)
+                logit, place = self.locate(image, state)
                 more.append(logit)
-                loc, scale = place.chunk(2, -1)
-                # In units of the prior; it begins at a third of its width.
-                found = Normal(self.where_loc + self.where_scale * loc, self.where_scale * positive(scale - 1))
-                where = pyro.sample(f"where_{t + 1}", found.to_event(1))
+                where = pyro.sample(f"where_{t + 1}", place)
                 glimpse = self.attend(image, where)
                 what = pyro.sample(f"what_{t + 1}", normal_vector(self.look(glimpse.flatten(1))))
                 last = torch.cat((where, what), -1)
@@ -121,6 +122,19 @@ class AIR(nn.Module):
         size = [len(patches), *self.shape]
         grid = affine_grid(_affine(inverse, shift), size, align_corners=False)
         return grid_sample(patches, grid, align_corners=False).unflatten(0, where.shape[:2])
+
+    def locate(self, image: Tensor, state: Tensor) -> tuple[Tensor, TorchDistributionMixin]:
+        """The logit of a further object, `(batch, 1)`, and q(where): by a look at where the state takes it to be.
+
+        Without that look a place is known to some pixels only, and the guide spends an object without ink on finding it.
+        """
+        glance = full_precision(self.find(state))
+        seen = self.attend(image, self.where_loc + self.where_scale * glance).flatten(1)
+        logit, shift, scale = full_precision(self.aim(torch.cat((seen, state), -1))).split([1, 3, 3], -1)
+        loc = self.where_loc + self.where_scale * (glance + shift)  # in units of the prior
+        return logit, Normal(loc, self.where_scale * positive(scale - 1)).to_event(
+            1
+        )  # it begins at a third of its width
 
     def attend(self, image: Tensor, where: Tensor) -> Tensor:
         """The window of the canvas at a place: `(batch, *window)`."""
