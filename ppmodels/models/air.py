@@ -35,8 +35,9 @@ class AIR(nn.Module):
     the canvas is without them. x is `(batch, *shape)`: real numbers about 0..1 under a normal of standard deviation `sd`
     where `levels` is None; else whole levels 0..levels-1 under a normal rounded to levels, its sd in units of their range.
 
-    The guide draws all objects as if they were there, and then n: log q(n) = Σ_{t≤n} log σ(l_t) + log σ(-l_{n+1}), where l_t
-    has seen the objects before t. The site is marked for an exact expectation (`inference/programs/expectation.py`).
+    The guide, an LSTM on the image and the object before, draws all objects as if they were there, each where it sees one at
+    a second look, and then n: log q(n) = Σ_{t≤n} log σ(l_t) + log σ(-l_{n+1}), where l_t has seen the objects before t. The
+    site is marked for an exact expectation (`inference/programs/expectation.py`).
 
     Raises ValueError for a shape that is no image of at least a window, fewer than one object, and k outside (0, 1).
     """
