@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -129,7 +130,14 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except TooLarge:
         raise
-    except (ValueError, EOFError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        SyntaxError,
+        TokenError,
+    ) as error:  # the latter of headers, which are literals
+        raise _unreadable(path, error) from error
+    except (ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
 

@@ -62,7 +62,7 @@ class Columns:
             )
         try:
             found = [float(row[place]) for place in self.numbers]
-            whole = all(map(math.isfinite, found)) and "_" not in "".join(row[place] for place in self.numbers)
+            whole = all(map(math.isfinite, found)) and _is_plain("".join(row[place] for place in self.numbers))
         except ValueError:
             whole = False
         if not whole:
@@ -207,7 +207,12 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return not _is_missing(cell) and "_" not in cell
+    return not _is_missing(cell) and _is_plain(cell)
+
+
+def _is_plain(cell: str) -> bool:
+    """Whether a number is one to other programs too: Python's has underscores, and the digits of all alphabets."""
+    return cell.isascii() and "_" not in cell
 
 
 def _is_missing(cell: str) -> bool:

@@ -45,7 +45,7 @@ def as_bytes(values: Array, where: str, levels: int | None = None) -> tuple[NDAr
             return scaled, (f"its 16 bits, {low}..{high}, are divided by 257, into 256 levels",)
     if values.dtype.kind == "f" and low >= 0 and high <= 1 and (converted := _converted(values, 255.0)) is not None:
         return converted, ()
-    raise ValueError(
+    raise (ValueError if levels is None else OtherLevels)(
         f"{where}: expected levels: uint8, uint16, bool, whole numbers 0..255, or floats that are multiples of 1/255 in "
         f"0..1, got {values.dtype} in {low}..{high}; scale and round yourself and save as uint8, or name how many levels "
         "whole floats have: --levels"

@@ -54,11 +54,14 @@ def _of_the_group() -> int:
 
 
 def _of_the_process() -> int:
-    """What `ulimit -v` leaves."""
+    """What `ulimit -v` and `ulimit -d` leave."""
+    left = sys.maxsize
     with suppress(ImportError, OSError, ValueError):
         import resource
 
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            return limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    return sys.maxsize
+        for kind, taken in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+            limit = resource.getrlimit(kind)[0]
+            used = re.search(rf"^{taken}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+            if limit != resource.RLIM_INFINITY and used:
+                left = min(left, limit - int(used[1]) * 1024)
+    return left

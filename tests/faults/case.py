@@ -60,8 +60,6 @@ class Case:
     sent: Signal | None = None
     absent: tuple[str, ...] = ()
     """What must not be said."""
-    waits: str = ""
-    """What is not there yet, so that the row can not be right."""
     seconds: float = 60.0
 
 
