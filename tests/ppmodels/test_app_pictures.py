@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ PICTURES: list[Callable[[Experiment], object]] = [
     latent_pictures,
     pictures_of_test_images,
     lambda experiment: draw_samples(experiment, 3, 0),
-    lambda experiment: SampleProgression(experiment, 0, 10, 3).pictures(),
+    lambda experiment: SampleProgression(experiment, 0, 10, 3, Path("none-kept")).pictures(),
 ]
 
 
