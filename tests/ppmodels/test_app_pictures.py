@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from pathlib import Path
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
