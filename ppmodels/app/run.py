@@ -82,7 +82,7 @@ class Run:
         record, saved = self.record, steps_saved(self.folder)
         name = self.recipe_name
         reached = "no checkpoint" if saved is None else f"its newest checkpoint at step {saved}"
-        return f"{name} on {record['data']['source']}, {reached} of {record['training'].get('steps')} steps"
+        return f"{name} on {record['data']['source']}, {reached} of {record['training'].get('steps')}"
 
     @property
     def can_resume(self) -> bool:

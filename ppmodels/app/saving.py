@@ -53,4 +53,4 @@ class Saving:
         if self.every is None:
             return "no checkpoints: what is cut short is lost"
         every = self.every if isinstance(self.every, str) else f"{self.every} steps"
-        return f"a checkpoint every {every}; what is cut short goes on by: ppmodels resume {path}"
+        return f"a checkpoint every {every}; if it is cut short: ppmodels resume {path}"

@@ -69,6 +69,7 @@ def test_a_run_holds_what_it_promises(run: Run) -> None:
         "levels": 17,
         "classes": 10,
         "fingerprint": load("digits").train.fingerprint,
+        "valid_fingerprint": load("digits").valid.fingerprint,
     }
     assert record["settings"] == {
         "latent": 10,

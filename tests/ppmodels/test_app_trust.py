@@ -4,7 +4,6 @@ import json
 import os
 import py_compile
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -151,17 +150,17 @@ def test_an_own_training_is_trusted_by_itself(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
-def test_a_signal_waits_until_an_own_training_is_trusted(strangers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def signalled(text: bytes, name: str) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        enter(text, name)
+def test_what_is_trained_is_trusted_from_the_first_step(strangers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed is its user's to go on with."""
 
-    monkeypatch.setattr("ppmodels.app.training.enter", signalled)
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
     folder = strangers.parent
     recipe = write_recipe(folder, "digits", OWN.replace("steps=4", "steps=1"))
-    assert call("train", recipe, "--out", folder / "run").exit_code == 143
-    restored(Run.open(folder / "run"))
+    monkeypatch.setattr("ppmodels.app.training.fit", killed)
+    assert call("train", recipe, "--out", folder / "run").exit_code == 130
+    assert sha256(recipe.read_bytes()) in trusted_file().read_text()
 
 
 def test_a_home_that_can_not_be_written_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
