@@ -231,7 +231,9 @@ class Checkpointing:
             step_state.restore(self.step, found.parts["step"], first)
             feed = feed_of(self.batches, found.parts["run"].record["steps"])
             while self.step.count < count:
-                self.step(feed(self.step.count) or first)
+                batch = feed(self.step.count)
+                assert batch is not None  # of batches that repeat
+                self.step(batch)
         except (ProgramError, LookupError, TypeError):  # damaged, or a callback had changed what these steps are
             step_state.restore(self.step, before, first)
             return False
