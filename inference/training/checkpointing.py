@@ -198,10 +198,12 @@ class Checkpointing:
             files.remove(path)
 
     def _write_evidence(self, error: NonFinite, batch: Examples) -> None:
-        """The state before a step that is not finite, and its batch, for whoever looks into it."""
+        """The state before a step that is not finite, and its batch, for whoever looks into it; the error names them."""
         assert self.checkpoint is not None
+        exact = not error.moved or self._repeat_up_to(self.step.count)
         folder = self.checkpoint.path / files.evidence_name(self.step.count)
-        evidence = Saved(named(batch), {"message": str(error), "indices": error.indices})
+        record = {"message": str(error), "indices": error.indices, "optimizers_are_of_the_step_before": exact}
+        evidence = Saved(named(batch), record)
         parts = {**self._parts("not finite"), "batch": evidence}
         try:
             files.write(files.Contents(folder, self._settings, self._environment, parts))
@@ -209,6 +211,33 @@ class Checkpointing:
             warnings.warn(
                 f"{folder}: what led to a step that is not finite is not saved: {full.strerror}", stacklevel=4
             )
+        else:
+            error.args = (f"{error} Its batch and the state before it are in {folder}.",)
+
+    def _repeat_up_to(self, count: int) -> bool:
+        """Takes the steps since the newest checkpoint again, up to `count`, so that optimizers, too, are as they were.
+
+        Whether that was possible. A copy of the optimizers at every step would cost more than a step that fails.
+        """
+        assert self.checkpoint is not None
+        if not repeats(self.batches):
+            return False
+        shared = step_state.saved(self.step)
+        before = Saved({name: value.clone() for name, value in shared.tensors.items()}, shared.record)
+        first = feed_of(self.batches)(self._start)
+        assert first is not None  # it has been seen
+        try:
+            found = files.read(files.in_order(self.checkpoint.path)[0])
+            step_state.restore(self.step, found.parts["step"], first)
+            feed = feed_of(self.batches, found.parts["run"].record["steps"])
+            while self.step.count < count:
+                batch = feed(self.step.count)
+                assert batch is not None  # of batches that repeat
+                self.step(batch)
+        except (ProgramError, LookupError, TypeError):  # damaged, or a callback had changed what these steps are
+            step_state.restore(self.step, before, first)
+            return False
+        return True
 
     def _refuse_too_far(self, found: files.Contents, steps: int) -> None:
         count, taken = found.parts["step"].record["count"], found.parts["run"].record["steps"]

@@ -36,6 +36,8 @@ class NonFinite(ProgramError):
 
     indices: list[int] | None = None
     """The places in the data of the batch's examples, where the batches tell them by `indices(step)`."""
+    moved: bool = False
+    """Whether an optimizer had moved before, so that its own state is not that from before the step."""
 
 
 class Step:
@@ -99,6 +101,7 @@ class Step:
         self._batches = Batches(objective)
         self._weights = Weights([])
         self._raw: tuple[State, State] | None = None
+        self._moved = False
 
     def prepare(self, batch: Batch) -> None:
         """Runs the program once, so that it has its parameters, checks it on this batch, and makes the optimizers.
@@ -142,6 +145,7 @@ class Step:
         self.prepare(examples)
         self.take_back()
         metrics: dict[str, Tensor] = {}
+        self._moved = False
         with alone("a step"), own_noise(mix(self.seed, self.count)):
             self.objective.schedule(self.count)
             self._batches.meet(examples)
@@ -156,8 +160,10 @@ class Step:
                         metrics[name], metrics[f"{name}/gradient"] = self._turn(name, player, examples)
                 if not self._weights.are_finite():
                     raise NonFinite(self._moved_away())
-            except Exception:  # no step is left half done
+            except Exception as error:  # no step is left half done
                 self._weights.put_back()
+                if isinstance(error, NonFinite):
+                    error.moved = self._moved
                 raise
         if self.average is not None:
             self.average.update()
@@ -249,6 +255,7 @@ class Step:
             raise NonFinite(self._stopped(name, site or _IN_THE_BACKWARD_PASS))
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(player.parameters, self.clip, norm)
+        self._moved = True
         try:
             optimizer.step()
         except RuntimeError as error:

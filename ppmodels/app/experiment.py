@@ -156,6 +156,7 @@ def begun(
             f"the data {recipe.data} are not those that {run.folder} was begun on: their training examples have the "
             f"fingerprint {found.train.fingerprint}, and those had {fingerprint}. Restore them, or train a run of its own."
         )
+    found = replace(found, name=run.record["data"].get("name", found.name))  # a file may have another name by now
     return _assembled(recipe.with_settings({"steps": steps}), found, run.record["seed"])
 
 

@@ -177,8 +177,11 @@ def test_a_finished_run_says_so(tmp_path: Path) -> None:
         resume(tmp_path / "none", progress=False)
 
 
-def test_a_finished_run_that_kept_its_checkpoints_takes_more_steps(tmp_path: Path) -> None:
+def test_a_finished_run_that_kept_its_checkpoints_takes_more_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steady = dataclasses.replace(TINY, schedule=None, progression=None).with_settings({"validate_every": None})
+    monkeypatch.setitem(RECIPES, "vae", steady)
     trained(tmp_path / "run", steady, saving=dataclasses.replace(OFTEN, keep=True))
     assert resume(tmp_path / "run", progress=False)[1]  # has finished
     resume(tmp_path / "run", 12, progress=False)

@@ -1,6 +1,8 @@
 """A step that is not finite: what led to it is saved, and a run can go back and on more slowly."""
 
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyro
@@ -69,13 +71,46 @@ def test_what_led_to_it_is_saved(tmp_path: Path) -> None:
     (folder,) = tmp_path.glob("non-finite-*")
     found = checkpoint_files.read(folder).parts
     assert found["batch"].tensors["batch[0]"].equal(X + 1.0)
-    assert found["batch"].record["message"] == str(caught.value)
+    assert str(caught.value) == f"{found['batch'].record['message']} Its batch and the state before it are in {folder}."
     count = found["step"].record["count"]
     assert folder.name == f"non-finite-{count:09d}"
     alone = Step(SVI(Normed(limit=1e9)), sgd)
     fit(alone, lambda step: X + 1.0, count, progress=False)
     assert found["step"].tensors["weights/program.loc"].equal(alone.objective.program.loc)
     assert found["step"].tensors["weights/program.norm.running_mean"].equal(alone.objective.program.norm.running_mean)
+
+
+class Overflowing(torch.optim.Adam):
+    """Moves weights out of the finite numbers at its fifth step, when it has changed its own state."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        super().step()
+        first = self.param_groups[0]["params"][0]
+        if self.state[first]["step"] == 5:
+            first.data.fill_(torch.inf)
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_optimizers_that_had_moved_are_saved_as_they_were_before(repeated: bool, tmp_path: Path) -> None:
+    def finite() -> Step:
+        return Step(SVI(Normed()), lambda p: torch.optim.Adam(p, 0.1), average=0.9)
+
+    def batches() -> Iterator[Tensor]:
+        yield from (X + step for step in range(9))
+
+    given = (lambda step: X + step) if repeated else batches
+    step = Step(SVI(Normed()), lambda p: Overflowing(p, 0.1), average=0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a generator's batches can not be repeated, which is said
+        with pytest.raises(NonFinite, match="an optimizer moved weights out"):
+            fit(step, given, 9, progress=False, checkpoint=Checkpoint(tmp_path / "run", every=3))
+    found = checkpoint_files.read(tmp_path / "run" / "non-finite-000000004").parts
+    assert found["batch"].record["optimizers_are_of_the_step_before"] is repeated
+    fit(finite(), lambda step: X + step, 4, progress=False, checkpoint=Checkpoint(tmp_path / "alone", every=4))
+    alone = checkpoint_files.read(tmp_path / "alone" / "step-000000004").parts["step"]
+    assert found["step"].tensors.keys() == alone.tensors.keys()
+    differ = [name for name, value in alone.tensors.items() if not value.equal(found["step"].tensors[name])]
+    assert (not differ) is repeated, differ
 
 
 def test_the_places_of_the_examples_are_known_where_the_batches_tell_them(tmp_path: Path) -> None:
