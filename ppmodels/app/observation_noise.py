@@ -90,10 +90,11 @@ def _highest(function: Callable[[float], float], low: float, high: float) -> flo
     for _ in range(_MOVES + 1):
         width = high - low
         found_low, found_high = _golden_sections(function, low, high)
+        beyond = found_high - found_low  # so that what lies at the end of one interval is inside of the next
         if found_low == low:
-            low, high = low - width, found_high
+            low, high = low - width, found_high + beyond
         elif found_high == high:
-            low, high = found_low, high + width
+            low, high = found_low - beyond, high + width
         else:
             break
     else:

@@ -274,9 +274,9 @@ def test_a_limit_on_files_is_one_line_that_names_the_file(project: Path) -> None
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: run/weights.safetensors: File too large")
+    assert done.stderr.splitlines()[-1].startswith("error: run/checkpoints/step-000000000: File too large; ")
     assert "Traceback" not in done.stderr
-    assert not list((project / "run").glob(".weights*"))
+    assert not list((project / "run").rglob(".*step-*"))
 
 
 def test_ctrl_c_in_another_command_is_no_traceback(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
