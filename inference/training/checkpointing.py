@@ -254,7 +254,9 @@ class Checkpointing:
 
     def _tell_differences(self, found: files.Contents) -> None:
         others = list(differences(found.environment, self._environment))
-        others += differences(found.parts["run"].record.get("rate"), self._rate(), "the factor on the learning rate")
+        others += differences(
+            found.parts["run"].record.get("rate"), self._rate(), "the factor on the learning rate at its last step"
+        )
         if others:
             warnings.warn(
                 f"the run goes on, but not to the bit as if it had never been interrupted: {'; '.join(others)}.",

@@ -130,7 +130,7 @@ def trained(
             if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
                 notes += _illustrated(run, experiment, fitted, progression, seed)
                 return run, notes
-    say(run.in_words())
+    say(run.in_words() + (f"; go on with it: ppmodels resume {run.folder}" if run.can_resume else ""))
     signal.raise_signal(ended)  # who asked this process to end is obeyed, now that the run is saved
     return run, notes
 

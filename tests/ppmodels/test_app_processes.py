@@ -259,14 +259,17 @@ def test_a_number_that_can_not_be_written_is_shown(project: Path) -> None:
     assert "error: standard output: No space left on device" in why
 
 
-def test_a_limit_on_files_is_one_line_that_names_the_file(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("every", "named"), [("never", "weights.safetensors"), ("5 min", "checkpoints/step-000000000")]
+)
+def test_a_limit_on_files_is_one_line_that_names_the_file(every: str, named: str, project: Path) -> None:
     """As a full disk is, which a test can not have."""
     write_recipe(project, project / "table.csv", SMALL.replace("zeros(data", "zeros(10**4, *data"))
     source = (project / "my_model.py").read_text().replace("dist.Normal(self.mean,", "dist.Normal(self.mean.mean(0),")
     (project / "my_model.py").write_text(source)
-    script = 'ulimit -f 8; exec "$0" -m ppmodels train my_model.py --out run'
+    script = 'ulimit -f 8; exec "$0" -m ppmodels train my_model.py --out run --checkpoint-every "$1"'
     done = subprocess.run(
-        ["sh", "-c", script, sys.executable],
+        ["sh", "-c", script, sys.executable, every],
         cwd=project,
         env=environment(),
         capture_output=True,
@@ -274,9 +277,9 @@ def test_a_limit_on_files_is_one_line_that_names_the_file(project: Path) -> None
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: run/checkpoints/step-000000000: File too large; ")
+    assert done.stderr.splitlines()[-1].startswith(f"error: run/{named}: File too large")
     assert "Traceback" not in done.stderr
-    assert not list((project / "run").rglob(".*step-*"))
+    assert not list((project / "run").glob(".weights*"))
 
 
 def test_ctrl_c_in_another_command_is_no_traceback(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

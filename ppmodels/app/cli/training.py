@@ -154,7 +154,7 @@ def _ended(run: "Run", notes: list[str]) -> None:
     say(notes)
     show(run.in_words())
     if run.record["stopped"] == "interrupted":
-        say([f"ppmodels resume {run.folder} goes on with it"] * run.can_resume)
+        say([f"go on with it: ppmodels resume {run.folder}"] * run.can_resume)
         raise typer.Exit(128 + signal.SIGINT)
 
 

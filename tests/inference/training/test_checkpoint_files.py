@@ -267,7 +267,9 @@ def test_what_can_not_be_exact_is_said_at_the_start(folder: Path, tmp_path: Path
 
     scheduled = [Step(SVI(made(VAE)), learning_rate=lambda step, by=by: by**step) for by in (0.5, 0.25)]
     fit(scheduled[0], batch_of, 3, progress=False, checkpoint=Checkpoint(tmp_path / "schedule"))
-    with pytest.warns(UserWarning, match=r"not to the bit.*the factor on the learning rate: 0.25 there, 0.0625 here"):
+    with pytest.warns(
+        UserWarning, match=r"not to the bit.*the factor on the learning rate at its last step: 0.25 there, 0.0625 here"
+    ):
         fit(scheduled[1], batch_of, 4, progress=False, checkpoint=Checkpoint(tmp_path / "schedule"))
 
     class WithExtra(VAE):
