@@ -105,7 +105,7 @@ def trained(name: str, by: str, seed: int, steps: int | None, minutes: float, k:
 
     def program() -> AIR:
         torch.manual_seed(seed)
-        return make(data.shape, None, k=k, **SIZES[name])
+        return make(data.shape, None, k=k, explore=(steps or 2000) // 2, **SIZES[name])
 
     scenes = Scenes(data.train, data.levels, seed)
     if steps is None:

@@ -23,6 +23,8 @@ _BEYOND = 1.5
 At the level itself a little ink too much would cost in proportion, and where objects are not found yet more than it gains:
 the count then falls to 0 before a shape is learnt, and stays there.
 """
+_EXPLORED = 0.2
+"""How much of the guide's q(n) is uniform at the first training step."""
 _EXACT: Any = {"expectation": "exact"}
 """Pyro's own type of these marks knows only its own."""
 
@@ -37,7 +39,9 @@ class AIR(nn.Module):
 
     The guide, an LSTM on the image and the object before, draws all objects as if they were there, each where it sees one at
     a second look, and then n: log q(n) = Σ_{t≤n} log σ(l_t) + log σ(-l_{n+1}), where l_t has seen the objects before t. The
-    site is marked for an exact expectation (`inference/programs/expectation.py`).
+    site is marked for an exact expectation (`inference/programs/expectation.py`). In the first `explore` training steps a
+    part of q(n) is uniform, from a fifth of it down to nothing: a count that is thought impossible would teach its objects
+    nothing, and training can stay at one object for good.
 
     Raises ValueError for a shape that is no image of at least a window, fewer than one object, and k outside (0, 1).
     """
@@ -45,6 +49,7 @@ class AIR(nn.Module):
     log_prior: Tensor
     where_loc: Tensor
     where_scale: Tensor
+    steps_explored: Tensor
 
     def __init__(
         self,
@@ -57,9 +62,12 @@ class AIR(nn.Module):
         hidden: int = 256,
         layer: int = 200,
         sd: float = 0.3,
+        explore: int = 1000,
     ) -> None:
         super().__init__()
-        _check(shape, levels, objects, k, window, sd)
+        _check(shape, levels, objects, k, window, sd, explore)
+        self.explore = explore
+        self.register_buffer("steps_explored", torch.zeros((), dtype=torch.long))
         self.shape, self.levels, self.objects, self.what, self.sd = tuple(shape), levels, objects, what, sd
         channels = shape[0]
         self.window = (channels, window, window)
@@ -111,9 +119,18 @@ class AIR(nn.Module):
                 glimpse = self.attend(image, where)
                 what = pyro.sample(f"what_{t + 1}", normal_vector(self.look(glimpse.flatten(1))))
                 last = torch.cat((where, what), -1)
-            log_q = _log_first_stop(torch.cat(more, -1))
+            log_q = self._explored(_log_first_stop(torch.cat(more, -1)))
             n: Tensor = pyro.sample("n", Categorical(logits=log_q), infer=_EXACT)
         return n
+
+    def _explored(self, log_q: Tensor) -> Tensor:
+        """log q(n), in the first steps of training mixed with the uniform distribution; a step is counted as it is taken."""
+        if not (self.explore and self.training and torch.is_grad_enabled()):
+            return log_q
+        share = _EXPLORED * (1 - self.steps_explored / self.explore).clamp(min=0)
+        self.steps_explored += 1
+        uniform = share.log() - math.log(self.objects + 1)
+        return torch.logaddexp(log_q + (-share).log1p(), uniform.to(log_q))
 
     def render(self, places: Sequence[Tensor], looks: Sequence[Tensor]) -> Tensor:
         """Each object alone on a canvas: `(objects, batch, *shape)`, of values 0 to 1."""
@@ -193,7 +210,9 @@ def _lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     return out.sigmoid() * memory.tanh(), memory
 
 
-def _check(shape: Sequence[int], levels: int | None, objects: int, k: float, window: int, sd: float) -> None:
+def _check(
+    shape: Sequence[int], levels: int | None, objects: int, k: float, window: int, sd: float, explore: int
+) -> None:
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape: expected (channel, height, width), got {tuple(shape)}; give AIR images")
     if window < 1 or min(shape[1:]) < window:
@@ -207,5 +226,7 @@ def _check(shape: Sequence[int], levels: int | None, objects: int, k: float, win
         raise ValueError(f"objects: expected at least 1, the largest number in a scene, got {objects}")
     if not 0 < k < 1:
         raise ValueError(f"k: expected a number between 0 and 1, P(n + 1) over P(n), got {k}")
+    if explore < 0:
+        raise ValueError(f"explore: expected a number of training steps, 0 for none, got {explore}")
     if not 0 < sd < math.inf:
         raise ValueError(f"sd: expected a positive and finite standard deviation, got {sd}")

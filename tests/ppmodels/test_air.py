@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from inference import SVI, Step, adam, elbo, log_joint, posterior, sample, terms
@@ -18,7 +19,7 @@ SHAPE = (1, 9, 8)
 
 def tiny(objects: int = 2, levels: int | None = None) -> AIR:
     torch.manual_seed(0)
-    return AIR(SHAPE, levels, objects, 0.2, window=4, what=3, hidden=6, layer=5).double()
+    return AIR(SHAPE, levels, objects, 0.2, window=4, what=3, hidden=6, layer=5, explore=0).double()
 
 
 @pytest.fixture
@@ -182,3 +183,24 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, object], messag
 def test_scenes_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected shape \(batch, 1, 9, 8\)"):
         terms(tiny(), torch.rand(2, 3, 9, 8, dtype=torch.float64))
+
+
+def test_counts_are_explored_in_the_first_steps_of_training_alone() -> None:
+    program = AIR((1, 12, 12), None, 2, window=6, what=2, hidden=4, layer=4, explore=3)
+    with torch.no_grad():
+        program.aim[-1].bias[0] = -30.0  # sure that there is nothing
+    x = torch.rand(5, 1, 12, 12)
+
+    def least() -> float:
+        return float(poutine.trace(program.guide).get_trace(x).nodes["n"]["fn"].probs.detach().min())
+
+    found = [least() for _ in range(4)]
+    torch.testing.assert_close(found, [share / 3 for share in (0.2, 0.2 * 2 / 3, 0.2 / 3, 0.0)], atol=1e-6, rtol=1e-4)
+    program.steps_explored.zero_()
+    with torch.no_grad():
+        assert least() < 1e-6, "a check takes no step"
+    assert int(program.steps_explored) == 0
+    program.eval()
+    assert least() < 1e-6
+    with pytest.raises(ValueError, match="explore: expected a number of training steps"):
+        AIR(explore=-1)

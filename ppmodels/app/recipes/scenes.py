@@ -15,11 +15,15 @@ def air(
     hidden: int = 256,
     layer: int = 200,
     sd: float = 0.3,
+    explore: int = 1000,
 ) -> AIR:
-    """Up to so many objects in a scene; an object costs -log k nats, and a window is about as large as it is."""
+    """Up to so many objects in a scene; an object costs -log k nats, and a window is about as large as it is.
+
+    For the first `explore` steps every count is tried.
+    """
     if data.levels is None:
         raise ValueError(f"{data.name} are real numbers and no images, which alone have scenes; train the recipe vae")
-    return AIR(data.shape, data.levels, objects, k, window, what, hidden, layer, sd)
+    return AIR(data.shape, data.levels, objects, k, window, what, hidden, layer, sd, explore)
 
 
 RECIPES: dict[str, Recipe] = {
