@@ -86,21 +86,21 @@ def _kept(run: Run, fitted_by: Mapping[str, Any]) -> float | None:
 
 
 def _highest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one peak is highest; it is looked for between two places, and beyond where it is at an end."""
+    """Where a function of one peak is highest, below `high`; it is looked for below `low` too where it is there.
+
+    A noise as large as the data's range explains all of them, and is no end to look beyond.
+    """
     for _ in range(_MOVES + 1):
         width = high - low
         found_low, found_high = _golden_sections(function, low, high)
-        beyond = found_high - found_low  # so that what lies at the end of one interval is inside of the next
-        if found_low == low:
-            low, high = low - width, found_high + beyond
-        elif found_high == high:
-            low, high = found_low - beyond, high + width
-        else:
+        if found_low > low:
             break
+        # So that what lies at the end of one interval is inside of the next.
+        low, high = low - width, found_high + (found_high - found_low)
     else:
         warnings.warn(
             f"the observation noise is at the end of what was looked through, {math.exp((found_low + found_high) / 2):.3g}, "
-            "and the bound rises beyond it: look at the samples.",
+            "and the bound rises below it: look at the samples.",
             stacklevel=2,
         )
     return (found_low + found_high) / 2.0
