@@ -1,7 +1,5 @@
 """AIR whose count is drawn object by object, as where it can not be summed: by score function, or wake-sleep."""
 
-import math
-
 import pyro
 import torch
 from pyro.distributions import Bernoulli, Normal
@@ -54,19 +52,26 @@ class ByStep(AIR):
 class BeforeFirst(nn.Module):
     """What the ELBO is expected to be, given the scene."""
 
-    def __init__(self, shape: tuple[int, ...], known: int = 0, hidden: int = 256) -> None:
+    def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(math.prod(shape) + known, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.expected = _number(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        expected: Tensor = self.net(x.flatten(1)).squeeze(1)
-        return expected
+        found: Tensor = self.expected(x.flatten(1))
+        return found
 
 
-class BeforeSecond(BeforeFirst):
+class BeforeSecond(nn.Module):
     """The same, given the first object too."""
 
-    def forward(self, x: Tensor, there_1: Tensor, where_1: Tensor, what_1: Tensor) -> Tensor:  # type: ignore[override]
-        known = torch.cat((x.flatten(1), there_1.unsqueeze(1), where_1, what_1), 1)
-        expected: Tensor = self.net(known).squeeze(1)
-        return expected
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.expected = _number(inputs)
+
+    def forward(self, x: Tensor, there_1: Tensor, where_1: Tensor, what_1: Tensor) -> Tensor:
+        found: Tensor = self.expected(torch.cat((x.flatten(1), there_1.unsqueeze(1), where_1, what_1), 1))
+        return found
+
+
+def _number(inputs: int, hidden: int = 256) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0))

@@ -5,6 +5,7 @@ Seconds are of the processor, on one thread.
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -62,8 +63,8 @@ def objective_of(by: str, program: AIR) -> Objective:
     if by == "wake-sleep":
         return WakeSleep(program, particles=5, sleep=0.5)
     if by == "score function":
-        known = 1 + 3 + program.what
-        networks = {"there_1": BeforeFirst(program.shape), "there_2": BeforeSecond(program.shape, known)}
+        pixels, known = math.prod(program.shape), 1 + 3 + program.what
+        networks = {"there_1": BeforeFirst(pixels), "there_2": BeforeSecond(pixels + known)}
         return SVI(program, baseline=nn.ModuleDict(networks))
     return SVI(program)
 

@@ -22,7 +22,7 @@ class Uniformity(NamedTuple):
 
 def uniformity(ranks: Tensor, draws: int) -> Uniformity:
     """The test of Säilynoja et al. (2022, arXiv 2103.10522) of `(simulations,)` ranks among so many draws."""
-    simulations, binom = len(ranks), _distributions().binom
+    simulations, binom = len(ranks), distributions().binom
     at_most = np.bincount(ranks.numpy(), minlength=draws + 1).cumsum()[:-1]
     below = binom.cdf(at_most, simulations, _uniform(draws))
     above = binom.sf(at_most - 1, simulations, _uniform(draws))
@@ -44,8 +44,9 @@ def bands(simulations: int, draws: int, level: float) -> tuple[NDArray[np.float6
     return low / simulations, high / simulations
 
 
-def _distributions() -> Any:
-    from scipy import stats  # type: ignore[import-untyped]  # here, as it takes a second and ships no types
+def distributions() -> Any:
+    """scipy's; imported where they are asked for, as that takes a second."""
+    from scipy import stats  # type: ignore[import-untyped]  # ships no types
 
     return stats
 
@@ -58,7 +59,7 @@ def _uniform(draws: int) -> NDArray[np.float64]:
 
 def _limits(gamma: float, simulations: int, draws: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The least and the largest counts of ranks up to each one that are less rare than gamma."""
-    binom, tail = _distributions().binom, gamma / 2 * (1 + 1e-9)  # as rare as gamma, but for rounding, is out
+    binom, tail = distributions().binom, gamma / 2 * (1 + 1e-9)  # as rare as gamma, but for rounding, is out
     low = binom.ppf(tail, simulations, _uniform(draws)).astype(int)
     return low, binom.isf(tail, simulations, _uniform(draws)).astype(int)
 
@@ -71,7 +72,7 @@ def _rarity(gamma: float, simulations: int, draws: int) -> float:
     """
     if draws * gamma < _NEGLIGIBLE:
         return draws * gamma  # the sum over ranks
-    poisson, mean = _distributions().poisson, simulations / (draws + 1)
+    poisson, mean = distributions().poisson, simulations / (draws + 1)
     steps = poisson.pmf(np.arange(simulations + 1), mean)
     start, within = 0, np.ones(1)
     for low, high in zip(*_limits(gamma, simulations, draws), strict=True):

@@ -3,6 +3,7 @@
 import math
 from numbers import Real
 from operator import index
+from typing import TypeGuard
 
 from inference.programs.program import ProgramError
 
@@ -17,13 +18,13 @@ def refuse_below(name: str, value: object, least: int, why: str = "") -> None:
 
 def refuse_outside(name: str, value: object, low: float, high: float, why: str = "") -> None:
     """Raises a ProgramError for what is no number between `low` and `high`, both left out; `why` says what to give."""
-    if not is_number(value) or not low < value < high:  # type: ignore[operator]  # a number
+    if not is_number(value) or not low < value < high:
         ends = f"between {low:g} and {high:g}" if math.isfinite(low + high) else f"above {low:g}"
         ends = ends if math.isfinite(low) else "that is finite"
         raise ProgramError(f"{name}: expected a number {ends}{why and f', {why}'}, got {value!r}.")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a real number: no text, no tensor, and neither True nor False."""
     return isinstance(value, Real) and not isinstance(value, bool)
 

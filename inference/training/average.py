@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 
 def refuse_decay(decay: object) -> None:
     """Raises a ProgramError for what is no decay of an average."""
-    if not is_number(decay) or not 0.0 <= decay < 1.0:  # type: ignore[operator]  # a number
+    if not is_number(decay) or not 0.0 <= decay < 1.0:
         raise ProgramError(f"average: expected a number of at least 0 and below 1, got {decay!r}.")
 
 

@@ -218,7 +218,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_factor(value: object) -> bool:
-    return is_number(value) and 0 <= value < math.inf  # type: ignore[operator]  # a number
+    return is_number(value) and 0 <= value < math.inf
 
 
 def _makes_optimizers(value: object) -> bool:

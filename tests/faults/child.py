@@ -10,18 +10,16 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import matplotlib.figure  # noqa: F401  # imported once, for all children
-import PIL.Image  # noqa: F401
-import pyro  # noqa: F401
 import torch
 import typer
 
-import ppmodels.app  # noqa: F401
-from ppmodels.app import report  # noqa: F401
 from ppmodels.app.cli import main
 from ppmodels.app.cli.printing import clean
 from ppmodels.app.streams import forgive
 from tests.faults.case import USUAL, Case, System
+
+for _name in ("matplotlib.figure", "PIL.Image", "pyro", "ppmodels.app", "ppmodels.app.report"):
+    import_module(_name)  # once, for all children
 
 IMPORTED_BY = os.getpid()
 NOT_TO_BE_HAD = 77

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults import child
 from tests.faults.case import Case
-from tests.ppmodels.app_helpers import write_table
+from tests.ppmodels.app_helpers import COLUMNS, write_recipe, write_table
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.faults.child"])
@@ -24,33 +24,6 @@ VERDICTS = ("right", "otherwise", "silent", "executed", "lost", "hanging")
 CANARY = "EXECUTED"
 """The file that whatever must not be executed leaves behind."""
 
-SMALL = """
-import pyro
-import pyro.distributions as dist
-import torch
-from torch import nn
-
-from inference import exact
-from ppmodels.app import Recipe
-
-
-class Columns(nn.Module):
-    def __init__(self, data):
-        super().__init__()
-        self.mean = nn.Parameter(torch.zeros(data.shape))
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            return pyro.sample("x", dist.Normal(self.mean, 1.0).to_event(1), obs=x)
-
-    def guide(self, x):
-        pass
-
-
-recipe = Recipe(
-    program=Columns, data="table.csv", steps=3, batch_size=16, validate_every=2, estimators={"exact": exact()}
-)
-"""
 _TRAINED = (
     "train my_model.py --out run",
     "train vae --data digits --steps 3 --batch-size 32 --set latent=2 --set hidden=8 --out digits",
@@ -68,7 +41,7 @@ def write_template(template: Path) -> None:
     project, beside = template / "project", template / "beside"
     project.mkdir(parents=True)
     beside.mkdir()
-    (project / "my_model.py").write_text(SMALL)
+    write_recipe(project, "table.csv", COLUMNS)
     write_table(project)
     for command in _TRAINED:
         process = FORKS.Process(target=child.trained, args=(command, str(project), str(beside)))

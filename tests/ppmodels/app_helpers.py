@@ -56,6 +56,35 @@ def regression(x):
 recipe = Recipe(program=lambda data: Pair(regression, AutoNormal), data="DATA", steps=4, batch_size=40, validate_every=2)
 '''
 
+COLUMNS = """
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from inference import exact
+from ppmodels.app import Recipe
+
+
+class Columns(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(data.shape))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("x", dist.Normal(self.mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pass
+
+
+recipe = Recipe(
+    program=Columns, data="DATA", steps=3, batch_size=16, validate_every=2, estimators={"exact": exact()}
+)
+"""
+"""A small program of a table, in a file of a user's own."""
+
 
 def write_recipe(folder: Path, data: Path | str, source: str = OWN) -> Path:
     path = folder / "my_model.py"

@@ -13,39 +13,11 @@ import pytest
 
 from ppmodels.app import Run, evaluate, find, train
 from ppmodels.app.experiment import restored
-from tests.ppmodels.app_helpers import write_recipe, write_table
+from tests.ppmodels.app_helpers import COLUMNS, write_recipe, write_table
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
 ROOT = Path(__file__).parents[2]
-
-SMALL = """
-import pyro
-import pyro.distributions as dist
-import torch
-from torch import nn
-
-from inference import exact
-from ppmodels.app import Recipe
-
-
-class Columns(nn.Module):
-    def __init__(self, data):
-        super().__init__()
-        self.mean = nn.Parameter(torch.zeros(data.shape))
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            return pyro.sample("x", dist.Normal(self.mean, 1.0).to_event(1), obs=x)
-
-    def guide(self, x):
-        pass
-
-
-recipe = Recipe(
-    program=Columns, data="DATA", steps=3, batch_size=16, validate_every=2, estimators={"exact": exact()}
-)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +29,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with a recipe and its data, as a user has one."""
-    write_recipe(tmp_path, write_table(tmp_path), SMALL)
+    write_recipe(tmp_path, write_table(tmp_path), COLUMNS)
     return tmp_path
 
 
@@ -264,7 +236,7 @@ def test_a_number_that_can_not_be_written_is_shown(project: Path) -> None:
 )
 def test_a_limit_on_files_is_one_line_that_names_the_file(every: str, named: str, project: Path) -> None:
     """As a full disk is, which a test can not have."""
-    write_recipe(project, project / "table.csv", SMALL.replace("zeros(data", "zeros(10**4, *data"))
+    write_recipe(project, project / "table.csv", COLUMNS.replace("zeros(data", "zeros(10**4, *data"))
     source = (project / "my_model.py").read_text().replace("dist.Normal(self.mean,", "dist.Normal(self.mean.mean(0),")
     (project / "my_model.py").write_text(source)
     script = 'ulimit -f 8; exec "$0" -m ppmodels train my_model.py --out run --checkpoint-every "$1"'

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inference.evaluation.rank_statistics import distributions
 from inference.evaluation.sample_metrics.score import Score, bootstrap, distances, rows
 
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -71,9 +72,7 @@ def kid(samples: Tensor, data: Tensor, block: int = 50, seed: int = 0) -> Score:
             for a, b in zip(x.split(block), y.split(block), strict=True)
         ]
     )
-    from scipy import stats  # type: ignore[import-untyped]  # here, as it takes a second and ships no types
-
-    error = float(values.std()) / math.sqrt(count) * float(stats.t.ppf(0.975, count - 1))
+    error = float(values.std()) / math.sqrt(count) * float(distributions().t.ppf(0.975, count - 1))
     mean = float(values.mean())
     return Score(mean, mean - error, mean + error)
 
