@@ -69,9 +69,9 @@ def objective_of(by: str, program: AIR) -> Objective:
     return SVI(program)
 
 
-def step_of(by: str, program: AIR, seed: int, steps: int) -> Step:
+def step_of(by: str, program: AIR, seed: int, steps: int, learning_rate: float) -> Step:
     """A step whose rate falls to 0 after so many."""
-    rate = adam(1e-3)
+    rate = adam(learning_rate)
     # The baseline has to find the ELBO's size, of hundreds of nats, first.
     optimizer = {"loss": rate, "baseline": adam(1e-2)} if by == "score function" else rate
     return Step(
@@ -97,7 +97,9 @@ def taken(step: Step, scenes: Scenes, steps: int, said: str) -> float:
     return time.process_time() - began
 
 
-def trained(name: str, by: str, seed: int, steps: int | None, minutes: float, k: float, save: Path | None) -> None:
+def trained(
+    name: str, by: str, seed: int, steps: int | None, minutes: float, k: float, rate: float, save: Path | None
+) -> None:
     """Trains one seed, and prints what it counts and scores on the test scenes."""
     data = load(name, seed=0)
     assert data.levels is not None
@@ -110,17 +112,17 @@ def trained(name: str, by: str, seed: int, steps: int | None, minutes: float, k:
 
     scenes = Scenes(data.train, data.levels, seed)
     if steps is None:
-        trial = step_of(by, program(), seed, 1)
+        trial = step_of(by, program(), seed, 1, rate)
         taken(trial, scenes, 5, "")
         steps = int(60 * minutes * 20 / taken(trial, scenes, 20, ""))
     fitted, scenes = program(), Scenes(data.train, data.levels, seed)
-    step = step_of(by, fitted, seed, steps)
+    step = step_of(by, fitted, seed, steps, rate)
     seconds = taken(step, scenes, steps, f"{by}, seed {seed}")
     with step.averaged():
         x = images(data.test, data.levels, slice(2000))
-        report(fitted, x, data.test.labels[:2000], f"{name}, {by}, seed {seed}, {steps} steps", seconds)
+        report(fitted, x, data.test.labels[:2000], f"{name}, {by}, seed {seed}, {steps} steps at {rate:g}", seconds)
         if save is not None:
-            save_file(fitted.state_dict(), save / f"{name}-{by.replace(' ', '-')}-{seed}-{k:g}.safetensors")
+            save_file(fitted.state_dict(), save / f"{name}-{by.replace(' ', '-')}-{seed}-{steps}-{rate:g}.safetensors")
 
 
 def report(program: AIR, x: Tensor, counts: Tensor, title: str, seconds: float) -> None:
@@ -147,12 +149,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="in place of --minutes")
     parser.add_argument("--minutes", type=float, default=2.0, help="of one core; fixes the number of steps beforehand")
     parser.add_argument("--k", type=float, default=0.01)
+    parser.add_argument("--rate", type=float, default=1e-3, help="Adam's learning rate; it falls to 0")
     parser.add_argument("--save", type=Path, help="a folder for the weights")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine("cpu"))
     for seed in arguments.seeds:
-        trained(arguments.data, arguments.by, seed, arguments.steps, arguments.minutes, arguments.k, arguments.save)
+        given = arguments
+        trained(given.data, given.by, seed, given.steps, given.minutes, given.k, given.rate, given.save)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def shared_latents(run: Run) -> list[str]:
 
 
 def log_likelihoods(
-    program: Program, batch: Examples, run: Run, shared: Latents, particles: int, rows: int
+    program: Program, batch: Examples, run: Run, shared: Latents, particles: int, rows: int | None
 ) -> tuple[Tensor, str]:
     """log p(x_i | θ) of each example at given values of all shared latents, `(draws, batch)` nats, and how it was found.
 

@@ -1,5 +1,6 @@
 """Laws: properties that every model must satisfy. A new model is one line of WITH_LATENTS or WITHOUT_LATENTS."""
 
+import copy
 from collections.abc import Callable
 
 import pyro
@@ -207,6 +208,21 @@ def test_the_objective_trains_on_a_gpu(case, objective: str) -> None:
     assert losses[-1] < losses[0]
     found = evaluate(program, batch, {"iwae": importance(50)})
     assert found.log_prob["iwae"].isfinite().all()
+
+
+@pytest.mark.gpu
+def test_a_step_captured_on_a_gpu_is_the_eager_one(case) -> None:
+    program, batches = case
+    batch = tuple(tensor.to("cuda") for tensor in batches(8))
+    losses = []
+    for differentiate in (backward, Traced()):
+        step = Step(SVI(copy.deepcopy(program).to("cuda")), adam(1e-3), average=0.9, differentiate=differentiate)
+        if isinstance(program, CharRNN) and differentiate is not backward:
+            with pytest.raises(ProgramError, match="cannot be traced"):
+                step(batch)
+            return
+        losses.append(torch.stack([step(batch)["loss"] for _ in range(5)]))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
 
 
 def test_per_example_numbers_depend_on_their_example_alone(case) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from inference import Traced
 from ppmodels.app.presets import LARGE, Preset
 from ppmodels.app.recipe import Recipe, bounds
 from ppmodels.data import Dataset
@@ -48,6 +49,7 @@ _DRAW = Recipe(
     steps=3000,
     batch_size=100,
     clip=10.0,
+    traced=Traced,
     schedule=_falling_at_the_end,
     average=0.99,
     validate_every=500,

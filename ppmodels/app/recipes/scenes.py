@@ -1,5 +1,6 @@
 """Scenes of several objects: attend, infer, repeat."""
 
+from inference import Traced
 from ppmodels.app.presets import CANVAS, Preset
 from ppmodels.app.recipe import Recipe, bounds, cosine
 from ppmodels.data import Dataset
@@ -35,6 +36,7 @@ RECIPES: dict[str, Recipe] = {
         steps=3000,
         batch_size=64,
         clip=100.0,
+        traced=Traced,
         schedule=cosine,
         average=0.995,
         validate_every=1000,
