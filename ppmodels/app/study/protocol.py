@@ -1,0 +1,74 @@
+"""What a study does, fixed before anything is trained: which models, on which data, with how many steps and which seeds."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+from ppmodels.app.study.measurement import read
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The data of a study, as a run's record tells them."""
+
+    name: str
+    digest: str
+    shape: list[int]
+    levels: int | None
+    binarisation: str
+    classes: int | None
+    """Of the labels, where there are any."""
+    train: int
+    valid: int
+    test: int
+
+
+@dataclass(frozen=True)
+class StudyModel:
+    """One model of a study."""
+
+    name: str
+    """"vae", or with settings "vae latent=2": its column in every table."""
+    recipe: str
+    """As `train` takes it: a recipe's name, or the user's own FILE.py."""
+    family: str
+    settings: list[str]
+    """NAME=VALUE, as --set takes them."""
+    steps: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a study does; study.json."""
+
+    data: StudyData
+    models: list[StudyModel]
+    seeds: list[int]
+    minutes: float | None
+    """That were asked for, from which the steps were fixed; none where --steps was given, or the recipes' own are taken."""
+    examples: list[int]
+    """Rows of the test split that everything is scored on, in order."""
+    command: str
+    """That repeats the study exactly, with its steps."""
+    device: str
+    versions: dict[str, str]
+    folder: str | None = None
+    """Where the data lie, where it was said."""
+    format: int = FORMAT
+    notes: list[str] = field(default_factory=list)
+    """What was decided on the way, as a batch that is larger than the data."""
+
+    def run_of(self, model: StudyModel, seed: int) -> str:
+        """The run's folder, relative to the study's."""
+        return f"runs/{model.name.replace(' ', '-').replace('/', '-')}-{seed}"
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+    @classmethod
+    def of_json(cls, text: str) -> "Protocol":
+        found = read(cls, json.loads(text))
+        assert isinstance(found, cls)
+        return found
