@@ -113,7 +113,11 @@ RESOLVED: list[tuple[str, str, dict[str, object]]] = [
         {"glimpses": 16, "latent": 100, "hidden": 256, "read": 2, "write": 5, "clip": 10.0},
     ),
     ("draw", "large, two levels", {"batch_size": 100, "learning_rate": 1e-3, "average": 0.999, "steps": 20_000}),
-    ("draw-64", "large, binarised once", {"glimpses": 64, "latent": 100, "hidden": 256, "steps": 50_000}),
+    (
+        "draw-64",
+        "large, binarised once",
+        {"glimpses": 64, "latent": 100, "hidden": 256, "batch_size": 400, "steps": 20_000},
+    ),
     ("gated-pixelcnn", "few levels", {"layers": 5, "steps": 600, "batch_size": 64, "learning_rate": 4e-3}),
     ("gated-pixelcnn", "large, binarised once", {"layers": 5, "steps": 15_000, "batch_size": 16, "clip": 100.0}),
     ("diagonal-bilstm", "few levels", {"hidden": 16, "layers": 7}),

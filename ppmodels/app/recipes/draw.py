@@ -71,6 +71,7 @@ RECIPES: dict[str, Recipe] = {
         _DRAW,
         summary="DRAW in 64 steps, for a GPU",
         settings={"glimpses": 64},
-        presets=(Preset(LARGE, {**_LARGE, "glimpses": 64, "steps": 50_000}),),
+        # A GPU takes no longer over 400 images than over 100.
+        presets=(Preset(LARGE, {**_LARGE, "glimpses": 64, "batch_size": 400, "steps": 20_000}),),
     ),
 }
