@@ -1,53 +1,15 @@
-"""Programs whose evidence, posterior or gradient is known in closed form; float64 throughout."""
-
-import math
+"""Programs whose evidence, posterior or gradient is known, beside those of `inference.testbed`; float64 throughout."""
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from inference import testbed
 
-class LinearGaussian(nn.Module):
-    """z ~ N(0, I), x | z ~ N(W z + b, s² I): the evidence and the posterior are Gaussian.
 
-    The guide starts at the exact posterior, moved by `error` in its mean and scaled by `exp(error)`.
-    """
-
-    def __init__(self, latent: int = 2, features: int = 3, error: float = 0.0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(1)
-        self.weight = nn.Parameter(torch.randn(features, latent, generator=generator, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.randn(features, generator=generator, dtype=torch.float64))
-        self.noise = 0.7
-        covariance, gain = self._posterior()
-        self.gain = nn.Parameter(gain)
-        self.offset = nn.Parameter(torch.full((latent,), error, dtype=torch.float64))
-        self.tril = nn.Parameter(torch.linalg.cholesky(covariance) * math.exp(error))
-
-    @torch.no_grad()
-    def _posterior(self) -> tuple[Tensor, Tensor]:
-        latent = self.weight.shape[1]
-        precision = torch.eye(latent, dtype=torch.float64) + self.weight.T @ self.weight / self.noise**2
-        covariance = torch.linalg.inv(precision)
-        return covariance, covariance @ self.weight.T / self.noise**2
-
-    def model(self, x: Tensor) -> Tensor:
-        with pyro.plate("data", len(x)):
-            prior = dist.Normal(x.new_zeros(self.weight.shape[1]), 1.0).to_event(1)
-            z = pyro.sample("z", prior)
-            likelihood = dist.Normal(z @ self.weight.T + self.bias, self.noise).to_event(1)
-            return pyro.sample("x", likelihood, obs=x)
-
-    def guide(self, x: Tensor) -> None:
-        loc = (x - self.bias) @ self.gain.T + self.offset
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=self.tril.tril()))
-
-    def log_evidence(self, x: Tensor) -> Tensor:
-        features = len(self.bias)
-        covariance = self.weight @ self.weight.T + self.noise**2 * torch.eye(features, dtype=torch.float64)
-        return dist.MultivariateNormal(self.bias, covariance).log_prob(x)
+class LinearGaussian(testbed.LinearGaussian):
+    """The testbed's, and fixed data that its model did not draw."""
 
     @staticmethod
     def data(examples: int = 7, features: int = 3, seed: int = 2) -> Tensor:
@@ -55,41 +17,20 @@ class LinearGaussian(nn.Module):
         return torch.randn(examples, features, generator=generator, dtype=torch.float64)
 
 
-class Mixture(nn.Module):
-    """k ~ Categorical, x | k ~ N(loc_k, s²): log p(x), p(k | x) and every gradient by summing over k.
-
-    The guide's logits are `slope · x + intercept` per component; `exact()` sets them to the posterior's.
-    """
+class Mixture(testbed.Mixture):
+    """The testbed's with a guide that is wrong in every parameter, until `exact()`, and its ELBO by summing over k."""
 
     def __init__(self, components: int = 3) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.linspace(-0.5, 0.5, components, dtype=torch.float64))
-        self.loc = nn.Parameter(torch.linspace(-1.5, 1.5, components, dtype=torch.float64))
-        self.scale = 0.8
-        self.slope = nn.Parameter(torch.linspace(-0.3, 0.4, components, dtype=torch.float64))
-        self.intercept = nn.Parameter(torch.linspace(0.2, -0.2, components, dtype=torch.float64))
+        super().__init__(components)
+        with torch.no_grad():
+            self.slope.copy_(torch.linspace(-0.3, 0.4, components, dtype=torch.float64))
+            self.intercept.copy_(torch.linspace(0.2, -0.2, components, dtype=torch.float64))
 
     def exact(self) -> "Mixture":
         with torch.no_grad():
             self.slope.copy_(self.loc / self.scale**2)
             self.intercept.copy_(self.logits - self.loc.square() / (2 * self.scale**2))
         return self
-
-    def model(self, x: Tensor) -> Tensor:
-        with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.Categorical(logits=self.logits))
-            return pyro.sample("x", dist.Normal(self.loc[k], self.scale), obs=x)
-
-    def guide(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("k", dist.Categorical(logits=x.unsqueeze(-1) * self.slope + self.intercept))
-
-    def log_joint(self, x: Tensor) -> Tensor:
-        """`(batch, components)` nats."""
-        return torch.log_softmax(self.logits, 0) + dist.Normal(self.loc, self.scale).log_prob(x.unsqueeze(-1))
-
-    def log_evidence(self, x: Tensor) -> Tensor:
-        return torch.logsumexp(self.log_joint(x), -1)
 
     def log_guide(self, x: Tensor) -> Tensor:
         return torch.log_softmax(x.unsqueeze(-1) * self.slope + self.intercept, -1)
@@ -104,34 +45,21 @@ class Mixture(nn.Module):
         return 2.0 * torch.randn(examples, generator=generator, dtype=torch.float64)
 
 
-class SharedMean(nn.Module):
-    """One mean for all examples: m ~ N(0, 1), x_n | m ~ N(m, 1); the guide is the exact posterior, moved by `error`."""
+class SharedMean(testbed.SharedMean):
+    """The testbed's with a guide that is told the sum of all data by `at`, and learns it otherwise."""
 
     def __init__(self, size: int, error: float = 0.0) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size, error)
         self.total = nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
-        self.error = nn.Parameter(torch.tensor(error, dtype=torch.float64))
 
     def at(self, x: Tensor) -> "SharedMean":
         with torch.no_grad():
             self.total.copy_(x.sum())
         return self
 
-    def model(self, x: Tensor) -> Tensor:
-        mean = pyro.sample("mean", dist.Normal(x.new_zeros(()), 1.0))
-        with pyro.plate("data", self.size, subsample_size=len(x)):
-            return pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
-
     def guide(self, x: Tensor) -> None:
         precision = 1.0 + self.size
         pyro.sample("mean", dist.Normal(self.total / precision + self.error, precision**-0.5))
-
-    @staticmethod
-    def log_evidence(x: Tensor) -> Tensor:
-        size = len(x)
-        covariance = torch.ones(size, size, dtype=torch.float64) + torch.eye(size, dtype=torch.float64)
-        return dist.MultivariateNormal(torch.zeros(size, dtype=torch.float64), covariance).log_prob(x)
 
 
 class Chain(nn.Module):

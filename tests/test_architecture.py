@@ -33,6 +33,7 @@ BELOW: dict[str, set[str]] = {
     "objectives": {"programs"},
     "evaluation": {"programs"},
     "training": {"programs", "objectives", "evaluation"},
+    "testbed": {"programs"},
 }
 """The rooms of `inference`, each with those that it stands on."""
 

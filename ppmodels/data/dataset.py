@@ -149,6 +149,11 @@ class Dataset:
                 f"{column} has no spread: samples keep its value, and no density fits a constant, so better leave it out"
                 for column in self._without_spread
             ),
+            *(
+                f"{self._named(at)} has one value in {share:.0%} of its rows: a density has no bound there, and log p(x) "
+                "may tell of little else; better leave the column out"
+                for at, share in self._repeated
+            ),
         ]
 
     @cached_property
@@ -164,7 +169,20 @@ class Dataset:
         """Those of a standardised table, by place (from 1) and name."""
         if self.standardisation is None:
             return []
-        return [f"column {at + 1}" + (f" ({self.columns[at]})" if self.columns else "") for at in self.constant]
+        return [self._named(at) for at in self.constant]
+
+    @property
+    def _repeated(self) -> list[tuple[int, float]]:
+        """The columns of real numbers in which one value is that of a twentieth of the training rows, and its share."""
+        values = self.train.values
+        if self.discrete or values.ndim != 2 or len(values) < 2:
+            return []
+        counts = (values == values.mode(0).values).sum(0).tolist()
+        often = [(at, count / len(values)) for at, count in enumerate(counts) if count >= max(10, len(values) / 20)]
+        return [(at, share) for at, share in often if at not in self.constant]
+
+    def _named(self, at: int) -> str:
+        return f"column {at + 1}" + (f" ({self.columns[at]})" if self.columns else "")
 
     def original(self, values: Tensor) -> Tensor:
         """Values such as the splits hold, `(n, *shape)`, in the units of the source."""

@@ -2,6 +2,7 @@
 
 from ppmodels.models.air import AIR
 from ppmodels.models.draw import DRAW
+from ppmodels.models.flow import Flow
 from ppmodels.models.gan import ALI, GAN, NoisyGenerator
 from ppmodels.models.pixelcnn import GatedPixelCNN, PixelCNN
 from ppmodels.models.pixelrnn import CharRNN, DiagonalBiLSTM, RowLSTM
@@ -18,6 +19,7 @@ __all__ = [
     "AdversarialAutoencoder",
     "CharRNN",
     "DiagonalBiLSTM",
+    "Flow",
     "GatedPixelCNN",
     "HierarchicalImplicitModel",
     "LotkaVolterra",

@@ -1,4 +1,4 @@
-"""A conditional normalising flow as the approximate posterior, on zuko (an optional extra)."""
+"""Normalising flows on zuko (an optional extra): as a distribution of Pyro, and as the approximate posterior."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,7 +17,7 @@ from ppmodels.nn.mlp import MLP
 from ppmodels.nn.parameters import full_precision, without_autocast
 
 
-class FlowPosterior(ZukoToPyro):
+class FlowDistribution(ZukoToPyro):
     """A zuko flow over vectors as a Pyro distribution with `rsample`, `sample`, `support` and `expand`.
 
     A draw's log-density is kept from the pass that drew it, unless that was made without gradients: it would have none.
@@ -64,26 +64,44 @@ class FlowEncoder(Encoder):
         context: int = 0,
         standardise: Standardise | None = None,
     ) -> None:
-        zuko = import_zuko()
+        zuko = import_zuko(type(self).__name__)
         super().__init__(shape, levels, latent, context, standardise)
         self.network = nn.Sequential(MLP((prod(shape) + context, *hidden)), nn.ReLU())
-        spline = zuko.flows.NSF(latent, hidden[-1], transforms=transforms, passes=2, hidden_features=(64,))
-        affine = zuko.flows.ElementWiseTransform(latent, hidden[-1], hidden_features=())
-        self.flow = zuko.lazy.Flow([affine, *spline.transform.transforms], spline.base)
+        self.flow = spline_flow(zuko, latent, hidden[-1], transforms, (64,), passes=2)
 
-    def infer(self, x: Tensor, context: Tensor) -> FlowPosterior:
+    def infer(self, x: Tensor, context: Tensor) -> FlowDistribution:
         """The flow, conditioned on the network's output for x."""
         found = full_precision(self.network(torch.cat((x.flatten(1), context), 1)))
         with without_autocast(found):
-            return FlowPosterior(self.flow(found))
+            return FlowDistribution(self.flow(found))
 
 
-def import_zuko() -> ModuleType:
-    """zuko, imported without its switching off the validation of distributions; ImportError names the extra."""
+def spline_flow(
+    zuko: ModuleType,
+    features: int,
+    context: int,
+    transforms: int,
+    hidden: Sequence[int],
+    passes: int | None = None,
+    bins: int = 8,
+) -> nn.Module:
+    """A lazy flow of zuko's: a location and scale of each feature, then rational-quadratic splines on [-5, 5] and a normal.
+
+    A transform is drawn from in `passes` passes: 2 are couplings; None, one a feature, is autoregressive. A density is one.
+    """
+    options = {} if passes is None else {"passes": passes}  # of one feature zuko knows no passes
+    spline = zuko.flows.NSF(features, context, bins, transforms=transforms, hidden_features=tuple(hidden), **options)
+    affine = zuko.flows.ElementWiseTransform(features, context, hidden_features=())
+    flow: nn.Module = zuko.lazy.Flow([affine, *spline.transform.transforms], spline.base)
+    return flow
+
+
+def import_zuko(model: str) -> ModuleType:
+    """zuko, imported without its switching off the validation of distributions; ImportError names `model` and the extra."""
     validated = Distribution._validate_args
     try:
         return import_module("zuko")
     except ImportError as error:
-        raise ImportError('FlowEncoder needs zuko, which is optional: pip install "ppmodels[flows]"') from error
+        raise ImportError(f'{model} needs zuko, which is optional: pip install "ppmodels[flows]"') from error
     finally:
         Distribution.set_default_validate_args(validated)

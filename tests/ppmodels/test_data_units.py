@@ -128,6 +128,19 @@ def test_a_column_without_spread_is_shifted_alone_and_said(tmp_path: Path) -> No
     )
 
 
+def test_a_column_that_repeats_one_value_is_said_to_have_no_bounded_density(tmp_path: Path) -> None:
+    """A category read one-hot, and a column that is often 0; not whole years, nor twins in a small table."""
+    years = np.arange(200) % 50
+    often = np.where(np.arange(200) % 10 == 0, 0.0, np.linspace(1, 2, 200))
+    data = load(write(tmp_path / "t.csv", np.c_[years, np.arange(200) % 2, often], ("year", "kind", "rain")))
+    told = [note.split(" rows:")[0] for note in data.notes]
+    assert [note.rpartition(" in ")[0] for note in told] == [
+        "column 2 (kind) has one value",
+        "column 3 (rain) has one value",
+    ]
+    assert load(write(tmp_path / "few.csv", np.r_[real_units(20), real_units(20)[:5]], ("a", "b", "c"))).notes == []
+
+
 def test_spread_in_the_test_split_alone_changes_nothing(tmp_path: Path) -> None:
     train = np.c_[real_units(20)[:, 0], np.zeros(20)]
     np.savez(tmp_path / "t.npz", train=train, valid=train[:5], test=train + np.array([0, 3.0]))

@@ -38,6 +38,7 @@ from ppmodels import (
     ConvDecoder,
     ConvEncoder,
     DiagonalBiLSTM,
+    Flow,
     FlowEncoder,
     GatedPixelCNN,
     MLPDecoder,
@@ -111,6 +112,11 @@ WITHOUT_LATENTS: dict[str, Case] = {
     "gated pixelcnn, conditional": (lambda: GatedPixelCNN(IMAGE, 2, 6, 1, classes=3), _labelled),
     "diagonal bilstm, of a map": (lambda: DiagonalBiLSTM(IMAGE, 2, 4, 1, context=(2, *IMAGE[1:])), _with_map),
     "row lstm, colour": (lambda: RowLSTM(COLOUR, 5, 3, 1), _levels(5, COLOUR)),
+    "flow": (lambda: Flow(3, 2, (8,)), lambda batch: (torch.randn(batch, 3),)),
+    "flow, conditional": (
+        lambda: Flow(2, 1, (8,), 4, classes=3),
+        lambda batch: (torch.randn(batch, 2), torch.randint(3, (batch,))),
+    ),
     "pixelcnn, colour, logistic mixture": (lambda: PixelCNN(COLOUR, 256, 6, 1), _levels(256, COLOUR)),
 }
 

@@ -23,6 +23,7 @@ from inference.evaluation.annealing_path import _GRADIENTS, AnnealingPath, Start
 from inference.evaluation.hamiltonian import transition
 from inference.programs.autoguides import _cholesky_inverse
 from inference.programs.graphs import graph_of
+from inference.testbed import GammaPoisson
 from tests.problems import LinearGaussian
 
 FAR = 5.5
@@ -131,23 +132,7 @@ def test_step_sizes_that_follow_the_scored_chains_bias_their_weights() -> None:
 # --- supports with coordinates of their own -----------------------------------------------------------------------------
 
 
-def _gamma_poisson(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        rate = pyro.sample("rate", dist.Gamma(x.new_tensor(3.0), 2.0))
-        pyro.sample("x", dist.Poisson(rate.unsqueeze(-1).expand(x.shape)).to_event(1), obs=x)
-
-
-def _gamma_poisson_evidence(x: Tensor) -> Tensor:
-    total, count = x.sum(1), x.shape[1]
-    return (
-        3.0 * math.log(2.0)
-        - math.lgamma(3.0)
-        + torch.lgamma(3.0 + total)
-        - (3.0 + total) * math.log(2.0 + count)
-        - torch.lgamma(x + 1).sum(1)
-    )
-
-
+_gamma_poisson = GammaPoisson().model
 PRIOR = torch.tensor([2.0, 0.8, 1.5], dtype=torch.float64)
 
 
@@ -195,7 +180,7 @@ def _nested_evidence(x: Tensor) -> Tensor:
 
 
 SUPPORTS: dict[str, tuple[Callable[..., None], Callable[[Tensor], Tensor], Tensor]] = {
-    "positive": (_gamma_poisson, _gamma_poisson_evidence, torch.tensor([[0.0, 2.0], [4.0, 1.0]])),
+    "positive": (_gamma_poisson, GammaPoisson().log_evidence, torch.tensor([[0.0, 2.0], [4.0, 1.0]])),
     "simplex": (_dirichlet, _dirichlet_evidence, torch.tensor([[7.0, 1.0, 2.0], [0.0, 3.0, 7.0]])),
     "correlations": (_correlated, _correlated_evidence, torch.tensor([[1.4, 1.2], [-0.3, 1.6]])),
     "dependent": (_nested, _nested_evidence, torch.tensor([0.2, 1.6])),
