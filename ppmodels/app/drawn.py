@@ -77,7 +77,7 @@ def latents_given(experiment: Experiment, batch: tuple[Tensor, ...], draws: int 
         return draw(experiment.program, batch, draws)
 
 
-def endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
+def completed(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
     """Images with draws where they are not known, by the one Autoregressive site of a program; else Impossible."""
     if latents_given(experiment, batch):
         raise Impossible("the program has latent variables, and endings would need draws of them given a part of x")

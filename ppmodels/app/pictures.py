@@ -18,6 +18,7 @@ from inference.training.files import write_together
 from ppmodels.app import plots
 from ppmodels.app.drawn import (
     Impossible,
+    completed,
     decoded,
     in_own_units,
     latents_given,
@@ -207,7 +208,7 @@ def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endin
         known = torch.zeros_like(x, dtype=torch.bool)
         known[:, :, :rows] = True
         index = torch.arange(len(x), device=x.device).repeat_interleave(endings)
-        drawn = endings(experiment, taken(batch, index), known[index])
+        drawn = completed(experiment, taken(batch, index), known[index])
         grey = torch.where(known, x, x.new_tensor(((experiment.data.levels or 2) - 1) / 2))
         images = torch.cat((x.unsqueeze(1), grey.unsqueeze(1), drawn.unflatten(0, (len(x), endings))), 1)
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
