@@ -56,7 +56,7 @@ def test_a_scale_costs_what_it_should() -> None:
     narrow, wide = neighbours(0.3 * fresh, data), neighbours(3 * fresh, data)
     assert narrow.precision.value > 0.99 > 0.6 > narrow.recall.high
     assert wide.recall.value > 0.95 > 0.6 > wide.precision.high
-    assert narrow.density.low > 1.2, "it is not bounded by 1"
+    assert wide.density.high < 0.6 < 0.95 < narrow.density.low
 
 
 def test_neighbours_are_found_in_pieces_of_the_training_data(monkeypatch: pytest.MonkeyPatch) -> None:
