@@ -9,7 +9,12 @@ from inference.evaluation.inference_gap import InferenceGap, inference_gap
 from inference.evaluation.predictive import predictive
 from inference.evaluation.predictive_check import PredictiveCheck, posterior_predictive_check
 from inference.evaluation.refined import refined
+from inference.evaluation.sample_metrics.classifier_test import classifier_test
+from inference.evaluation.sample_metrics.mmd import kid, mmd
+from inference.evaluation.sample_metrics.neighbours import memorisation, neighbours
+from inference.evaluation.sample_metrics.sharpness import sharpness
 from inference.evaluation.sandwich import sandwich
+from inference.evaluation.simulated_gap import simulated_gap
 from inference.evaluation.to_arviz import to_arviz
 from inference.objectives.adversarial.divergences import (
     Divergence,
@@ -84,6 +89,7 @@ __all__ = [
     "both",
     "calibration",
     "check",
+    "classifier_test",
     "decode",
     "diagnose",
     "elbo",
@@ -97,9 +103,13 @@ __all__ = [
     "inference_gap",
     "iwae",
     "jensen_shannon",
+    "kid",
     "kl",
     "least_squares",
     "log_joint",
+    "memorisation",
+    "mmd",
+    "neighbours",
     "non_saturating",
     "parameter_groups",
     "pearson",
@@ -117,7 +127,9 @@ __all__ = [
     "reverse_kl",
     "sample",
     "sandwich",
+    "sharpness",
     "simulated",
+    "simulated_gap",
     "terms",
     "to_arviz",
     "wasserstein",

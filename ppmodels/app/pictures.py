@@ -6,27 +6,29 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inference import decode, posterior, sample
-from inference.programs.execution import Run
+from inference import posterior, sample
 from inference.programs.noise import mix, own_noise
-from inference.programs.predict import NoMean, draw
 from inference.programs.program import evaluating
-from inference.programs.sites import random_sites
-from inference.programs.traces import model_runs, runs
 from inference.training.files import write_together
 from ppmodels.app import plots
+from ppmodels.app.drawn import (
+    Impossible,
+    completed,
+    decoded,
+    in_own_units,
+    latents_given,
+    observed_site,
+    rows_drawn,
+    taken,
+)
 from ppmodels.app.experiment import Experiment
-from ppmodels.distributions import Autoregressive
 from ppmodels.models import AIR
 
-DRAWS = 32
-"""How many stand in for a mean that has no closed form."""
 _SINGLE = "the test split has a single image"
 _CELLS = 1_000_000
 """The most cells of a table of samples whose rows nobody has counted."""
@@ -52,10 +54,6 @@ class Pictures:
         write_together(folder, self.files)
 
 
-class _Impossible(Exception):
-    """There is no such picture of this program; the message says why."""
-
-
 AT_ONCE = 1000
 """How many samples are drawn at once, and shown."""
 
@@ -71,19 +69,19 @@ def samples(experiment: Experiment, count: int | None = None, seed: int = 0, dra
 
     def make() -> Files:
         batch, columns, given = _context(experiment, min(number, AT_ONCE))
-        found, what = _decoded(experiment, batch, {}, draws)
+        found, what = decoded(experiment, batch, {}, draws)
         if experiment.is_images:
             title = what if what == "draws" else f"{what} of p(x | {'z, y' if given else 'z'}), z from the prior"
             title = title if number <= AT_ONCE else f"{AT_ONCE:,} of {number:,} {title}"
             stream = _parts_of(experiment, found, number, seed, draws, _floats, _array_header(number, found))
             kept = None if number <= AT_ONCE else stream
             return {"samples.png": _grid(experiment, found, columns, title + given), "samples.npy": kept}
-        drawn, data = _rows_drawn(experiment, found), test_rows(experiment)
+        drawn, data = rows_drawn(experiment, found), test_rows(experiment)
         title = f"{len(drawn)} samples and {len(data)} test examples"
         return {
             "samples.csv": _parts_of(
                 *(experiment, found, number, seed, draws),
-                lambda values: _rows_of_table(experiment, _rows_drawn(experiment, values)),
+                lambda values: _rows_of_table(experiment, rows_drawn(experiment, values)),
                 _written([_columns(experiment)]),
             ),
             "samples.png": plots.png(plots.pairs(data, drawn, title, _columns(experiment))),
@@ -107,7 +105,7 @@ def _parts_of(
     for start in range(AT_ONCE, count, AT_ONCE):
         with own_noise(mix(seed, 2, start)):
             batch, _, _ = _context(experiment, min(AT_ONCE, count - start), start)
-            found, _ = _decoded(experiment, batch, {}, draws)
+            found, _ = decoded(experiment, batch, {}, draws)
         yield written(found)
 
 
@@ -129,10 +127,10 @@ def reconstructions(experiment: Experiment, seed: int = 0) -> Pictures:
     def make() -> Files:
         _need_images(experiment)
         batch = experiment.examples(20)
-        latents = _latents(experiment, batch)
+        latents = latents_given(experiment, batch)
         if not latents:
-            raise _Impossible("the program has no latent variables")
-        found, what = _decoded(experiment, batch, latents)
+            raise Impossible("the program has no latent variables")
+        found, what = decoded(experiment, batch, latents)
         columns = min(10, len(found))
         rows = [block for pair in zip(batch[0].split(columns), found.split(columns), strict=True) for block in pair]
         labels = ["data", "mean" if what.startswith("means") else "draw"] * (len(rows) // 2)
@@ -210,7 +208,7 @@ def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endin
         known = torch.zeros_like(x, dtype=torch.bool)
         known[:, :, :rows] = True
         index = torch.arange(len(x), device=x.device).repeat_interleave(endings)
-        drawn = _endings(experiment, _rows(batch, index), known[index])
+        drawn = completed(experiment, taken(batch, index), known[index])
         grey = torch.where(known, x, x.new_tensor(((experiment.data.levels or 2) - 1) / 2))
         images = torch.cat((x.unsqueeze(1), grey.unsqueeze(1), drawn.unflatten(0, (len(x), endings))), 1)
         title = f"test images, their first {rows} of {height} rows, and {endings} endings drawn given these"
@@ -219,48 +217,36 @@ def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endin
     return attempted("completions", seed, make)
 
 
-def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
-    if _latents(experiment, batch):
-        raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
-    with torch.no_grad(), evaluating(experiment.program):
-        run = runs(experiment.program, batch)[0]
-        sites = [site for site in random_sites(run.model).values() if isinstance(site["fn"], Autoregressive)]
-        if len(sites) != 1:
-            raise _Impossible("only a program with one Autoregressive site draws the rest of an image given a part")
-        drawn: Tensor = sites[0]["fn"].complete(batch[0], known)
-        return drawn
-
-
 def pictures_of_test_images(experiment: Experiment, seed: int = 0) -> Pictures:
     """Reconstructions and traversals; for a program without a latent code, completions or interpolations; scenes of AIR."""
     if isinstance(experiment.program, AIR):
         return reconstructions(experiment, seed) | scenes(experiment, experiment.program, seed)
-    if _has_codes(experiment, seed):
+    if has_codes(experiment, seed):
         return reconstructions(experiment, seed) | latent_pictures(experiment, seed)
-    if _has_noises(experiment, seed):
+    if has_noises(experiment, seed):
         return _between_draws(experiment, seed)
     return completions(experiment, seed)
 
 
 def latent_pictures(experiment: Experiment, seed: int = 0) -> Pictures:
     """A traversal of the most active latent dimensions, and interpolations: between test images, or between draws of z."""
-    if not _has_codes(experiment, seed) and _has_noises(experiment, seed):
+    if not has_codes(experiment, seed) and has_noises(experiment, seed):
         return _between_draws(experiment, seed)
     return attempted(
-        "traversal", seed, lambda: {"traversal.png": _traversal(experiment, *_codes(experiment))}
-    ) | attempted("interpolation", seed, lambda: {"interpolation.png": _interpolation(experiment, *_codes(experiment))})
+        "traversal", seed, lambda: {"traversal.png": _traversal(experiment, *codes(experiment))}
+    ) | attempted("interpolation", seed, lambda: {"interpolation.png": _interpolation(experiment, *codes(experiment))})
 
 
 def _between_draws(experiment: Experiment, seed: int) -> Pictures:
     return attempted("interpolation", seed, lambda: {"interpolation.png": _great_circles(experiment)})
 
 
-def _has_codes(experiment: Experiment, seed: int) -> bool:
+def has_codes(experiment: Experiment, seed: int) -> bool:
     """Whether the guide draws latents."""
-    return _found(lambda: _latents(experiment, experiment.examples(2)), seed)
+    return _found(lambda: latents_given(experiment, experiment.examples(2)), seed)
 
 
-def _has_noises(experiment: Experiment, seed: int) -> bool:
+def has_noises(experiment: Experiment, seed: int) -> bool:
     """Whether the model draws vectors of its own."""
     return _found(lambda: _noises(experiment), seed)
 
@@ -274,23 +260,23 @@ def _found(find: Callable[[], dict[str, Tensor]], seed: int) -> bool:
         return False
 
 
-def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
+def codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
     """Some test images, the name of the only latent site, and its draws given them: `(draws, batch, dimensions)`."""
     _need_images(experiment)
     batch = experiment.examples(256)
-    latents = _latents(experiment, batch, 32)
+    latents = latents_given(experiment, batch, 32)
     if len(latents) == 1:
         ((name, value),) = latents.items()
         if value.dim() == 3 and value.is_floating_point():
             return batch, name, value
     shapes = {name: tuple(value.shape[2:]) for name, value in latents.items()}
-    raise _Impossible(f"it needs a program with one vector of latents, this has {shapes or 'none'}")
+    raise Impossible(f"it needs a program with one vector of latents, this has {shapes or 'none'}")
 
 
 def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
     if len(batch[0]) < 2:
-        raise _Impossible(_SINGLE)
+        raise Impossible(_SINGLE)
     columns, means = 10, z.mean(0)
     # A dimension that the program does not use has the same posterior mean for every x (Burda et al. 2016).
     activity = means.var(0) - z.var(0).mean(0) / len(z)  # less the Monte Carlo variance of the means
@@ -302,31 +288,35 @@ def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: 
     for row, dimension in enumerate(active.tolist()):
         points[row, :, dimension] = path[:, row]
     rows = torch.zeros(len(active) * columns, dtype=torch.long, device=z.device)
-    found, what = _decoded(experiment, _rows(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
+    found, what = decoded(experiment, taken(batch, rows), {name: points.flatten(0, 1).unsqueeze(0)})
     labels = [f"{name}[{dimension}]" for dimension in active.tolist()]
     title = f"{what}; each row moves one of the most active of {z.shape[-1]} dimensions, 1 % to 99 %"
     return _grid(experiment, found, columns, title, labels)
 
 
 def _interpolation(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
-    """Each row is a straight line from the posterior mean of one test image to that of another."""
+    rows, what = interpolated(experiment, batch, name, z)
+    title = f"test images at both ends, between them {what} along a line in {name}"
+    return _grid(experiment, rows.flatten(0, 1), 10, title)
+
+
+def interpolated(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> tuple[Tensor, str]:
+    """Straight lines from the posterior mean of one test image to that of another: `(pairs, 10, …)`, and what is between."""
     means = z.mean(0)
     first, second = _partners(batch)
     steps = torch.linspace(0, 1, 8, device=means.device)[None, :, None]
     points = torch.lerp(means[first].unsqueeze(1), means[second].unsqueeze(1), steps)
-    found, what = _decoded(
-        experiment, _rows(batch, first.repeat_interleave(8)), {name: points.flatten(0, 1).unsqueeze(0)}
+    found, what = decoded(
+        experiment, taken(batch, first.repeat_interleave(8)), {name: points.flatten(0, 1).unsqueeze(0)}
     )
     between = found.unflatten(0, (len(first), 8))
-    rows = torch.cat([batch[0][first].unsqueeze(1), between, batch[0][second].unsqueeze(1)], 1)
-    title = f"test images at both ends, between them {what} along a line in {name}"
-    return _grid(experiment, rows.flatten(0, 1), 10, title)
+    return torch.cat([batch[0][first].unsqueeze(1), between, batch[0][second].unsqueeze(1)], 1), what
 
 
 def _noises(experiment: Experiment) -> dict[str, Tensor]:
     """A model's own draws, which its guide leaves out, of one row: vectors by the names of their sites."""
     drawn = sample(experiment.program, experiment.examples(1))
-    observed = {_observed(experiment, experiment.examples(2))[0]}
+    observed = {observed_site(experiment, experiment.examples(2))[0]}
     return {
         name: value
         for name, value in drawn.items()
@@ -334,22 +324,28 @@ def _noises(experiment: Experiment) -> dict[str, Tensor]:
     }
 
 
-def _great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> bytes:
-    """Each row is a great circle from one draw of z to another, on which all points are as likely as the ends.
+def _great_circles(experiment: Experiment) -> bytes:
+    found, what = great_circles(experiment)
+    return _grid(experiment, found.flatten(0, 1), found.shape[1], what)
 
-    After White (2016, arXiv 1609.04468).
+
+def great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> tuple[Tensor, str]:
+    """Great circles from one draw of z to another, on which all points are as likely as the ends: `(rows, columns, …)`.
+
+    After White (2016, arXiv 1609.04468). And what they are, in words.
     """
     (name, *others) = _noises(experiment)
     if others:
-        raise _Impossible(f"it needs a program with one vector of latents, this has {[name, *others]}")
+        raise Impossible(f"it needs a program with one vector of latents, this has {[name, *others]}")
     batch, _, given = _context(experiment, rows)
     first, second = (sample(experiment.program, batch)[name][0] for _ in range(2))
     angle = torch.linspace(0, torch.pi / 2, columns, device=first.device)[None, :, None]
     # Two draws in many dimensions are nearly orthogonal.
     points = angle.cos() * first.unsqueeze(1) + angle.sin() * second.unsqueeze(1)
     repeated = torch.arange(rows, device=first.device).repeat_interleave(columns)
-    found, what = _decoded(experiment, _rows(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
-    return _grid(experiment, found, columns, f"{what} of x; each row goes from one draw of {name} to another{given}")
+    found, what = decoded(experiment, taken(batch, repeated), {name: points.flatten(0, 1).unsqueeze(0)})
+    title = f"{what} of x; each row goes from one draw of {name} to another{given}"
+    return found.unflatten(0, (rows, columns)), title
 
 
 def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor]:
@@ -358,7 +354,7 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
     if len(batch) == 1:
         count = min(pairs, size // 2)
         if count < 1:
-            raise _Impossible(_SINGLE)
+            raise Impossible(_SINGLE)
         index = torch.arange(2 * count, device=batch[0].device)
         return index[:count], index[count:]
     labels = batch[1].tolist()
@@ -367,7 +363,7 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
         same = [index for index in range(size) if labels[index] == label]
         chosen += [(same[0], same[1])] if len(same) > 1 else []
     if not chosen:
-        raise _Impossible("no two test images shown are of the same class")
+        raise Impossible("no two test images shown are of the same class")
     first, second = torch.tensor(chosen[:pairs], device=batch[0].device).T
     return first, second
 
@@ -388,87 +384,16 @@ def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[tuple[
     return (x, places % classes), columns, f"; labels y = 0..{classes - 1} in turn"
 
 
-def _decoded(
-    experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
-) -> tuple[Tensor, str]:
-    """Images given latents, or given draws from the prior, and what they are: means, or draws."""
-    name, distribution = _observed(experiment, batch)
-    pixel_by_pixel = isinstance(distribution, Autoregressive)  # no mean in closed form, and draws are slow
-    if draws or (pixel_by_pixel and not latents):
-        return sample(experiment.program, batch)[name][0], "draws"
-    if pixel_by_pixel:
-        (run,) = _model_runs(experiment, batch, latents)
-        return run.values(random_sites(run.model))[name][0], "draws"
-    if not latents and any(not value.is_floating_point() for value in _latents(experiment, batch).values()):
-        latents = _from_the_prior(experiment, batch)  # left out, a finite one would be drawn given x
-    try:
-        return decode(experiment.program, batch, latents)[name][0], "means"
-    except NoMean:
-        given = latents or _from_the_prior(experiment, batch)
-        if not given or not _latents(experiment, batch):  # x is all noise, or a function of it
-            (run,) = _model_runs(experiment, batch, given)
-            return run.values(random_sites(run.model))[name][0], "draws"
-    many = {site: value.expand(DRAWS, *value.shape[1:]) for site, value in given.items()}
-    found = [run.values(random_sites(run.model))[name] for run in _model_runs(experiment, batch, many)]
-    return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
-
-
-def _model_runs(experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor]) -> list[Run]:
-    with torch.no_grad(), evaluating(experiment.program):
-        return model_runs(experiment.program, batch, 1, latents)
-
-
-def _from_the_prior(experiment: Experiment, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    names = _latents(experiment, batch).keys()
-    return {name: value for name, value in sample(experiment.program, batch).items() if name in names}
-
-
-def _observed(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[str, Any]:
-    """The site that observes the examples: its name and its distribution."""
-    with torch.no_grad(), evaluating(experiment.program):
-        run = runs(experiment.program, tuple(tensor[:2] for tensor in batch))[0]
-    sites = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
-    shapes = {name: tuple(value.shape[2:]) for name, value in run.values(sites).items()}
-    fitting = [name for name, shape in shapes.items() if shape == experiment.data.shape]
-    if len(fitting) != 1:
-        raise _Impossible(
-            f"expected one observed site of the examples' shape {experiment.data.shape}, got {shapes or 'none'}"
-        )
-    return fitting[0], sites[fitting[0]]["fn"]
-
-
-def _latents(experiment: Experiment, batch: tuple[Tensor, ...], draws: int = 1) -> dict[str, Tensor]:
-    """Draws of the latents alone, from the guide: no functions of them."""
-    with torch.no_grad(), evaluating(experiment.program):
-        return draw(experiment.program, batch, draws)
-
-
 def _need_images(experiment: Experiment) -> None:
     if not experiment.is_images:
-        raise _Impossible(f"examples of shape {experiment.data.shape} are no images")
-
-
-def _rows(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor[index] for tensor in batch)
+        raise Impossible(f"examples of shape {experiment.data.shape} are no images")
 
 
 def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
     """Draws of x, or means given draws of z where there are any: the same noise for the same seed."""
     with own_noise(mix(seed, 2)):
         batch, _, _ = _context(experiment, count)
-        return _decoded(experiment, batch, {}, draws=not experiment.is_images)[0]
-
-
-def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
-    """Values that the program drew, as rows `(n, features)` in the units of the data."""
-    return experiment.data.original(values).flatten(1).cpu()
-
-
-def _rows_drawn(experiment: Experiment, values: Tensor) -> Tensor:
-    """Draws as rows in the units of the data; a column that is constant in training keeps its value."""
-    drawn, data = in_own_units(experiment, values), experiment.data
-    drawn[:, data.constant] = in_own_units(experiment, data.train.values[:1])[:, data.constant].to(drawn.dtype)
-    return drawn
+        return decoded(experiment, batch, {}, draws=not experiment.is_images)[0]
 
 
 def test_rows(experiment: Experiment) -> Tensor:

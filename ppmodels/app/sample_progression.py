@@ -9,8 +9,9 @@ from torch import Tensor
 from inference import Step
 from inference.training.files import contents_of, write_whole
 from ppmodels.app import plots
+from ppmodels.app.drawn import in_own_units
 from ppmodels.app.experiment import Experiment
-from ppmodels.app.pictures import Pictures, attempted, draw_samples, in_own_units, labelled_rows, test_rows
+from ppmodels.app.pictures import Pictures, attempted, draw_samples, labelled_rows, test_rows
 
 
 class SampleProgression:

@@ -38,12 +38,20 @@ class Scoring:
     estimators: Mapping[str, Estimator]
     noise: float | None = None
 
-    def result(self, experiment: Experiment, split: str, limit: int | None, seed: int, progress: bool) -> Evaluation:
-        """The numbers on a split."""
+    def result(
+        self,
+        experiment: Experiment,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: bool,
+        at_once: int | None = None,
+    ) -> Evaluation:
+        """The numbers on a split, of which `at_once` examples make a batch."""
         refused = self._refused(experiment)
         estimators = {name: each for name, each in self.estimators.items() if name not in refused}
         size = _SLOW_BATCH if any(isinstance(each, _SLOW) for each in estimators.values()) else _BATCH
-        batches = experiment.scored(split, size, limit)
+        batches = experiment.scored(split, at_once or size, limit)
         about = batches.description
         if about["examples"] != (whole := len(experiment.data.split(split))):
             about = about | {"of_examples": whole}

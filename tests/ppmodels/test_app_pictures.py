@@ -85,7 +85,7 @@ def test_many_samples_are_drawn_as_they_are_written(tmp_path: Path, monkeypatch:
     recipe = RECIPES["conditional-vae"].with_settings({"hidden": (8,)})
     images = prepared(recipe, None, 0, torch.device("cpu"))
     largest: list[int] = []
-    decoded = pictures._decoded
+    decoded = pictures.decoded
 
     def counted(experiment: Experiment, batch: tuple[torch.Tensor, ...], *more: Any) -> Any:
         largest.append(len(batch[0]))
@@ -93,13 +93,13 @@ def test_many_samples_are_drawn_as_they_are_written(tmp_path: Path, monkeypatch:
             assert batch[1].tolist() == [label % 10 for label in range(1000 * (len(largest) - 1), sum(largest))]
         return decoded(experiment, batch, *more)
 
-    monkeypatch.setattr(pictures, "_decoded", counted)
+    monkeypatch.setattr(pictures, "decoded", counted)
     samples(images, 2500, seed=3).write(tmp_path)
     assert largest == [1000, 1000, 500]
     drawn = np.load(tmp_path / "samples.npy", allow_pickle=False)
     assert (drawn.shape, drawn.dtype) == ((2500, 1, 8, 8), np.float32)
     assert len(np.unique(drawn.reshape(2500, -1), axis=0)) == 2500
-    monkeypatch.setattr(pictures, "_decoded", decoded)
+    monkeypatch.setattr(pictures, "decoded", decoded)
     samples(images, 3, seed=3).write(tmp_path)
     assert not (tmp_path / "samples.npy").exists()  # they were not of these
 

@@ -2,9 +2,13 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from inference.evaluation.sample_metrics.score import Score, bootstrap, distances, rows
+
+_AT_ONCE = 10_000
+"""Training rows that are held in float64 at once."""
 
 
 class Neighbours(NamedTuple):
@@ -95,13 +99,27 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor, seed: int = 0
     Raises:
         ValueError: the rows can not be compared.
     """
-    x, known = rows(samples, train)
-    y, _ = rows(held_out, train)
-    nearest = distances(x, known).min(1)
-    own = distances(y, known).min(1).values
-    won = (nearest.values.unsqueeze(1) < own).double() + 0.5 * (nearest.values.unsqueeze(1) == own).double()
-    nearer = bootstrap(lambda a, b: ((a @ won) * b).sum(1) / (a.sum(1) * b.sum(1)), (len(x), len(y)), seed)
-    return Memorisation(nearer, nearest.indices, nearest.values)
+    distance, nearest = _nearest(samples, train)
+    own, _ = _nearest(held_out, train)
+    won = (distance.unsqueeze(1) < own).double() + 0.5 * (distance.unsqueeze(1) == own).double()
+    sizes = len(samples), len(held_out)
+    nearer = bootstrap(lambda a, b: ((a @ won) * b).sum(1) / (a.sum(1) * b.sum(1)), sizes, seed)
+    return Memorisation(nearer, nearest, distance)
+
+
+def _nearest(values: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each row's nearest training row is, and which it is; of many training rows, so many at once."""
+    best: tuple[Tensor, Tensor] | None = None
+    for start in range(0, len(train), _AT_ONCE):
+        part = distances(*rows(values, train[start : start + _AT_ONCE], fewest=1)).min(1)
+        if best is None:
+            best = part.values, part.indices
+        else:
+            nearer = part.values < best[0]
+            best = torch.where(nearer, part.values, best[0]), torch.where(nearer, start + part.indices, best[1])
+    if best is None:
+        raise ValueError("train: expected at least 1, got none")
+    return best
 
 
 def _radius(values: Tensor, k: int) -> Tensor:

@@ -18,11 +18,11 @@ class Score(NamedTuple):
     high: float
 
 
-def rows(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+def rows(samples: Tensor, data: Tensor, fewest: int = 2) -> tuple[Tensor, Tensor]:
     """Both as float64 `(n, features)`, `(m, features)`.
 
     Raises:
-        ValueError: they can not be compared: other features, fewer than two rows, values that are not finite, or real
+        ValueError: they can not be compared: other features, fewer rows than `fewest`, values that are not finite, or real
             numbers (means, probabilities) beside data of a few levels, which differ by that alone.
     """
     if samples.shape[1:] != data.shape[1:]:
@@ -31,8 +31,8 @@ def rows(samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
             "draw from a program that was trained on these data"
         )
     for name, values in (("samples", samples), ("data", data)):
-        if len(values) < 2:
-            raise ValueError(f"{name}: expected at least 2, as one has no neighbour, got {len(values)}")
+        if len(values) < fewest:
+            raise ValueError(f"{name}: expected at least {fewest} to compare, got {len(values)}")
         if not bool(values.isfinite().all()):
             raise ValueError(f"{name}: expected finite values, got {int((~values.isfinite()).sum())} that are not")
     flat = samples.reshape(len(samples), -1).double(), data.reshape(len(data), -1).double()

@@ -170,13 +170,18 @@ class Measurement:
     notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, allow_nan=False)
+        return as_text(self)
 
     @classmethod
     def of_json(cls, text: str) -> Self:
         found = read(cls, json.loads(text))
         assert isinstance(found, cls)
         return found
+
+
+def as_text(part: "Measurement | Samples") -> str:
+    """A measurement, or a part that has a file of its own, as JSON, which knows no number that is not finite."""
+    return json.dumps(asdict(part), indent=1, allow_nan=False)
 
 
 def read(kind: Any, value: Any) -> Any:

@@ -16,10 +16,10 @@ def normal(n: int, seed: int, features: int = 2) -> Tensor:
 
 @pytest.mark.slow
 def test_equal_samples_are_told_apart_no_more_often_than_stated() -> None:
-    found = [classifier_test(normal(60, 2 * seed), normal(60, 2 * seed + 1), seed) for seed in range(60)]
-    assert sum(each.p_value <= 0.05 for each in found) <= binom.isf(1e-6, 60, 0.05)
+    found = [classifier_test(normal(60, 2 * seed), normal(60, 2 * seed + 1), seed) for seed in range(200)]
+    assert sum(each.p_value <= 0.05 for each in found) <= binom.isf(1e-6, 200, 0.05)
     accuracy = torch.tensor([each.accuracy.value for each in found])
-    assert abs(float(accuracy.mean()) - 0.5) < 5 * float(accuracy.std()) / 60**0.5
+    assert abs(float(accuracy.mean()) - 0.5) < 5 * float(accuracy.std()) / 200**0.5
 
 
 def test_equal_samples_cost_what_not_knowing_costs() -> None:
@@ -36,6 +36,12 @@ def test_a_shift_is_found_nearly_as_often_as_can_be() -> None:
     assert 0.841 - 0.045 < found.accuracy.value < 0.841 + 0.04
     assert found.p_value < 1e-9
     assert found.log_loss.high < math.log(2)
+
+
+def test_a_scale_is_found() -> None:
+    found = classifier_test(1.8 * normal(400, 0), normal(400, 1))
+    assert found.p_value < 1e-6
+    assert found.accuracy.low > 0.5
 
 
 def test_the_sizes_are_made_equal() -> None:

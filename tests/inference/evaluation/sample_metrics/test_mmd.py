@@ -66,6 +66,27 @@ def test_kid_of_equal_samples_is_zero_in_the_mean() -> None:
     assert abs(found.value) < 1.3 * (found.high - found.low)
 
 
+def test_the_interval_of_kid_holds_what_it_says() -> None:
+    inside = 0
+    for seed in range(200):
+        found = kid(normal(150, 2 * seed, 8), normal(150, 2 * seed + 1, 8), seed=seed)
+        inside += found.low <= 0 <= found.high
+    assert binom.isf(1 - 1e-6, 200, 0.95) <= inside, "three blocks a set, and Student's interval for them"
+    assert inside < 200, "nor does it hold everything"
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.5, 1.0), (0.0, 1.6)])
+def test_kid_sees_a_shift_and_a_scale(shift: float, scale: float) -> None:
+    assert kid(shift + scale * normal(500, 0), normal(500, 1)).low > 0
+
+
+def test_copies_of_the_data_are_no_nearer_than_alike() -> None:
+    """A sample that stands in the data too would else count as a pair of its own: MMD² is below 0, and is not minus much."""
+    data = normal(100, 0)
+    found = mmd(data, data).score.value
+    assert -0.2 < found < 0
+
+
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"expected the shape of the data, \(3,\) each, got \(2,\)"):
         mmd(normal(5, 0), normal(5, 1, 3))

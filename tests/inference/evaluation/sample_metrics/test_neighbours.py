@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from inference.evaluation.sample_metrics import neighbours as subject
 from inference.evaluation.sample_metrics.neighbours import expected_coverage, memorisation, neighbours, smallest_k
 from inference.evaluation.sample_metrics.score import distances
 
@@ -46,6 +47,29 @@ def test_duplicated_samples_cover_less() -> None:
     found = neighbours(few.repeat(15, 1), data)
     assert found.precision.value > 0.8
     assert found.coverage.high < 0.7
+
+
+def test_a_scale_costs_what_it_should() -> None:
+    """Samples that are too narrow are precise and recall little; those that are too wide the other way round."""
+    data = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fresh = torch.randn(400, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    narrow, wide = neighbours(0.3 * fresh, data), neighbours(3 * fresh, data)
+    assert narrow.precision.value > 0.99 > 0.6 > narrow.recall.high
+    assert wide.recall.value > 0.95 > 0.6 > wide.precision.high
+    assert wide.density.high < 0.6 < 0.95 < narrow.density.low
+
+
+def test_neighbours_are_found_in_pieces_of_the_training_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, held_out, samples = modes(300, 0), modes(50, 1), modes(40, 2)
+    whole = memorisation(samples, train, held_out)
+    monkeypatch.setattr(subject, "_AT_ONCE", 7)
+    pieces = memorisation(samples, train, held_out)
+    assert pieces.nearer == whole.nearer
+    assert pieces.nearest.equal(whole.nearest)
+    assert pieces.distance.equal(whole.distance)
+    assert memorisation(samples, train[:1], held_out).nearest.eq(0).all()
+    with pytest.raises(ValueError, match="train: expected at least 1"):
+        memorisation(samples, train[:0], held_out)
 
 
 def test_samples_off_the_data_have_neither() -> None:
