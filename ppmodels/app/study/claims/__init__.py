@@ -9,8 +9,8 @@ from ppmodels.app.study.claims.likelihood import likelihood
 from ppmodels.app.study.claims.sampling import sampling
 from ppmodels.app.study.claims.sharpness import sharpness
 from ppmodels.app.study.claims.stability import stability
-from ppmodels.app.study.groups import groups_of
-from ppmodels.app.study.measurement import Measurement, Samples
+from ppmodels.app.study.groups import Group
+from ppmodels.app.study.measurement import Samples
 
 PARAGRAPH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("VAEs learn and infer in graphical models with latents", ",", ("inference",)),
@@ -26,9 +26,8 @@ PARAGRAPH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 SOURCE = "In short, after OpenAI, Generative models, June 2016."
 
 
-def claims(measurements: Sequence[Measurement], real: Samples | None, classes: int | None) -> list[Claim]:
+def claims(groups: Sequence[Group], real: Samples | None, classes: int | None) -> list[Claim]:
     """All six, from what has been measured so far; `classes` is the number of the labels' values, where there are any."""
-    groups = groups_of(measurements)
     return [
         likelihood(groups),
         sharpness(groups, real),
