@@ -37,12 +37,12 @@ def grid(
     frames: Sequence[Frame | None] = (),
 ) -> "Figure":
     """Images `(n, channel, height, width)`, 1 or 3 channels of values in [0, 1], in rows of `columns`, with frames."""
-    tiled = tiled(images, columns)
-    height, width = tiled.shape[:2]
+    picture = tiled(images, columns)
+    height, width = picture.shape[:2]
     inches = max(5.0, 0.62 * columns)  # below this a title takes too many lines
     figure = blank((inches, inches * height / width + 0.5))
     axes = figure.add_subplot()
-    axes.imshow(tiled, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_title(textwrap.fill(title, int(inches * 12)), fontsize=10)
     axes.set_xticks([])
     step = images.shape[-2] + GAP

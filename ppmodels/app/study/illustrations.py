@@ -113,7 +113,10 @@ def samples(shown: Shown) -> list[Picture]:
             alt = f"A grid of {len(drawn)} uncurated samples of {title}, in the same scale as the data."
             pictures += shown.album.add(name, alt, title, _mosaic(drawn, scale))
         else:
-            alt = f"Histograms and scatter plots of the first columns: {len(drawn)} samples of {title} over {len(data)} test rows."
+            alt = (
+                f"Histograms and scatter plots of the first columns: {len(drawn)} samples of {title} over "
+                f"{len(data)} test rows."
+            )
             pictures += shown.album.add(name, alt, title, _columns(data, drawn, title))
     return pictures
 
@@ -204,7 +207,10 @@ def curves(shown: Shown) -> list[Picture]:
     pictures: list[Picture] = []
     for group in (each for each in shown.groups if each.runs):
         seeds = ", ".join(str(run.seed) for run in group.runs)
-        alt = f"Losses, and the score on the valid split where there is one, of {group.name} over its steps, a line for each of the seeds {seeds}."
+        alt = (
+            f"Losses, and the score on the valid split where there is one, of {group.name} over its steps, a line "
+            f"for each of the seeds {seeds}."
+        )
         pictures += shown.album.add(f"curves {group.name}", alt, f"{group.name}, by seed", _curves(group))
     return pictures
 

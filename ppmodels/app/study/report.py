@@ -122,7 +122,8 @@ def _summary(protocol: Protocol, measurements: Sequence[Measurement], found: Seq
     )
     counts = [f"{sum(claim.verdict == verdict for claim in found)} {words}" for verdict, words in _COUNTED]
     return (
-        f"{listed(model.name for model in protocol.models)} with {_of(len(protocol.seeds), 'seed')} each, {runs}, measured on "
+        f"{listed(model.name for model in protocol.models)} with {_of(len(protocol.seeds), 'seed')} each, "
+        f"{runs}, measured on "
         f"one scale. Of the six claims {listed(counts)}."
     )
 
@@ -148,7 +149,8 @@ def _sections(shown: Shown, real: Samples | None, measurements: Sequence[Measure
             "samples",
             "Samples beside data",
             [
-                "Uncurated and of a fixed seed, the first of each model; where another seed is worst by KID, that one too."
+                "Uncurated and of a fixed seed, the first of each model; where another seed is worst by KID, "
+                "that one too."
             ]
             if groups
             else ["No run has been measured yet."],

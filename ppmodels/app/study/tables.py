@@ -33,6 +33,8 @@ class Table:
     columns: list[str]
     rows: list[list[Cell]]
     notes: list[str] = field(default_factory=list)
+    numeric: list[bool] = field(default_factory=list)
+    """Of each column, whether it is of numbers, which stand under one another."""
 
 
 def table(
@@ -48,7 +50,8 @@ def table(
                 reasons.setdefault(cell.missing, len(reasons) + 1)
         told.append([_pointing(cell, reasons) for cell in row])
     found = [f"[{number}] {reason}" for reason, number in reasons.items()]
-    return Table(name, caption, list(columns), told, [*notes, *found])
+    numeric = [any(row[column].value is not None for row in told) for column in range(len(columns))]
+    return Table(name, caption, list(columns), told, [*notes, *found], numeric)
 
 
 def _pointing(cell: Cell, reasons: dict[str, int]) -> Cell:
@@ -88,7 +91,7 @@ def interval(number: Number | Missing) -> Cell:
     """value [low, high]."""
     if isinstance(number, Missing):
         return none(number.missing)
-    digits = digits_of((number.high - number.low) / 4)
+    digits = digits_of((number.high - number.low) / 2)
     value, low, high = (signed(each, digits) for each in (number.value, number.low, number.high))
     return Cell(f"{value} [{low}, {high}]", number.value, number.low, number.high)
 

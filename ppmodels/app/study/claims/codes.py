@@ -108,7 +108,7 @@ def _row(group: Group, classes: int | None) -> list[Cell]:
         if least is None
         else Cell(f"{least:.2f}", least),
         count(numbers[0].numbers),
-        text(len(numbers)),
+        count(len(numbers)),
     ]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ppmodels.app.study.claims.claim import UNDECIDED, Claim, Part, claim, every, listed, verdict_of
 from ppmodels.app.study.groups import VARIATIONAL, Group, of
 from ppmodels.app.study.measurement import Measurement, Missing, Number, Posterior
-from ppmodels.app.study.tables import Cell, interval, none, plain, probability, table, text
+from ppmodels.app.study.tables import Cell, count, interval, none, plain, probability, table, text
 from ppmodels.app.study.uncertain import LEVEL
 
 TRUSTED, DISTRUSTED = 0.1, 0.5
@@ -83,11 +83,11 @@ def _said(group: Group) -> str:
 def _row(run: Measurement) -> list[Cell]:
     found = run.posterior
     if isinstance(found, Missing):
-        return [text(run.model), text(run.seed), *[none(found.missing)] * 3]
+        return [text(run.model), count(run.seed), *[none(found.missing)] * 3]
     k_hat, p = found.k_hat, found.calibration
     return [
         text(run.model),
-        text(run.seed),
+        count(run.seed),
         none(k_hat.missing) if isinstance(k_hat, Missing) else plain(k_hat, 3),
         interval(found.amortisation_gap),
         none(p.missing) if isinstance(p, Missing) else probability(p.value),

@@ -10,7 +10,7 @@ from inference.programs.bounds import LOWER_BOUND
 from ppmodels.app.study.claims.claim import Claim, Part, claim, leading, listed, verdict_of
 from ppmodels.app.study.groups import AUTOREGRESSIVE, Group, of, others
 from ppmodels.app.study.measurement import LogLikelihood, Missing
-from ppmodels.app.study.tables import Cell, none, probability, table, text, with_error
+from ppmodels.app.study.tables import Cell, count, none, probability, table, text, with_error
 from ppmodels.app.study.uncertain import LEVEL, Uncertain, known, mean_of_examples, paired
 
 RULE = (
@@ -200,7 +200,7 @@ def _scored(group: Group) -> list[Cell]:
         nats(group),
         text(kind(group)),
         text(by),
-        text(len(numbers)),
+        count(len(numbers)),
         text("") if exact else told,
     ]
 

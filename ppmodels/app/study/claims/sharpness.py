@@ -7,7 +7,7 @@ from typing import Literal
 from ppmodels.app.study.claims.claim import LEFT_OUT, UNDECIDED, Claim, Part, claim, every, leading, listed, verdict_of
 from ppmodels.app.study.groups import ADVERSARIAL, VARIATIONAL, Group, of, others
 from ppmodels.app.study.measurement import Missing, Samples, Sharpness
-from ppmodels.app.study.tables import Cell, interval, none, table, text
+from ppmodels.app.study.tables import Cell, count, interval, none, table, text
 from ppmodels.app.study.uncertain import LEVEL, Uncertain, over_seeds
 
 RULE = (
@@ -133,7 +133,7 @@ def _row(group: Group, kind: Kind) -> list[Cell]:
         text(group.name),
         interval(_over(numbers, "gradient").number()),
         interval(_over(numbers, "high_frequency").number()),
-        text(len(numbers)),
+        count(len(numbers)),
     ]
 
 

@@ -7,7 +7,7 @@ from inference.evaluation.rank_statistics import distributions
 from ppmodels.app.study.claims.claim import UNDECIDED, Claim, Part, claim, listed, verdict_of
 from ppmodels.app.study.groups import ADVERSARIAL, PARAGRAPH, Group, of, others
 from ppmodels.app.study.measurement import FAILED, LogLikelihood, Measurement, Missing, Number, Samples
-from ppmodels.app.study.tables import Cell, interval, none, plain, table, text
+from ppmodels.app.study.tables import Cell, count, interval, none, plain, table, text
 from ppmodels.app.study.uncertain import LEVEL
 
 SEEDS = 5
@@ -124,7 +124,8 @@ def _row(group: Group) -> list[Cell]:
     told = interval(kid)
     seed = "" if last is None else f"seed {last.seed}: "
     return [
-        *map(text, (group.name, len(group.runs), failed(group), collapsed(group))),
+        text(group.name),
+        *map(count, (len(group.runs), failed(group), collapsed(group))),
         _spread([each.value for each in found], _why(group)),
         Cell(f"{seed}{told.text}", told.value, told.low, told.high, told.missing),
         _spread(nats, group.reason("log_likelihood")),
