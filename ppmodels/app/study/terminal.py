@@ -14,9 +14,7 @@ def table(report: Report) -> Table:
     main = report.main
     place = {name: column for column, name in enumerate(main.columns)}
     title = printable(f"{report.title}: {main.caption.lower()}")
-    rows = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    rows = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     rows.add_column("model", overflow="fold", min_width=9)  # long names give way, numbers do not
     for heading in ("nats", *_SHOWN):
         rows.add_column(

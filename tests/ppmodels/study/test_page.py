@@ -61,8 +61,8 @@ def test_all_that_a_page_says_has_contrast(tab: browser.Tab, page: Path) -> None
     script = """
     (() => {
       const parse = text => text.match(/[0-9.]+/g).map(Number);
-      const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => 
-        v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+      const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+      const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
       const behind = each => { const c = parse(getComputedStyle(each).backgroundColor);
         return c.length === 4 && c[3] === 0 ? (each.parentElement ? behind(each.parentElement) : [255, 255, 255]) : c; };
       return Array.from(document.body.querySelectorAll('p, td, th, li, dd, dt, a, span, h1, h2, h3, figcaption, summary'))
