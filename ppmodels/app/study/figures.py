@@ -28,7 +28,7 @@ def curves(group: Group) -> "Figure":
     scored = any(run.training.validation is not None for run in group.runs)
     titles = [f"loss: {name}" if len(players) > 1 else "training loss" for name in players]
     titles += ["score on the valid split"] * scored
-    figure = plots.blank((max(4.5, 3.6 * len(titles)), 3.0))
+    figure = plots.blank((max(3.4, 2.9 * len(titles)), 2.5))
     panels = figure.subplots(1, max(1, len(titles)), squeeze=False)[0]
     for axes, title in zip(panels, titles, strict=False):
         axes.set_title(plain(title), fontsize=10)
@@ -66,7 +66,7 @@ def _without_the_start(axes: Any) -> None:
 
 def intervals(rows: Sequence[Row], label: str, zero: bool) -> "Figure":
     """A line for each row with its 95 % interval and a point for each seed; with a line at 0, where that is the data."""
-    figure = plots.blank((6.4, 0.9 + 0.42 * len(rows)))
+    figure = plots.blank((5.4, 0.9 + 0.4 * len(rows)))
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         value, low, high = row.number.value, row.number.low, row.number.high

@@ -166,31 +166,29 @@ def _pairs(one: panels.Array, other: panels.Array, scale: panels.Scale) -> Calla
     return lambda: panels.paired(one, other, scale)
 
 
-def sequences(shown: Shown) -> list[Picture]:
-    """Completions and interpolations of the models that have them."""
+def completions(shown: Shown) -> list[Picture]:
+    """Test images above what the model made of their upper halves."""
+    return _of_pairs(
+        *(shown, "originals", "completions", "completions"),
+        "Rows of test images, each above a row of the same upper halves with lower halves that {} drew.",
+        "{}: test images, and below each its upper half with a lower half that was drawn",
+    )
+
+
+def interpolations(shown: Shown) -> list[Picture]:
+    """Ways between codes, a row each."""
     data, pictures = shown.data(), list[Picture]()
     if data is None or not panels.is_images(shown.protocol.data):
         return []
     scale = panels.scale_of(shown.protocol.data, data)
-    for name, alt, caption in (
-        (
-            "completions",
-            "Images whose upper halves were given and whose lower halves {} drew.",
-            "{}: upper halves given, lower halves drawn",
-        ),
-        (
-            "interpolation",
-            "Rows of images between two examples, as {} decodes the way between their codes.",
-            "{}: between codes of two test images",
-        ),
-    ):
-        for run in _firsts(shown):
-            images = panels.of_images(shown.arrays(run), name)
-            if images is not None:
-                title = f"{run.model}, seed {run.seed}"
-                pictures += shown.album.add(
-                    f"{name} {Path(run.run).name}", alt.format(title), caption.format(title), _rows(images, scale)
-                )
+    for run in _firsts(shown):
+        images = panels.of_images(shown.arrays(run), "interpolation")
+        if images is not None:
+            title = f"{run.model}, seed {run.seed}"
+            alt = f"Rows of images, as {title} decodes the way from one code to another."
+            caption = f"{title}: each row is the way between two codes"
+            make = _rows(images, scale)
+            pictures += shown.album.add(f"interpolation {Path(run.run).name}", alt, caption, make)
     return pictures
 
 
@@ -247,9 +245,10 @@ def likelihoods(shown: Shown) -> list[Picture]:
 
 def _likelihood(group: Group) -> figures.Row | None:
     scores = [run.log_likelihood for run in group.finished if isinstance(run.log_likelihood, LogLikelihood)]
-    if not scores or len({len(each.per_example) for each in scores}) > 1 or len(scores[0].per_example) < 2:
+    shared = min((len(each.per_example) for each in scores), default=0)
+    if shared < 2:
         return None
-    found, gap = mean_of_examples([each.per_example for each in scores]), gap_of(scores)
+    found, gap = mean_of_examples([each.per_example[:shared] for each in scores]), gap_of(scores)
     up_to = None if gap is None or gap.value == 0 else found.value + gap.value
     return figures.Row(
         f"{group.name} ({scores[0].kind.split()[0]})", found.number(), [each.nats for each in scores], up_to

@@ -142,7 +142,11 @@ def _paragraph(found: Sequence[Claim]) -> list[Phrase]:
 
 def _sections(shown: Shown, real: Samples | None, measurements: Sequence[Measurement]) -> list[Section]:
     groups, album, protocol = shown.groups, shown.album, shown.protocol
-    further = [*illustrations.reconstructions(shown), *illustrations.sequences(shown)]
+    further = [
+        *illustrations.reconstructions(shown),
+        *illustrations.completions(shown),
+        *illustrations.interpolations(shown),
+    ]
     bounds = illustrations.bounds(shown)
     found = [
         Section(
@@ -162,7 +166,7 @@ def _sections(shown: Shown, real: Samples | None, measurements: Sequence[Measure
             "Likelihood and its bounds",
             []
             if bounds
-            else ["No run was evaluated by several estimators: `ppmodels evaluate RUN --estimators …` does that."],
+            else ["No run was evaluated by several estimators: ppmodels evaluate RUN --estimators … does that."],
             [*illustrations.likelihoods(shown), *bounds],
         ),
         Section(

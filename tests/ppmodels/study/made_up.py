@@ -180,7 +180,7 @@ def arrays(protocol: Protocol, model: str = "") -> dict[str, Any]:
     if model.startswith("vae") and len(shape) == 3:
         found |= {"originals": some(16), "reconstructions": some(16), "interpolation": some(48).reshape(6, 8, *shape)}
     if model.startswith("pixelcnn") and len(shape) == 3:
-        found["completions"] = some(32)
+        found |= {"originals": some(16), "completions": some(16)}
     return found
 
 

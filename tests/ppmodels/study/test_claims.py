@@ -12,7 +12,7 @@ from ppmodels.app.study.claims.claim import FAILS, HOLDS, LEFT_OUT, UNDECIDED, C
 from ppmodels.app.study.claims.likelihood import above, lead
 from ppmodels.app.study.claims.stability import within
 from ppmodels.app.study.groups import VARIATIONAL, groups_of
-from ppmodels.app.study.measurement import Codes, Measurement, Missing, Number, Posterior, Sampling
+from ppmodels.app.study.measurement import Codes, LogLikelihood, Measurement, Missing, Number, Posterior, Sampling
 from ppmodels.app.study.uncertain import Uncertain, over_seeds, paired
 from tests.ppmodels.study.made_up import around, failed, likelihood, run, samples
 
@@ -157,12 +157,30 @@ def test_a_bound_far_below_does_not_tell_p_worse() -> None:
     assert not above(one, other, 0.025)
 
 
-def test_numbers_of_other_examples_are_not_compared() -> None:
-    runs = usual()
-    short = dataclasses.replace(likelihood(-5.0, 0), per_example=[-5.0] * 7)
-    runs = [dataclasses.replace(each, log_likelihood=short) if each.model == "vae" else each for each in runs]
-    one, other = (each for each in groups_of(runs) if each.name in ("pixelcnn", "vae"))
-    assert lead(one, other).measured is None
+def test_of_fewer_examples_the_first_are_compared() -> None:
+    """A slow estimator takes the first examples of a study alone; these are paired with the same ones."""
+    one, other = (each for each in groups_of(usual()) if each.name in ("pixelcnn", "vae"))
+    few = dataclasses.replace(
+        other,
+        runs=tuple(
+            dataclasses.replace(
+                each, log_likelihood=dataclasses.replace(each.log_likelihood, per_example=[-5.0, *scores[1:7]])
+            )
+            for each in other.runs
+            if isinstance(each.log_likelihood, LogLikelihood) and (scores := each.log_likelihood.per_example)
+        ),
+    )
+    mine = [run.log_likelihood.per_example for run in one.runs if isinstance(run.log_likelihood, LogLikelihood)]
+    theirs = [run.log_likelihood.per_example for run in few.runs if isinstance(run.log_likelihood, LogLikelihood)]
+    assert lead(one, few).measured == paired([scores[:7] for scores in mine], theirs)
+
+
+def test_a_number_of_a_single_example_decides_nothing() -> None:
+    whole = dataclasses.replace(likelihood(-5.0, 0), per_example=[-5.0])
+    runs = [dataclasses.replace(each, log_likelihood=whole) if each.model == "vae" else each for each in usual()]
+    found = of(1, runs)
+    assert found.verdict == UNDECIDED
+    assert "no numbers of the same examples" in found.parts[0].because
 
 
 @pytest.mark.parametrize(("seeds", "between"), [(2, 0.0), (2, 0.3), (3, 1.0), (5, 0.3)])

@@ -62,7 +62,7 @@ def likelihood(groups: Sequence[Group]) -> Claim:
             table(
                 "likelihood-pairs",
                 "Paired differences: how far the first is ahead, and the probability that it is worse",
-                ["model", "against", "ahead, nats", "after the gap", "P(worse)", "seeds"],
+                ["model", "against", "ahead, nats", "after the gap", "P(worse)", "examples", "seeds"],
                 pairs,
             ),
         ],
@@ -125,12 +125,12 @@ def lead(one: Group, other: Group) -> Lead:
     mine, theirs = _numbers(one), _numbers(other)
     if not mine or not theirs:
         return Lead(None, None, f"{(other if mine else one).name} has no number")
-    lengths = {len(each.per_example) for each in (*mine, *theirs)}
-    if len(lengths) > 1 or lengths == {1} or lengths == {0}:
+    shared = _shared(one, other)
+    if shared < 2:
         return Lead(None, None, f"{one.name} and {other.name} have no numbers of the same examples")
     if not all(math.isfinite(score) for each in (*mine, *theirs) for score in each.per_example):
         return Lead(None, None, f"numbers of {one.name} or {other.name} are not finite")
-    measured = paired([each.per_example for each in mine], [each.per_example for each in theirs])
+    measured = paired(*([each.per_example[:shared] for each in some] for some in (mine, theirs)))
     strange = [group.name for group, some in ((one, mine), (other, theirs)) if not _understood(some)]
     if strange:
         return Lead(measured, None, f"the number of {listed(strange)} is neither exact nor a bound")
@@ -160,6 +160,11 @@ def _numbers(group: Group) -> list[LogLikelihood]:
     return [each for each in found if not isinstance(each, Missing)]
 
 
+def _shared(*groups: Group) -> int:
+    """How many of the study's examples all of them were scored on: of a shorter list the first."""
+    return min((len(each.per_example) for group in groups for each in _numbers(group)), default=0)
+
+
 def _understood(numbers: Sequence[LogLikelihood]) -> bool:
     return all(each.kind in (EXACT, LOWER_BOUND) for each in numbers)
 
@@ -173,13 +178,12 @@ def nats(group: Group) -> Cell:
     numbers = _numbers(group)
     if not numbers:
         return none(group.reason("log_likelihood"))
-    if len({len(each.per_example) for each in numbers}) > 1:
-        return none("seeds were scored on different examples")
-    if len(numbers[0].per_example) < 2:
+    shared = _shared(group)
+    if shared < 2:
         return with_error(
             Uncertain(fmean(each.nats for each in numbers), ((numbers[0].standard_error ** 2, math.inf),))
         )
-    return with_error(mean_of_examples([each.per_example for each in numbers]))
+    return with_error(mean_of_examples([each.per_example[:shared] for each in numbers]))
 
 
 def kind(group: Group) -> str:
@@ -207,15 +211,15 @@ def _scored(group: Group) -> list[Cell]:
 
 def _pair(one: Group, other: Group) -> list[Cell]:
     found = lead(one, other)
-    seeds = text(f"{len(_numbers(one))} and {len(_numbers(other))}")
+    of = count(_shared(one, other)), text(f"{len(_numbers(one))} and {len(_numbers(other))}")
     if found.measured is None:
-        return [none(found.reason), text(""), none(found.reason), seeds]
+        return [none(found.reason), text(""), none(found.reason), *of]
     if found.least is None:
         # The true difference is at most the measured one, and P(worse) at least what that would give.
         worse = found.measured.p_below()
         told = probability(worse, "≥ ") if worse > 0.5 else none(found.reason)
-        return [with_error(found.measured), none(found.reason), told, seeds]
-    return [with_error(found.measured), with_error(found.least), probability(found.least.p_below()), seeds]
+        return [with_error(found.measured), none(found.reason), told, *of]
+    return [with_error(found.measured), with_error(found.least), probability(found.least.p_below()), *of]
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:
