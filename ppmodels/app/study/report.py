@@ -16,7 +16,7 @@ from ppmodels.app.study.protocol import Protocol
 from ppmodels.app.study.rendering import files_of
 from ppmodels.app.study.tables import Table
 
-FORMAT = 1
+FORMAT, PLAN = 1, "study.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write_report(out: Path) -> Report:
 
     Raises FileNotFoundError where there is no study, ValueError where a file of it is damaged.
     """
-    protocol = read_json(Protocol, out / "study.json")
+    protocol = read_json(Protocol, out / PLAN)
     measurements = [
         found for path in measured(protocol) if (found := _read(Measurement, out / MEASURED / path)) is not None
     ]

@@ -85,7 +85,7 @@ def samples(kid: float = 0.02, gradient: float | None = 0.0, means: float | None
     )
 
 
-def run(model: str, seed: int = 0, **changed: Any) -> Measurement:
+def run(model: str, seed: int = 0, /, **changed: Any) -> Measurement:
     """A finished run of a model, such as one would hope for."""
     family = FAMILIES.get(model.split()[0], "")
     exact = family not in (VARIATIONAL, ADVERSARIAL)
