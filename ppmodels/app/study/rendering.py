@@ -7,7 +7,7 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ppmodels.app.run import as_json
@@ -23,12 +23,17 @@ def files_of(report: "Report", pictures: Mapping[str, bytes]) -> dict[str, bytes
     """The three files, the page with its pictures in it."""
     plain = asdict(report)
     embedded = {name: Markup(base64.b64encode(contents).decode()) for name, contents in pictures.items()}
-    html = _environment(True).get_template("report.html").render(report=plain, embedded=embedded)
-    markdown = _environment(False).get_template("report.md").render(report=plain)
-    return {"report.html": html.encode(), "report.md": markdown.encode(), "report.json": as_json(plain)}
+    page, markdown = templates()
+    html, markdown_text = page.render(report=plain, embedded=embedded), markdown.render(report=plain)
+    return {"report.html": html.encode(), "report.md": markdown_text.encode(), "report.json": as_json(plain)}
 
 
 @cache
+def templates() -> tuple[Template, Template]:
+    """Of the page and of the Markdown, as they come with the package."""
+    return _environment(True).get_template("report.html"), _environment(False).get_template("report.md")
+
+
 def _environment(html: bool) -> Environment:
     return Environment(
         loader=PackageLoader("ppmodels.app.study"),
