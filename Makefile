@@ -59,6 +59,7 @@ wheel: $(STAMP)
 	$(PYTHON) -m venv build/wheel-check
 	build/wheel-check/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
 	cd build && wheel-check/bin/python -I -c 'import inference, ppmodels; print(inference.SVI, ppmodels.VAE)'
+	cd build && wheel-check/bin/python -I -c 'from ppmodels.app.study import rendering; rendering.templates()'
 
 benchmark: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -37,12 +37,12 @@ def grid(
     frames: Sequence[Frame | None] = (),
 ) -> "Figure":
     """Images `(n, channel, height, width)`, 1 or 3 channels of values in [0, 1], in rows of `columns`, with frames."""
-    tiled = _tiled(images, columns)
-    height, width = tiled.shape[:2]
+    picture = tiled(images, columns)
+    height, width = picture.shape[:2]
     inches = max(5.0, 0.62 * columns)  # below this a title takes too many lines
-    figure = _figure((inches, inches * height / width + 0.5))
+    figure = blank((inches, inches * height / width + 0.5))
     axes = figure.add_subplot()
-    axes.imshow(tiled, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_title(textwrap.fill(title, int(inches * 12)), fontsize=10)
     axes.set_xticks([])
     step = images.shape[-2] + GAP
@@ -75,7 +75,7 @@ def boxed(images: Tensor, boxes: Sequence[Tensor], columns: int, title: str) -> 
 
 def losses(history: Sequence[dict[str, float]], best: dict[str, float] | None) -> "Figure":
     """Every player's loss by step, and minus the score on the valid split, in nats as `evaluate` gives them."""
-    figure = _figure((7.0, 4.2))
+    figure = blank((7.0, 4.2))
     axes = figure.add_subplot()
     names = {name for row in history for name in row if "/" not in name} - {"step", "seconds", "validation"}
     for name in sorted(names):
@@ -101,7 +101,7 @@ def bounds(result: "Evaluation") -> "Figure":
 
     The spread of the examples is left out: all estimates have it in common.
     """
-    figure = _figure((7.0, 4.2))
+    figure = blank((7.0, 4.2))
     axes = figure.add_subplot()
     for name, values in result.log_prob.items():
         cost = result.seconds[name] / len(values)
@@ -121,7 +121,7 @@ def bounds(result: "Evaluation") -> "Figure":
 def diagnosis(result: "Diagnosis") -> "Figure":
     """k̂ of all examples in order against its threshold; KL by site; active units by site."""
     shown = [_kl, *([_units] if result.active_units else [])]
-    figure = _figure((4.0 + 3.0 * len(shown), 3.4))
+    figure = blank((4.0 + 3.0 * len(shown), 3.4))
     tails, *others = figure.subplots(1, 1 + len(shown), width_ratios=(2, *[1] * len(shown)))
     khat = result.khat.sort().values.numpy()
     tails.plot(np.arange(1, len(khat) + 1) / len(khat), khat, ".-" if len(khat) < 30 else "-")
@@ -159,7 +159,7 @@ def _units(axes: Any, result: "Diagnosis") -> None:
 
 def calibration(result: "Calibration", most: int = 8) -> "Figure":
     """The empirical distribution of ranks less the uniform one, of the quantities farthest out."""
-    figure = _figure((7.0, 4.2))
+    figure = blank((7.0, 4.2))
     axes = figure.add_subplot()
     ranks = np.arange(result.draws) / result.draws
     low, high = result.bands()
@@ -182,7 +182,7 @@ def pairs(
     count = min(most, data.shape[1])
     first, second = data[:shown].numpy(), samples[:shown].numpy()
     side = max(4.5, 2.2 * count)
-    figure = _figure((side, side + 0.4))
+    figure = blank((side, side + 0.4))
     axes = figure.subplots(count, count, squeeze=False, sharex="col")
     ranges = _ranges(data, 0.1)
     for row in range(count):
@@ -207,7 +207,7 @@ def pairs(
 
 def panels(data: Tensor, samples: Mapping[str, Tensor], title: str, shown: int = 1000) -> "Figure":
     """The first two columns of tables `(n, features)`, one panel each by its name, with the data behind."""
-    figure = _figure((2.3 * len(samples), 2.9))
+    figure = blank((2.3 * len(samples), 2.9))
     first, second = 0, min(1, data.shape[1] - 1)
     ranges = _ranges(data, 0.2)
     for axes, (name, values) in zip(figure.subplots(1, len(samples), squeeze=False)[0], samples.items(), strict=True):
@@ -246,14 +246,15 @@ def _histogram(axes: Any, values: NDArray[np.float32], limits: tuple[float, floa
     axes.hist(values, bins, range=limits, weights=np.full(len(values), each), alpha=0.5, label=label)
 
 
-def _figure(size: tuple[float, float]) -> "Figure":
+def blank(size: tuple[float, float]) -> "Figure":
+    """A figure of that many inches, with nothing on it."""
     # Imported here, as its import fails where MPLBACKEND or a matplotlibrc is nonsense: then only pictures are missing.
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, dpi=130, layout="constrained")
 
 
-def _tiled(images: Tensor, columns: int) -> NDArray[np.float32]:
+def tiled(images: Tensor, columns: int) -> NDArray[np.float32]:
     """One picture of all, `(height, width)` or `(height, width, 3)`, white between images and in empty places."""
     count, channels, height, width = images.shape
     rows = math.ceil(count / columns)

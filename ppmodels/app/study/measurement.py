@@ -3,9 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from types import UnionType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from inference.training.files import contents_of
+
+Kind = TypeVar("Kind")
 FINISHED, FAILED = "finished", "failed"
 
 
@@ -130,6 +134,8 @@ class Codes:
     """The same probe on x itself."""
     numbers: int
     """In a code."""
+    chance: float | None = None
+    """The share of the commonest class."""
 
 
 @dataclass(frozen=True)
@@ -201,3 +207,16 @@ def read(kind: Any, value: Any) -> Any:
     if get_origin(kind) is dict and isinstance(value, Mapping):
         return {name: read(get_args(kind)[1], each) for name, each in value.items()}
     return value
+
+
+def read_json(kind: type[Kind], path: Path) -> Kind:
+    """What a file of a study holds. Raises FileNotFoundError, or ValueError where it is damaged."""
+    try:
+        found = read(kind, json.loads(contents_of(path)))
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove it, and repeat the command that made it.") from error
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{path} is damaged (it holds no {kind.__name__}). Remove it, and repeat the command that made it."
+        )
+    return found
