@@ -85,7 +85,7 @@ class Events:
     def _found(self, model: StudyModel, seed: int) -> str:
         found = Measurement.of_json(self._file(model, seed).read_text())
         if found.status == FAILED:
-            return f"failed after {found.training.steps:,} steps: {found.reason}"
+            return f"failed after step {found.training.steps:,}: {found.reason}"
         scored = found.log_likelihood
         if not isinstance(scored, LogLikelihood):
             return "measured"

@@ -68,7 +68,7 @@ def _time(own: Sequence[Measurement]) -> str:
 
 def _seeds(own: Sequence[Measurement]) -> str:
     bad = sum(each.status == FAILED for each in own)
-    return f"{len(own)}" + (f", {bad} failed" if bad else "")
+    return f"{bad} of {len(own)} failed" if bad else f"{len(own)}"
 
 
 def duration(seconds: float) -> str:
