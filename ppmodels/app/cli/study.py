@@ -68,9 +68,10 @@ def study(
         from ppmodels.app.study.choices import choices_of
         from ppmodels.app.study.planning import Asked
         from ppmodels.app.study.running import study as studied
-        from ppmodels.app.study.table import table
+        from ppmodels.app.study.terminal import table, verdicts
         from ppmodels.data import Reading
 
+        console = report.console()
         # What is not said of the data is as the first model's recipe has it, as with `train`.
         first = choices_of(models)[0].found.recipe if models else None
         asked = Asked(
@@ -88,11 +89,14 @@ def study(
         found = studied(
             asked,
             folder_named(out),
-            show=lambda protocol, measured: table(protocol, measured, report.console()),
+            show=lambda first: console.print(table(first)),
             overwrite=overwrite,
             processes=processes,
         )
-        table(found.protocol, found.measurements, report.console())
+        console.print(table(found.report))
+        console.print()
+        console.print(verdicts(found.report))
+        show(f"the report: {folder_named(out) / 'report.html'}")
         show(f"repeat it: {found.protocol.command}")
         printed()
         if found.undone:

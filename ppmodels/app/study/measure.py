@@ -10,7 +10,7 @@ from ppmodels.app.evaluation import evaluate
 from ppmodels.app.run import Run
 from ppmodels.app.study.experiments import device_of
 from ppmodels.app.study.folder import MEASURED, REAL, measured
-from ppmodels.app.study.measurement import FINISHED, LogLikelihood, Measurement, Missing, Samples, Training
+from ppmodels.app.study.measurement import FAILED, FINISHED, LogLikelihood, Measurement, Missing, Samples, Training
 from ppmodels.app.study.protocol import Protocol, StudyModel
 
 _NOT = Missing("not measured")
@@ -41,6 +41,27 @@ def measure(protocol: Protocol, out: Path, model: StudyModel, seed: int, threads
             gap=None,
             note="",
         ),
+        samples=_NOT,
+        sampling=_NOT,
+        codes=_NOT,
+        posterior=_NOT,
+    )
+    write_whole(measured(out, protocol, model, seed), found.as_json().encode())
+    return found
+
+
+def failed(protocol: Protocol, model: StudyModel, seed: int, reason: str, out: Path) -> Measurement:
+    """The measurement of a run that failed, and its file."""
+    found = Measurement(
+        model=model.name,
+        family=model.family,
+        seed=seed,
+        run=protocol.run_of(model, seed),
+        status=FAILED,
+        reason=reason,
+        seconds=0.0,
+        training=Training(0, 0.0, 0, {}, None),
+        log_likelihood=_NOT,
         samples=_NOT,
         sampling=_NOT,
         codes=_NOT,

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from inference.training.signals import remembered
@@ -13,15 +14,15 @@ from ppmodels.app.study import folder, workers
 from ppmodels.app.study.budget import steps_within
 from ppmodels.app.study.costs import costs
 from ppmodels.app.study.events import Events
-from ppmodels.app.study.measurement import Measurement
+from ppmodels.app.study.measurement import FINISHED
 from ppmodels.app.study.planning import Asked, continued, planned, settled
-from ppmodels.app.study.protocol import Protocol
-from ppmodels.app.study.report import write_report
+from ppmodels.app.study.protocol import Protocol, StudyModel
+from ppmodels.app.study.report import Report, write_report
 from ppmodels.app.study.workers import Job
 
 _WORKER = "ppmodels.app.study.worker"
 _ENDING = [signal.SIGINT, signal.SIGTERM] if sys.platform == "win32" else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-Show = Callable[[Protocol, list[Measurement]], object]
+Show = Callable[[Report], object]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Studied:
     """What a study came to."""
 
     protocol: Protocol
-    measurements: list[Measurement]
+    report: Report
     undone: list[str]
     """What could not be done, by no fault of a model, and why: the same command tries it again."""
 
@@ -43,7 +44,7 @@ def study(asked: Asked, out: Path, show: Show, overwrite: bool = False, processe
     Args:
         asked: what is asked for.
         out: the study's folder.
-        show: is given the first results, when every model has one.
+        show: is given the first report, when every model has a seed.
         overwrite: whether a study in `out` is replaced.
         processes: at a time; by default as many as there are cores, and one on a GPU.
 
@@ -104,26 +105,30 @@ def _run(protocol: Protocol, out: Path, show: Show, processes: int, stopping: Ca
     def ended(process: workers.Process) -> None:
         first = events.ended(process)
         if first:
-            show(protocol, folder.measurements(out, protocol))
-            write_report(out)
+            show(write_report(out))
 
     if not workers.run(jobs_left(protocol, out), processes, ended, events.look, stopping):
         return None
-    write_report(out)
-    return Studied(protocol, folder.measurements(out, protocol), events.undone)
+    return Studied(protocol, write_report(out), events.undone)
 
 
 def jobs_left(protocol: Protocol, out: Path) -> list[Job]:
-    """What is still to be done: real data, then one seed of each model after another."""
-    jobs = []
-    if not (out / folder.MEASURED / folder.REAL).exists():
-        jobs.append(Job("real data", (_WORKER, str(out)), out / folder.LOGS / "real.txt"))
-    for seed in protocol.seeds:
-        for model in protocol.models:
-            if not folder.measured(out, protocol, model, seed).exists():
-                arguments = (_WORKER, str(out), model.name, str(seed))
-                jobs.append(Job(f"{model.name}, seed {seed}", arguments, folder.log(out, protocol, model, seed)))
-    return jobs
+    """What is still to be done: a seed of each model, then real data in the place of samples, then the other seeds."""
+    first, *others = ([_job(protocol, out, model, seed) for model in protocol.models] for seed in protocol.seeds)
+    real = Job("real data", (_WORKER, str(out)), out / folder.LOGS / "real.txt", lambda: _has_finished(protocol, out))
+    done = {real.name} if (out / folder.MEASURED / folder.REAL).exists() else set()
+    done |= {f"{each.model}, seed {each.seed}" for each in folder.measurements(out, protocol)}
+    return [job for job in chain(first, [real], *others) if job.name not in done]
+
+
+def _job(protocol: Protocol, out: Path, model: StudyModel, seed: int) -> Job:
+    arguments = (_WORKER, str(out), model.name, str(seed))
+    return Job(f"{model.name}, seed {seed}", arguments, folder.log(out, protocol, model, seed))
+
+
+def _has_finished(protocol: Protocol, out: Path) -> bool:
+    """Whether a run is trained and measured, by whose data, and whose features, real data can be measured too."""
+    return any(each.status == FINISHED for each in folder.measurements(out, protocol))
 
 
 def _steps_within(

@@ -10,15 +10,14 @@ import traceback
 from pathlib import Path
 
 from inference.programs.execution import is_out_of_memory
-from inference.training.files import write_whole
 from ppmodels.app.cli.printing import clean
 from ppmodels.app.resuming import train_or_resume
 from ppmodels.app.study.experiments import device_of, recipe_of
-from ppmodels.app.study.failing import failed
-from ppmodels.app.study.folder import PLAN, measured, plan_in
-from ppmodels.app.study.measure import measure, measure_real
+from ppmodels.app.study.folder import PLAN, plan_in
+from ppmodels.app.study.measure import failed, measure, measure_real
 from ppmodels.app.study.protocol import Protocol, StudyModel
 from ppmodels.app.study.workers import end_with_the_starter
+from ppmodels.app.terminal import printable
 
 
 def trained_and_measured(protocol: Protocol, out: Path, model: StudyModel, seed: int) -> None:
@@ -30,8 +29,7 @@ def trained_and_measured(protocol: Protocol, out: Path, model: StudyModel, seed:
         if _is_no_fault_of_the_model(error):
             raise
         traceback.print_exc()
-        found = failed(protocol, out, model, seed, error)
-        write_whole(measured(out, protocol, model, seed), found.as_json().encode())
+        failed(protocol, model, seed, _reason(error), out)
         return
     for note in notes:
         print(f"note: {note}")
@@ -43,6 +41,14 @@ def _is_no_fault_of_the_model(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     refused = str(frame.f_globals.get("__name__", "")).startswith("ppmodels.app.")
     return refused or isinstance(error, OSError) or is_out_of_memory(error)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line; under its name, where it is no error of ours, which says all by itself."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    kind = type(error)
+    ours = kind.__module__.startswith(("inference.", "ppmodels.")) and first
+    return printable(first if ours else f"{kind.__name__}: {first}".removesuffix(": "))
 
 
 def main(folder: str, name: str | None = None, seed: str = "0") -> None:

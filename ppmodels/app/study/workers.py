@@ -27,6 +27,8 @@ class Job:
     """The module, and what it is given."""
     log: Path
     """The file to which it prints; another run of the job prints after what is there."""
+    ready: Callable[[], bool] = lambda: True
+    """Whether it can be begun; one that never can, as no other is left that it waits for, is left out."""
 
 
 @dataclass
@@ -69,7 +71,7 @@ def run(
     look: Callable[[Sequence[Process]], object],
     stopping: Callable[[], bool],
 ) -> bool:
-    """Runs jobs in their order; tells whether all were run, as none is begun and those under way end once it is stopping.
+    """Runs jobs, of those that are ready the first first; tells whether it came to the end, and was not stopped.
 
     Args:
         jobs: what is run.
@@ -80,9 +82,13 @@ def run(
     """
     waiting, running = list(jobs), list[Process]()
     with _killed_at_last(running):
-        while (waiting or running) and not stopping():
-            while waiting and len(running) < processes:
-                running.append(started(waiting.pop(0)))
+        while not stopping():
+            for job in list(waiting):
+                if len(running) < processes and job.ready():
+                    waiting.remove(job)
+                    running.append(started(job))
+            if not running:
+                return True
             look(running)
             for each in [each for each in running if each.code is not None]:
                 running.remove(each)
@@ -93,7 +99,7 @@ def run(
             each.process.terminate()
         for each in running:
             each.process.wait()
-        return not waiting and not running
+        return False
 
 
 def end_with_the_starter() -> None:

