@@ -87,7 +87,7 @@ class Place:
             self.notes.append(f"{self.path} could not be replaced and is as it was; the new run is in {free}. {error}")
             return self.folder
         self.folder = self.path
-        _remove(new)  # the old run has this name now
+        remove(new)  # the old run has this name now
         return self.path
 
 
@@ -141,7 +141,7 @@ def reclaimed(path: Path) -> Iterator[Place]:
         if folder == path:
             yield place
             return
-        with _locked(folder):
+        with locked(folder):
             yield place
         if place.settled:
             (place.folder / LOCK).unlink(missing_ok=True)
@@ -165,7 +165,7 @@ def finish(folder: Path) -> None:
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """A block that alone writes to a folder; its lock stays where it holds a run that did not finish."""
-    with _locked(path):
+    with locked(path):
         try:
             yield
         finally:
@@ -182,7 +182,7 @@ def _within(path: Path, fresh: bool) -> Iterator[Place]:
         if not (path / RECORD).exists() and not _tells_anything(path):
             _clear(path)
             if fresh:
-                _remove(path)
+                remove(path)
 
 
 @contextmanager
@@ -194,16 +194,16 @@ def _beside(path: Path) -> Iterator[Place]:
         saved = steps_saved(left)
         if saved:
             place.notes.append(f"a training that was to replace {path} had come to step {saved}; it is removed.")
-        _remove(left)
+        remove(left)
     place.folder.mkdir()
     try:
-        with _locked(place.folder):
+        with locked(place.folder):
             yield place
     finally:
         if place.settled:
             (place.folder / LOCK).unlink(missing_ok=True)
         elif not steps_saved(place.folder) and not _has_evidence(place.folder):
-            _remove(place.folder)
+            remove(place.folder)
 
 
 def _left_beside(real: Path) -> list[Path]:
@@ -363,7 +363,7 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Removes a run and its folder, if there is nothing else in it."""
     with suppress(OSError):
         _clear(folder)
@@ -372,7 +372,7 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """A block in which no other process claims the folder; the system ends the claim where this process dies."""
     path = folder / LOCK
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -56,11 +56,12 @@ def configuration_of(
 
 
 def computed_on(experiment: Experiment) -> dict[str, Any]:
-    """What a run is trained on: with another one its last bits differ."""
+    """What a run is trained on: with another one its last bits differ. And how large it is."""
     return {
         "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        "parameters": parameters_of(experiment.program),
     }
 
 
@@ -72,7 +73,6 @@ def record_of(configuration: Mapping[str, Any], experiment: Experiment, fitted: 
         "stopped": fitted.stopped,
         "weights_of_step": fitted.steps if fitted.best is None else int(fitted.best["step"]),
         "best_validation": fitted.best,
-        "parameters": parameters_of(experiment.program),
         "rollbacks": fitted.rollbacks,
         "seconds": round(fitted.seconds, 2),
         **computed_on(experiment),

@@ -9,6 +9,7 @@ from ppmodels.app.cli.guides import calibrate, diagnose, export
 from ppmodels.app.cli.numbers import compare, evaluate
 from ppmodels.app.cli.pictures import complete, reconstruct, sample
 from ppmodels.app.cli.printing import clean, say
+from ppmodels.app.cli.study import study
 from ppmodels.app.cli.training import recipes, resume, train, trust
 from ppmodels.app.streams import forgive
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(recipes, train, resume, evaluate, compare, diagnose, calibrate, export),
+    *(recipes, train, resume, evaluate, compare, study, diagnose, calibrate, export),
     *(sample, reconstruct, complete, trust),
 ):
     app.command()(command)

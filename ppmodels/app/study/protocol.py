@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ppmodels.app.study.measurement import read
 
@@ -22,6 +23,10 @@ class StudyData:
     train: int
     valid: int
     test: int
+    source: str = ""
+    """As --data takes it."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """What a file leaves open, by the fields of `ppmodels.data.Reading`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class StudyModel:
     """NAME=VALUE, as --set takes them."""
     steps: int
     batch_size: int
+    recipe_sha256: str | None = None
+    """Of a FILE.py."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class Protocol:
     def run_of(self, model: StudyModel, seed: int) -> str:
         """The run's folder, relative to the study's."""
         return f"runs/{model.name.replace(' ', '-').replace('/', '-')}-{seed}"
+
+    def model(self, name: str) -> StudyModel:
+        """The model of that name."""
+        return next(each for each in self.models if each.name == name)
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, allow_nan=False)
