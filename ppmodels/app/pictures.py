@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inference import decode, posterior, sample
+from inference.programs.entries import Examples, mapped
 from inference.programs.execution import Run
 from inference.programs.noise import mix, own_noise
 from inference.programs.predict import NoMean, draw
@@ -219,7 +220,7 @@ def completions(experiment: Experiment, seed: int = 0, given: float = 0.5, endin
     return attempted("completions", seed, make)
 
 
-def _endings(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
+def _endings(experiment: Experiment, batch: Examples, known: Tensor) -> Tensor:
     if _latents(experiment, batch):
         raise _Impossible("the program has latent variables, and endings would need draws of them given a part of x")
     with torch.no_grad(), evaluating(experiment.program):
@@ -274,7 +275,7 @@ def _found(find: Callable[[], dict[str, Tensor]], seed: int) -> bool:
         return False
 
 
-def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
+def _codes(experiment: Experiment) -> tuple[Examples, str, Tensor]:
     """Some test images, the name of the only latent site, and its draws given them: `(draws, batch, dimensions)`."""
     _need_images(experiment)
     batch = experiment.examples(256)
@@ -287,7 +288,7 @@ def _codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
     raise _Impossible(f"it needs a program with one vector of latents, this has {shapes or 'none'}")
 
 
-def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
+def _traversal(experiment: Experiment, batch: Examples, name: str, z: Tensor) -> bytes:
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
     if len(batch[0]) < 2:
         raise _Impossible(_SINGLE)
@@ -308,7 +309,7 @@ def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: 
     return _grid(experiment, found, columns, title, labels)
 
 
-def _interpolation(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
+def _interpolation(experiment: Experiment, batch: Examples, name: str, z: Tensor) -> bytes:
     """Each row is a straight line from the posterior mean of one test image to that of another."""
     means = z.mean(0)
     first, second = _partners(batch)
@@ -352,7 +353,7 @@ def _great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> 
     return _grid(experiment, found, columns, f"{what} of x; each row goes from one draw of {name} to another{given}")
 
 
-def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor]:
+def _partners(batch: Examples, pairs: int = 8) -> tuple[Tensor, Tensor]:
     """Indices of pairs of examples; of the same class where labels are given, as only z is changed."""
     size = len(batch[0])
     if len(batch) == 1:
@@ -372,7 +373,7 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
     return first, second
 
 
-def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[tuple[Tensor, ...], int, str]:
+def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[Examples, int, str]:
     """A batch that gives the model its shapes and labels, the columns to show it in, and what is given.
 
     It goes on from one of `start` examples.
@@ -389,7 +390,7 @@ def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[tuple[
 
 
 def _decoded(
-    experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
+    experiment: Experiment, batch: Examples, latents: dict[str, Tensor], draws: bool = False
 ) -> tuple[Tensor, str]:
     """Images given latents, or given draws from the prior, and what they are: means, or draws."""
     name, distribution = _observed(experiment, batch)
@@ -413,20 +414,20 @@ def _decoded(
     return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
 
 
-def _model_runs(experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor]) -> list[Run]:
+def _model_runs(experiment: Experiment, batch: Examples, latents: dict[str, Tensor]) -> list[Run]:
     with torch.no_grad(), evaluating(experiment.program):
         return model_runs(experiment.program, batch, 1, latents)
 
 
-def _from_the_prior(experiment: Experiment, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def _from_the_prior(experiment: Experiment, batch: Examples) -> dict[str, Tensor]:
     names = _latents(experiment, batch).keys()
     return {name: value for name, value in sample(experiment.program, batch).items() if name in names}
 
 
-def _observed(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[str, Any]:
+def _observed(experiment: Experiment, batch: Examples) -> tuple[str, Any]:
     """The site that observes the examples: its name and its distribution."""
     with torch.no_grad(), evaluating(experiment.program):
-        run = runs(experiment.program, tuple(tensor[:2] for tensor in batch))[0]
+        run = runs(experiment.program, mapped(lambda tensor: tensor[:2], batch))[0]
     sites = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     shapes = {name: tuple(value.shape[2:]) for name, value in run.values(sites).items()}
     fitting = [name for name, shape in shapes.items() if shape == experiment.data.shape]
@@ -437,7 +438,7 @@ def _observed(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[str, A
     return fitting[0], sites[fitting[0]]["fn"]
 
 
-def _latents(experiment: Experiment, batch: tuple[Tensor, ...], draws: int = 1) -> dict[str, Tensor]:
+def _latents(experiment: Experiment, batch: Examples, draws: int = 1) -> dict[str, Tensor]:
     """Draws of the latents alone, from the guide: no functions of them."""
     with torch.no_grad(), evaluating(experiment.program):
         return draw(experiment.program, batch, draws)
@@ -448,8 +449,8 @@ def _need_images(experiment: Experiment) -> None:
         raise _Impossible(f"examples of shape {experiment.data.shape} are no images")
 
 
-def _rows(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor[index] for tensor in batch)
+def _rows(batch: Examples, index: Tensor) -> Examples:
+    return mapped(lambda tensor: tensor[index], batch)
 
 
 def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
@@ -472,8 +473,10 @@ def _rows_drawn(experiment: Experiment, values: Tensor) -> Tensor:
 
 
 def test_rows(experiment: Experiment) -> Tensor:
-    """The test split as rows `(n, features)` in the units of the data."""
-    return in_own_units(experiment, experiment.data.evaluated("test").values)
+    """The test split as rows `(n, features)` in the units of the data, NaN where a cell is missing."""
+    split = experiment.data.evaluated("test")
+    rows = in_own_units(experiment, split.values)
+    return rows if split.observed is None else torch.where(split.observed.cpu(), rows, torch.nan)
 
 
 def labelled_rows(experiment: Experiment, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
