@@ -123,17 +123,26 @@ def fit(
                 fitted.seconds = time.perf_counter() - began
                 last = fitted.steps == steps
                 row = {"step": float(step.count)}
-                if last or fitted.steps == 1 or step.count % record_every == 0:
+                recorded = fitted.steps == 1 or step.count % record_every == 0
+                if last or recorded:
                     row |= _measured(step, batch, values) | {"seconds": fitted.seconds}
                     display.update(fitted.steps, _shown(row))
-                if validation is not None and (last or step.count % validation.every == 0):
+                if validation is not None and step.count % validation.every == 0:
                     row["validation"] = keeper.score()
-                if len(row) > 1:
+                    recorded = True
+                kept.closing = None if recorded else row if last else None
+                if recorded:
                     fitted.history.append(row)
                     written.record(row)
                 answers = [call(step, values) for call in callbacks]
                 fitted.stopped = _reason_to_stop(came() is not None, keeper, answers)
                 kept.after_step(fitted.stopped if last or fitted.stopped != "finished" else None)
+            if (
+                fitted.steps == steps and kept.closing is not None
+            ):  # after the checkpoint, as more steps have no such row
+                row = kept.closing if validation is None else {**kept.closing, "validation": keeper.score()}
+                fitted.history.append(row)
+                written.record(row)
         if fitted.steps:
             fitted.best = keeper.keep()
     fitted.seconds = time.perf_counter() - began

@@ -66,7 +66,7 @@ def test_one_recipe_is_shown_with_its_settings_and_presets(monkeypatch: pytest.M
         assert result.exit_code == 0, result.output
         assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 80
     text = call("recipes", "diagonal-bilstm").stdout
-    assert ["hidden", "16", "a", "whole", "number"] in [line.split() for line in text.splitlines()]
+    assert ["hidden", "16", "a", "whole", "number,", "at", "least", "1"] in [line.split() for line in text.splitlines()]
     assert ["clip", "none", "a", "finite", "number", "or", "none"] in [line.split() for line in text.splitlines()]
     assert "images above 16 pixels a side" in text
     assert "layers=2" in text
