@@ -89,7 +89,11 @@ def test_settings_are_refused_before_data_are_read() -> None:
     assert "'latnt' is no setting of this recipe. Did you mean latent?" in refused(
         1, "train", "vae", *nowhere, "--set", "latnt=3"
     )
-    assert "latent: expected a whole number, got '3.5'" in refused(1, "train", "vae", *nowhere, "--set", "latent=3.5")
+    assert "latent: expected a whole number, at least 1, got '3.5'" in refused(
+        1, "train", "vae", *nowhere, "--set", "latent=3.5"
+    )
+    for name, value in (("latent", "0"), ("hidden", "32,0"), ("latent", "-1")):
+        assert f"{name}: expected" in refused(1, "train", "vae", *nowhere, "--set", f"{name}={value}")
     assert "steps is given twice: --steps 3 and --set steps=4" in refused(
         1, "train", "vae", *nowhere, "--steps", 3, "--set", "steps=4"
     )
