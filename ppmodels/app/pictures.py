@@ -468,7 +468,12 @@ def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
 def _rows_drawn(experiment: Experiment, values: Tensor) -> Tensor:
     """Draws as rows in the units of the data; a column that is constant in training keeps its value."""
     drawn, data = in_own_units(experiment, values), experiment.data
-    drawn[:, data.constant] = in_own_units(experiment, data.train.values[:1])[:, data.constant].to(drawn.dtype)
+    if (observed := data.train.observed) is None:
+        known = in_own_units(experiment, data.train.values[:1])
+    else:  # a column's first row may lack it
+        rows = in_own_units(experiment, data.train.values).double()
+        known = rows.masked_fill(~observed.cpu(), -torch.inf).amax(0, keepdim=True)
+    drawn[:, data.constant] = known[:, data.constant].to(drawn.dtype)
     return drawn
 
 
@@ -505,10 +510,16 @@ def _columns(experiment: Experiment) -> Sequence[str]:
     return experiment.data.columns or [f"x{column}" for column in range(math.prod(experiment.data.shape))]
 
 
+def csv_of(experiment: Experiment, values: Tensor) -> bytes:
+    """Rows in the units of the data as a file with the names of its columns; a cell that is NaN is empty."""
+    return _written([_columns(experiment)]) + _rows_of_table(experiment, values)
+
+
 def _rows_of_table(experiment: Experiment, values: Tensor) -> bytes:
     standardisation = experiment.data.standardisation
     digits = [7] * values.shape[1] if standardisation is None else standardisation.digits
-    return _written([[f"{value:.{n}g}" for value, n in zip(row, digits, strict=True)] for row in values.tolist()])
+    rows = (zip(row, digits, strict=True) for row in values.tolist())
+    return _written([["" if math.isnan(value) else f"{value:.{n}g}" for value, n in row] for row in rows])
 
 
 def _written(rows: Sequence[Sequence[str]]) -> bytes:

@@ -37,6 +37,7 @@ SPLITS = ("", "-train", "-valid")
 WRITTEN = (
     *(RECORD, WEIGHTS, METRICS, RECIPE, NOISE, TRAINING, DRAWN),
     *("loss.png", "training.png", "samples.png", "samples.csv", "samples.npy", "reconstructions.png"),
+    "imputed.csv",
     *("traversal.png", "interpolation.png", "completions.png", "canvases.png", "reading.png"),
     *("scenes.png", "objects.png", "generated.png"),
     *(f"evaluation{split}.json" for split in SPLITS),

@@ -1,5 +1,7 @@
 """Tables with missing cells: what is read, what a program is told, and that log p is that of the observed cells."""
 
+import gzip
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from inference import SVI, Pair, ProgramError, Step, adam, elbo, evaluate, exact, fit, importance, sample
 from ppmodels.app import RECIPES
+from ppmodels.app.cli import app
 from ppmodels.app.experiment import limited, prepared
+from ppmodels.app.imputation import filled
+from ppmodels.app.run import Run
 from ppmodels.data import Dataset, InOrder, Reading, Shuffled, Split, Standardisation, load
 from ppmodels.models import VAE, GatedPixelCNN
 from ppmodels.nn import ConvDecoder, make_head
@@ -377,3 +383,87 @@ def test_other_recipes_refuse_missing_cells_by_column(name: str, tmp_path: Path)
     )
     with pytest.raises(ValueError, match=expected):
         prepared(replace(RECIPES[name], data=str(path)), None, 0, torch.device("cpu"))
+
+
+# ---- the command line ----
+
+
+def call(*arguments: object, code: int = 0) -> tuple[str, str]:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == code, result.output
+    return " ".join(result.stdout.split()), " ".join(result.stderr.split())
+
+
+def test_a_table_with_missing_cells_from_training_to_imputation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: the note comes before the first step, the numbers say of what they are, and rows are filled in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path, values = table(tmp_path / "t.csv", rows=90)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    small = ("--set", "hidden=8", "--set", "latent=2", "--batch-size", 16, "--keep-checkpoints")
+    _, said = call("train", "vae", "--data", "t.csv.gz", "--steps", 4, *small)
+    lost = f"note: {np.isnan(values).sum()} of 270 cells are missing"
+    assert said.index(lost) < said.index("metrics while it trains")
+    assert said.count(lost) == 1
+    run = Run.open("runs/vae-t")
+    assert run.record["data"]["masked"]
+    shown, _ = call("evaluate", run.folder)
+    observed = json.loads((run.folder / "evaluation.json").read_text())["measured_on"]["observed"]
+    assert f"{observed} observed" in shown
+    assert "log p(x) is that of each example's observed cells" in shown
+    call("compare", run.folder, run.folder)
+    undrawn(monkeypatch)
+    with pytest.warns(UserWarning, match="the factor on the learning rate"):
+        call("resume", run.folder, "--steps", 8)
+    assert [(row["step"], "validation" in row) for row in run.history()] == [(1, False), (8, True)]
+    call("reconstruct", run.folder)
+    assert_filled_in(run.folder / "imputed.csv", load("t.csv.gz"))
+    drawn = np.loadtxt(run.folder / "samples.csv", delimiter=",", skiprows=1)
+    assert np.isfinite(drawn).all()
+
+
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training then draws no pictures, which take longer than a few steps."""
+    monkeypatch.setattr("ppmodels.app.training._illustrated", lambda *_: [])
+
+
+def assert_filled_in(path: Path, data: Dataset) -> None:
+    """Every observed cell of the test split is as it was, and the others are numbers of their column."""
+    assert data.test.observed is not None
+    seen, filled = data.test.observed.numpy(), np.loadtxt(path, delimiter=",", skiprows=1)
+    np.testing.assert_allclose(filled[seen], data.original(data.test.values).numpy()[seen], rtol=1e-5)
+    means, spread = np.array(data.standardisation.shift), np.array(data.standardisation.scale)
+    assert (np.abs(filled - means) < 10 * spread)[~seen].all()
+
+
+def test_a_run_is_scored_on_data_that_lack_more_or_less_than_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder is what it was trained as; what is observed decides what is scored."""
+    undrawn(monkeypatch)
+    lacking, _ = table(tmp_path / "lacking.csv")
+    whole = tmp_path / "whole.csv"
+    np.savetxt(whole, np.random.default_rng(1).normal(size=(60, FEATURES)), delimiter=",", header="a,b,c", comments="")
+    for trained_on, other in ((lacking, whole), (whole, lacking)):
+        folder = tmp_path / trained_on.stem
+        call(
+            "train", "vae", "--data", trained_on, "--steps", 2, "--set", "hidden=8", "--batch-size", 8, "--out", folder
+        )
+        shown, _ = call("evaluate", folder, "--data", other)
+        assert ("cells observed" in shown) == (other == lacking)
+
+
+def test_cells_that_are_imputed_are_the_posterior_means(batch: Any) -> None:
+    """Of a linear Gaussian model: E[x | observed] is linear in what is observed; 200 draws err by up to 0.5 (6 sd)."""
+    problem = LinearGaussian(latent=2, features=FEATURES)
+    weight, bias = problem.weight.detach(), problem.bias.detach()
+    x, _, observed = batch
+    found = filled(linear_vae(), batch)
+    for row, seen, mean in zip(x, observed, found, strict=True):
+        part = weight * seen.unsqueeze(1)
+        precision = torch.eye(2, dtype=x.dtype) + part.T @ part / problem.noise**2
+        z = torch.linalg.solve(precision, part.T @ (row - bias)) / problem.noise**2
+        torch.testing.assert_close(mean[seen], row[seen], rtol=0, atol=0)
+        assert float((mean - (weight @ z + bias))[~seen].abs().max() if (~seen).any() else 0) < 0.8
