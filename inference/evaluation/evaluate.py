@@ -27,7 +27,7 @@ from inference.programs.noise import mix, own_noise, reseed
 from inference.programs.program import Program, ProgramError, evaluating
 from inference.programs.sites import hides_values
 from inference.programs.traces import runs
-from inference.programs.units import log_jacobian_of, refuse_partial_observation
+from inference.programs.units import added_to, log_jacobian_of, refuse_partial_observation
 from inference.programs.values import among
 
 
@@ -162,8 +162,8 @@ def evaluate(
     Args:
         program: the model and its guide.
         batches: the data, as one batch; as many, in a list or a loader; or as a generator function. A `description` mapping
-            that they carry goes into the result, and a `log_jacobian` into every number, in nats per example, where their
-            values are not in the data's own units.
+            that they carry goes into the result, and a `log_jacobian` into every number, where their values are not in the
+            data's own units: in nats per example; or per value, of which those count that a last entry says are observed.
         estimators: by the name that the results will have, such as `{"iwae": importance(1000)}`.
         measured_on: what the data are, where `batches` do not say so themselves.
         seed: of the estimators' noise; the caller's generators are left as they were.
@@ -187,8 +187,8 @@ def evaluate(
         check_batch(program, first)
         log_jacobian = log_jacobian_of(batches)
         subject = subject_of(program, estimators, first)
-        if log_jacobian:
-            refuse_partial_observation(subject, first)
+        if log_jacobian is not None:
+            refuse_partial_observation(subject, first, log_jacobian)
         likelihood = likelihood_of(subject, first)
         whole, start = hashlib.sha256(), 0
         count = count_of(batches) if likelihood.per_example else 1
@@ -204,10 +204,9 @@ def evaluate(
                     began = time.perf_counter()
                     with stage(*parts[position], name), masked, among(start):
                         estimate = _estimated(estimator, program, subject, batch)
-                    examples = rows_of(batch) // len(
-                        estimate.log_prob
-                    )  # a number of the whole dataset counts all of them
-                    found[name].append(_on_the_host(estimate, examples * log_jacobian))
+                    numbers = len(estimate.log_prob)  # or one, of the whole dataset
+                    added = 0.0 if log_jacobian is None else added_to(log_jacobian, batch, numbers)
+                    found[name].append(_on_the_host(estimate, added))
                     seconds[name] += time.perf_counter() - began
             start += rows_of(batch)
     if not description:
@@ -246,11 +245,12 @@ def _kind(estimator: Estimator, estimate: Estimate, likelihood: Likelihood) -> s
     return estimate.kind or estimator.kind
 
 
-def _on_the_host(estimate: Estimate, log_jacobian: float) -> Estimate:
+def _on_the_host(estimate: Estimate, added: float | Tensor) -> Estimate:
     """The estimate in float64 on the CPU, in the data's own units."""
+    added = added.double().cpu() if isinstance(added, Tensor) else added
     details = {name: value.double().cpu() for name, value in estimate.details.items()}
     log_prob, error = estimate.log_prob.double().cpu(), estimate.error.double().cpu()
-    return Estimate(log_prob + log_jacobian, error, details, estimate.kind)
+    return Estimate(log_prob + added, error, details, estimate.kind)
 
 
 def _seen_in_all(likelihood: Likelihood, masked: set[str], shapes: set[tuple[tuple[int, ...], ...]]) -> Likelihood:

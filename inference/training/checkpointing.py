@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Checkpointing:
         self._environment: dict[str, Any] = {}
         self._saved_at = time.perf_counter()
         self._saved: int | None = None
+        self.closing: dict[str, float] | None = None
+        """The row of the last step, where none is due there: of a run that ends with it, and of none that goes on."""
 
     def resume(self, steps: int) -> None:
         """Goes on from the newest checkpoint that is whole and this run's, if the folder holds any.
@@ -163,6 +165,7 @@ class Checkpointing:
             self.keeper.restore(found.parts["best"])
             fitted.steps, fitted.seconds, fitted.history[:] = run["steps"], run["seconds"], run["history"]
             fitted.rollbacks[:] = run["rollbacks"]
+            self.closing = run.get("closing")  # which earlier versions kept in the history
             self._start = run["start"]
         except (LookupError, TypeError, AttributeError) as error:
             raise files.Refused(f"{found.folder} is damaged: {type(error).__name__}: {error}.") from error
@@ -178,6 +181,7 @@ class Checkpointing:
             "rollbacks": fitted.rollbacks,
             "rate": self._rate(),
             "history": fitted.history,
+            "closing": self.closing,
         }
         return {"step": step_state.saved(self.step), "best": self.keeper.saved(), "run": Saved({}, run)}
 
@@ -313,8 +317,17 @@ def environment_of(batch: Examples) -> dict[str, Any]:
     return {
         "torch": str(torch.__version__),
         "pyro": version("pyro-ppl"),
+        "ppmodels": _own_version(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": str(leaves(batch)[0].device),
         "threads": torch.get_num_threads(),
     }
+
+
+def _own_version() -> str:
+    """That of the package that holds this code."""
+    try:
+        return version("ppmodels")
+    except PackageNotFoundError:
+        return "not installed as a package"

@@ -18,7 +18,7 @@ from inference.programs.check import check_data
 from inference.programs.entries import Examples, leaves, rows_of
 from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, ProgramError
-from inference.programs.units import in_units, log_jacobian_of, refuse_partial_observation
+from inference.programs.units import LogJacobian, added_to, in_units, log_jacobian_of, refuse_partial_observation
 from inference.training.checkpoint import Checkpoint
 from inference.training.checkpointing import Checkpointing, claimed
 from inference.training.feed import ended_early, feed_of, is_function_of_the_step
@@ -84,7 +84,7 @@ def fit(
     if not all(map(callable, callbacks)):
         raise ProgramError(f"callbacks: expected functions of the step and its metrics, got {callbacks!r}.")
     log_jacobian = log_jacobian_of(batches)
-    jacobians: dict[str, float] = {}
+    told: _Told = _as_they_are
     fitted = Fitted(steps=0, stopped="finished", seconds=0.0, history=[])
     keeper = Best(step, validation)
     kept = Checkpointing(checkpoint, step, keeper, fitted, batches)
@@ -105,13 +105,13 @@ def fit(
                     break
                 if not prepared:
                     step.prepare(batch)
-                    jacobians = _jacobians(step, batch, log_jacobian) if log_jacobian else {}
+                    told = _as_they_are if log_jacobian is None else _in_units(step, batch, log_jacobian)
                     keeper.rehearse()
                     kept.begin(batch)
                     prepared = True
                 observed.look_at(batch)
                 try:
-                    values = in_units(step(batch), jacobians)
+                    values = told(step(batch), batch)
                 except NonFinite as error:
                     error.indices = _indices(batches, step.count)
                     if not kept.go_back(error, batch):
@@ -123,17 +123,26 @@ def fit(
                 fitted.seconds = time.perf_counter() - began
                 last = fitted.steps == steps
                 row = {"step": float(step.count)}
-                if last or fitted.steps == 1 or step.count % record_every == 0:
+                recorded = fitted.steps == 1 or step.count % record_every == 0
+                if last or recorded:
                     row |= _measured(step, batch, values) | {"seconds": fitted.seconds}
                     display.update(fitted.steps, _shown(row))
-                if validation is not None and (last or step.count % validation.every == 0):
+                if validation is not None and step.count % validation.every == 0:
                     row["validation"] = keeper.score()
-                if len(row) > 1:
+                    recorded = True
+                kept.closing = None if recorded else row if last else None
+                if recorded:
                     fitted.history.append(row)
                     written.record(row)
                 answers = [call(step, values) for call in callbacks]
                 fitted.stopped = _reason_to_stop(came() is not None, keeper, answers)
                 kept.after_step(fitted.stopped if last or fitted.stopped != "finished" else None)
+            if (
+                fitted.steps == steps and kept.closing is not None
+            ):  # after the checkpoint, as more steps have no such row
+                row = kept.closing if validation is None else {**kept.closing, "validation": keeper.score()}
+                fitted.history.append(row)
+                written.record(row)
         if fitted.steps:
             fitted.best = keeper.keep()
     fitted.seconds = time.perf_counter() - began
@@ -154,14 +163,26 @@ def _indices(batches: object, step: int) -> list[int] | None:
     return [int(each) for each in indices(step)] if callable(indices) else None
 
 
-def _jacobians(step: Step, batch: Examples, log_jacobian: float) -> dict[str, float]:
-    """What rescaled data add to each loss that is minus a log-density, once it is known that all of them are observed."""
+_Told = Callable[[dict[str, Tensor], Examples], dict[str, Tensor]]
+"""The metrics of a step on a batch as they are reported."""
+
+
+def _as_they_are(values: dict[str, Tensor], batch: Examples) -> dict[str, Tensor]:
+    return values
+
+
+def _in_units(step: Step, batch: Examples, log_jacobian: LogJacobian) -> _Told:
+    """Takes what rescaled data add off each loss that is minus a log-density, once it is known that they are observed."""
     names = [name for name, player in step.objective.players().items() if player.log_density]
     if not names:
-        return {}
-    refuse_partial_observation(step.objective.program, batch)
-    rows = rows_of(batch) if step.objective.scope(batch).plate is None else 1  # that are one example
-    return dict.fromkeys(names, rows * log_jacobian)
+        return _as_they_are
+    refuse_partial_observation(step.objective.program, batch, log_jacobian)
+    one = step.objective.scope(batch).plate is None  # all of them are one example
+
+    def told(values: dict[str, Tensor], batch: Examples) -> dict[str, Tensor]:
+        return in_units(values, names, added_to(log_jacobian, batch, 1 if one else rows_of(batch)))
+
+    return told
 
 
 class _Observed:

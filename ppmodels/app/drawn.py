@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inference import decode, sample
+from inference.programs.entries import Examples, mapped
 from inference.programs.execution import Run
 from inference.programs.predict import NoMean, draw
 from inference.programs.program import evaluating
@@ -23,7 +24,7 @@ class Impossible(Exception):
 
 
 def decoded(
-    experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor], draws: bool = False
+    experiment: Experiment, batch: Examples, latents: dict[str, Tensor], draws: bool = False
 ) -> tuple[Tensor, str]:
     """Images given latents, or given draws from the prior, and what they are: means, or draws."""
     name, distribution = observed_site(experiment, batch)
@@ -47,20 +48,20 @@ def decoded(
     return torch.cat(found).mean(0), f"means (of {DRAWS} draws)"
 
 
-def _model_runs(experiment: Experiment, batch: tuple[Tensor, ...], latents: dict[str, Tensor]) -> list[Run]:
+def _model_runs(experiment: Experiment, batch: Examples, latents: dict[str, Tensor]) -> list[Run]:
     with torch.no_grad(), evaluating(experiment.program):
         return model_runs(experiment.program, batch, 1, latents)
 
 
-def _from_the_prior(experiment: Experiment, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def _from_the_prior(experiment: Experiment, batch: Examples) -> dict[str, Tensor]:
     names = latents_given(experiment, batch).keys()
     return {name: value for name, value in sample(experiment.program, batch).items() if name in names}
 
 
-def observed_site(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[str, Any]:
+def observed_site(experiment: Experiment, batch: Examples) -> tuple[str, Any]:
     """The site that observes the examples: its name and its distribution."""
     with torch.no_grad(), evaluating(experiment.program):
-        run = runs(experiment.program, tuple(tensor[:2] for tensor in batch))[0]
+        run = runs(experiment.program, mapped(lambda tensor: tensor[:2], batch))[0]
     sites = {name: site for name, site in random_sites(run.model).items() if site["is_observed"]}
     shapes = {name: tuple(value.shape[2:]) for name, value in run.values(sites).items()}
     fitting = [name for name, shape in shapes.items() if shape == experiment.data.shape]
@@ -71,13 +72,13 @@ def observed_site(experiment: Experiment, batch: tuple[Tensor, ...]) -> tuple[st
     return fitting[0], sites[fitting[0]]["fn"]
 
 
-def latents_given(experiment: Experiment, batch: tuple[Tensor, ...], draws: int = 1) -> dict[str, Tensor]:
+def latents_given(experiment: Experiment, batch: Examples, draws: int = 1) -> dict[str, Tensor]:
     """Draws of the latents alone, from the guide: no functions of them."""
     with torch.no_grad(), evaluating(experiment.program):
         return draw(experiment.program, batch, draws)
 
 
-def completed(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) -> Tensor:
+def completed(experiment: Experiment, batch: Examples, known: Tensor) -> Tensor:
     """Images with draws where they are not known, by the one Autoregressive site of a program; else Impossible."""
     if latents_given(experiment, batch):
         raise Impossible("the program has latent variables, and endings would need draws of them given a part of x")
@@ -90,9 +91,9 @@ def completed(experiment: Experiment, batch: tuple[Tensor, ...], known: Tensor) 
         return drawn
 
 
-def taken(batch: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
+def taken(batch: Examples, index: Tensor) -> Examples:
     """These rows of a batch."""
-    return tuple(tensor[index] for tensor in batch)
+    return mapped(lambda tensor: tensor[index], batch)
 
 
 def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
@@ -103,5 +104,10 @@ def in_own_units(experiment: Experiment, values: Tensor) -> Tensor:
 def rows_drawn(experiment: Experiment, values: Tensor) -> Tensor:
     """Draws as rows in the units of the data; a column that is constant in training keeps its value."""
     drawn, data = in_own_units(experiment, values), experiment.data
-    drawn[:, data.constant] = in_own_units(experiment, data.train.values[:1])[:, data.constant].to(drawn.dtype)
+    if (observed := data.train.observed) is None:
+        known = in_own_units(experiment, data.train.values[:1])
+    else:  # a column's first row may lack it
+        rows = in_own_units(experiment, data.train.values).double()
+        known = rows.masked_fill(~observed.cpu(), -torch.inf).amax(0, keepdim=True)
+    drawn[:, data.constant] = known[:, data.constant].to(drawn.dtype)
     return drawn

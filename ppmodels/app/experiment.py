@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from inference import Objective, Pair, ProgramError
 from inference.evaluation.likelihood import Likelihood, likelihood_of
+from inference.programs.entries import Examples, mapped
 from inference.programs.execution import is_out_of_memory
 from inference.programs.noise import mix, own_noise
 from inference.programs.program import evaluating
 from ppmodels.app.lookup import RecipeFile, defined_in
+from ppmodels.app.missing import refuse_missing
 from ppmodels.app.recipe import Recipe
 from ppmodels.app.recipes import RECIPES
 from ppmodels.app.run import RECORD, Run
@@ -54,7 +56,7 @@ class Experiment:
             return InOrder(batches.dataset, split, len(batches.dataset.split(split)), self.recipe.labelled)
         return batches
 
-    def examples(self, count: int, split: str = "test") -> tuple[Tensor, ...]:
+    def examples(self, count: int, split: str = "test") -> Examples:
         """A fixed choice of at most `count` examples of a split, as one batch."""
         (batch,) = self.in_order(split, count, count)
         return batch
@@ -75,12 +77,12 @@ class Experiment:
             return False
         batch = next(iter(self.in_order("train", self.recipe.batch_size)))
         try:
-            self._likelihood_of(tuple(tensor[1:] for tensor in batch))
+            self._likelihood_of(mapped(lambda tensor: tensor[1:], batch))
         except ProgramError:
             return True
         return False
 
-    def _likelihood_of(self, batch: tuple[Tensor, ...]) -> Likelihood:
+    def _likelihood_of(self, batch: Examples) -> Likelihood:
         with torch.no_grad(), evaluating(self.program), own_noise(0):
             return likelihood_of(self.program, batch)
 
@@ -178,6 +180,9 @@ def _with_data(
             "--folder."
         ) from error
     _refuse_another_kind(recipe, source, found)
+    found = replace(
+        found, masked=source.get("masked") is True
+    )  # its weights are of a program made for such data, or not
     for remark in found.remarks if data is not None else ():
         warnings.warn(remark, stacklevel=3)
     return recipe, found
@@ -234,7 +239,9 @@ def _assembled(recipe: Recipe, data: Dataset, seed: int) -> Experiment:
                 "SVI(program)."
             )
         objective = objective.to(device)
-        objective.prepare(Shuffled(data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)(0))
+        batch = Shuffled(data, batch_size=recipe.batch_size, seed=seed, labelled=recipe.labelled)(0)
+        refuse_missing(data, objective, batch)
+        objective.prepare(batch)
     return Experiment(recipe, data, objective.to(device), device, tuple(notes))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from ppmodels.app.canvases import growing_reconstructions, growing_samples
 from ppmodels.app.computing import computing
 from ppmodels.app.experiment import restored
+from ppmodels.app.imputation import imputations
 from ppmodels.app.pictures import Pictures, completions, latent_pictures, reconstructions, samples
 from ppmodels.app.run import Run
 
@@ -45,10 +46,15 @@ def reconstruct(
 ) -> Pictures:
     """Writes reconstructions.png of a run and, where it has one vector of latents, traversal.png and interpolation.png.
 
-    Of DRAW reading.png too: what is read, and how the canvas grows, with the windows.
+    Of DRAW reading.png too: what is read, and how the canvas grows, with the windows. Of a table with missing cells
+    imputed.csv alone: the test rows with the means of what is missing.
     """
     experiment = restored(run, data, folder, device, trust)
     with computing(experiment, threads, progress):
+        if experiment.data.test.observed is not None:
+            pictures = imputations(experiment, seed)
+            pictures.write(run.folder)
+            return pictures
         pictures = reconstructions(experiment, seed) | latent_pictures(experiment, seed)
         pictures |= growing_reconstructions(experiment, seed)
     pictures.write(run.folder)

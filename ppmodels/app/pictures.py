@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inference import posterior, sample
+from inference.programs.entries import Examples
 from inference.programs.noise import mix, own_noise
 from inference.programs.program import evaluating
 from inference.training.files import write_together
@@ -260,7 +261,7 @@ def _found(find: Callable[[], dict[str, Tensor]], seed: int) -> bool:
         return False
 
 
-def codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
+def codes(experiment: Experiment) -> tuple[Examples, str, Tensor]:
     """Some test images, the name of the only latent site, and its draws given them: `(draws, batch, dimensions)`."""
     _need_images(experiment)
     batch = experiment.examples(256)
@@ -273,7 +274,7 @@ def codes(experiment: Experiment) -> tuple[tuple[Tensor, ...], str, Tensor]:
     raise Impossible(f"it needs a program with one vector of latents, this has {shapes or 'none'}")
 
 
-def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
+def _traversal(experiment: Experiment, batch: Examples, name: str, z: Tensor) -> bytes:
     """Each row moves one dimension between the 1 % and 99 % quantiles of what the guide draws over the data."""
     if len(batch[0]) < 2:
         raise Impossible(_SINGLE)
@@ -294,13 +295,13 @@ def _traversal(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: 
     return _grid(experiment, found, columns, title, labels)
 
 
-def _interpolation(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> bytes:
+def _interpolation(experiment: Experiment, batch: Examples, name: str, z: Tensor) -> bytes:
     rows, what = interpolated(experiment, batch, name, z)
     title = f"test images at both ends, between them {what} along a line in {name}"
     return _grid(experiment, rows.flatten(0, 1), 10, title)
 
 
-def interpolated(experiment: Experiment, batch: tuple[Tensor, ...], name: str, z: Tensor) -> tuple[Tensor, str]:
+def interpolated(experiment: Experiment, batch: Examples, name: str, z: Tensor) -> tuple[Tensor, str]:
     """Straight lines from the posterior mean of one test image to that of another: `(pairs, 10, …)`, and what is between."""
     means = z.mean(0)
     first, second = _partners(batch)
@@ -348,7 +349,7 @@ def great_circles(experiment: Experiment, rows: int = 8, columns: int = 10) -> t
     return found.unflatten(0, (rows, columns)), title
 
 
-def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor]:
+def _partners(batch: Examples, pairs: int = 8) -> tuple[Tensor, Tensor]:
     """Indices of pairs of examples; of the same class where labels are given, as only z is changed."""
     size = len(batch[0])
     if len(batch) == 1:
@@ -368,7 +369,7 @@ def _partners(batch: tuple[Tensor, ...], pairs: int = 8) -> tuple[Tensor, Tensor
     return first, second
 
 
-def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[tuple[Tensor, ...], int, str]:
+def _context(experiment: Experiment, count: int, start: int = 0) -> tuple[Examples, int, str]:
     """A batch that gives the model its shapes and labels, the columns to show it in, and what is given.
 
     It goes on from one of `start` examples.
@@ -397,8 +398,10 @@ def draw_samples(experiment: Experiment, count: int, seed: int) -> Tensor:
 
 
 def test_rows(experiment: Experiment) -> Tensor:
-    """The test split as rows `(n, features)` in the units of the data."""
-    return in_own_units(experiment, experiment.data.evaluated("test").values)
+    """The test split as rows `(n, features)` in the units of the data, NaN where a cell is missing."""
+    split = experiment.data.evaluated("test")
+    rows = in_own_units(experiment, split.values)
+    return rows if split.observed is None else torch.where(split.observed.cpu(), rows, torch.nan)
 
 
 def labelled_rows(experiment: Experiment, rows: list[Tensor], title: str, labels: list[str]) -> bytes:
@@ -427,10 +430,16 @@ def _columns(experiment: Experiment) -> Sequence[str]:
     return experiment.data.columns or [f"x{column}" for column in range(math.prod(experiment.data.shape))]
 
 
+def csv_of(experiment: Experiment, values: Tensor) -> bytes:
+    """Rows in the units of the data as a file with the names of its columns; a cell that is NaN is empty."""
+    return _written([_columns(experiment)]) + _rows_of_table(experiment, values)
+
+
 def _rows_of_table(experiment: Experiment, values: Tensor) -> bytes:
     standardisation = experiment.data.standardisation
     digits = [7] * values.shape[1] if standardisation is None else standardisation.digits
-    return _written([[f"{value:.{n}g}" for value, n in zip(row, digits, strict=True)] for row in values.tolist()])
+    rows = (zip(row, digits, strict=True) for row in values.tolist())
+    return _written([["" if math.isnan(value) else f"{value:.{n}g}" for value, n in row] for row in rows])
 
 
 def _written(rows: Sequence[Sequence[str]]) -> bytes:

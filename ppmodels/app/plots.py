@@ -178,7 +178,10 @@ def calibration(result: "Calibration", most: int = 8) -> "Figure":
 def pairs(
     data: Tensor, samples: Tensor, title: str, names: Sequence[str], most: int = 4, shown: int = 1000
 ) -> "Figure":
-    """The first columns of two tables `(n, features)`: histograms on the diagonal, scatter plots beside it."""
+    """The first columns of two tables `(n, features)`: histograms on the diagonal, scatter plots beside it.
+
+    Cells that are NaN are missing, and left out.
+    """
     count = min(most, data.shape[1])
     first, second = data[:shown].numpy(), samples[:shown].numpy()
     side = max(4.5, 2.2 * count)
@@ -234,15 +237,19 @@ def png(figure: "Figure") -> bytes:
 
 
 def _ranges(data: Tensor, margin: float) -> list[tuple[float, float]]:
-    """Where each column of a table lies, and a part of that on both sides; of a column without spread, 1 around it."""
-    low, high = data.double().amin(0), data.double().amax(0)
+    """Where each column of a table lies, and a part of that on both sides; of one without spread, 1 around it."""
+    values = data.double()
+    low, high = (values.nan_to_num(nan=end) for end in (math.inf, -math.inf))
+    nothing = values.isnan().all(0)
+    low, high = low.amin(0).masked_fill(nothing, 0), high.amax(0).masked_fill(nothing, 0)
     margins = torch.where(high > low, margin * (high - low), 0.5)
     return list(zip((low - margins).tolist(), (high + margins).tolist(), strict=True))
 
 
 def _histogram(axes: Any, values: NDArray[np.float32], limits: tuple[float, float], label: str, bins: int = 25) -> None:
     """A density of all values, those beyond the limits too; matplotlib's own divides 0 by 0 where all are beyond."""
-    each = bins / (len(values) * (limits[1] - limits[0]))
+    values = values[~np.isnan(values)]
+    each = bins / (max(1, len(values)) * (limits[1] - limits[0]))
     axes.hist(values, bins, range=limits, weights=np.full(len(values), each), alpha=0.5, label=label)
 
 

@@ -106,5 +106,6 @@ _HELD_OF_DATA: dict[str, Test] = {
     "levels": _or_none(_is(int)),
     "classes": _is(int),
     "fingerprint": _is(str),
+    "masked": _or_absent(_is(bool)),
 }
 """And of its data."""

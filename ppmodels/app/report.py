@@ -142,7 +142,10 @@ def measured_on(about: Mapping[str, Any]) -> str:
     part = f"{about.get('examples')}" + (f" of {about['of_examples']}" if "of_examples" in about else "")
     levels = "real numbers" if about.get("levels") == "none" else f"{about.get('levels')} levels"
     binarisation = "" if about.get("binarisation") == "none" else f", binarisation {about.get('binarisation')}"
-    return printable(f"{about.get('data')}, {about.get('split')} split, {part} examples, {levels}{binarisation}")
+    observed = f", {about['observed']} observed" if "observed" in about else ""
+    return printable(
+        f"{about.get('data')}, {about.get('split')} split, {part} examples, {levels}{binarisation}{observed}"
+    )
 
 
 def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
@@ -154,6 +157,8 @@ def _limits(summary: Mapping[str, Any], density: bool) -> list[str]:
         )
     else:
         lines.append("Mean nats per example ± its standard error over these examples.")
+    if "observed" in summary["measured_on"]:
+        lines.append("log p(x) is that of each example's observed cells; of one without any it is 0.")
     if any("lower bound" in row["kind"] for row in summary["estimates"].values()):
         lines.append("Of a lower bound only its expectation lies below the mean of log p(x).")
     for name, row in summary["estimates"].items():

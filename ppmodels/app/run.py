@@ -46,6 +46,8 @@ class Run:
     def open(cls, folder: str | Path) -> "Run":
         """Reads a run. Raises FileNotFoundError if the folder holds none, ValueError if its record is damaged."""
         path = Path(os.path.expanduser(folder))
+        if (stranger := no_user(folder)) is not None and not path.exists():
+            raise FileNotFoundError(f"{folder}: {stranger}")
         if not os.path.lexists(path / RECORD):
             raise FileNotFoundError(_no_run(path))
         return cls(path, read_record(path / RECORD, contents_of(path / RECORD), path / RECIPE))
@@ -138,6 +140,14 @@ class Run:
             raise ValueError(f"{path} is damaged: {error}. Restore it, or train again.") from error
         _refuse_difference(path, state, tensors_of(program))
         program.load_state_dict(state, strict=False)  # what `get_extra_state` adds and is no tensor, no file holds
+
+
+def no_user(path: str | Path) -> str | None:
+    """What is said of a path that begins with the name of a user whom there is not, such as ~nobody/run; else None."""
+    expanded = os.path.expanduser(path)
+    if not expanded.startswith("~"):
+        return None
+    return f"there is no user {expanded.split('/')[0][1:]!r}; write ./{path} for that name."
 
 
 def steps_saved(folder: Path) -> int | None:

@@ -26,6 +26,7 @@ from ppmodels.app.run import (
     RECORD,
     TRAINING,
     WEIGHTS,
+    no_user,
     sha256,
     steps_saved,
 )
@@ -36,6 +37,7 @@ SPLITS = ("", "-train", "-valid")
 WRITTEN = (
     *(RECORD, WEIGHTS, METRICS, RECIPE, NOISE, TRAINING, DRAWN),
     *("loss.png", "training.png", "samples.png", "samples.csv", "samples.npy", "reconstructions.png"),
+    "imputed.csv",
     *("traversal.png", "interpolation.png", "completions.png", "canvases.png", "reading.png"),
     *("scenes.png", "objects.png", "generated.png"),
     *(f"evaluation{split}.json" for split in SPLITS),
@@ -236,10 +238,9 @@ def asked(out: str | Path) -> Path:
     """The folder that `--out` names. Raises ValueError where it names none."""
     if not str(out).strip():
         raise ValueError("--out is empty; name a folder.")
-    expanded = os.path.expanduser(out)
-    if expanded == str(out) and expanded.startswith("~"):
-        raise ValueError(f"--out {out}: there is no user {expanded.split('/')[0][1:]!r}; write ./{out} for that name.")
-    return Path(expanded)
+    if (stranger := no_user(out)) is not None:
+        raise ValueError(f"--out {out}: {stranger}")
+    return Path(os.path.expanduser(out))
 
 
 def _made(name: str, out: str | Path | None, overwrite: bool) -> tuple[Path, bool]:

@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 REQUIRED = object()
 """In place of the default of a setting that has none."""
@@ -15,6 +15,16 @@ _PLAIN = {int: "a whole number", float: "a finite number", bool: "true or false"
 _PLAIN_NUMBER = re.compile(r"[-+.0-9A-Za-z]+")
 """Numbers as most programs write them; Python takes 1_000 and digits of other alphabets, too."""
 _WRITTEN = {"true": True, "false": False}
+
+
+class AtLeast(NamedTuple):
+    """The smallest value of a setting, in its annotation."""
+
+    value: int
+
+
+Count = Annotated[int, AtLeast(1)]
+"""A whole number of at least 1: how many layers, latents, units there are. A sequence of them is `Sequence[Count]`."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Setting:
     optional: bool
     """Whether it can be None."""
     default: object
+    least: int | None = None
+    """The smallest whole number that it or one of its sequence can be, where there is one."""
 
     @property
     def expected(self) -> str:
@@ -37,6 +49,8 @@ class Setting:
             what = "whole numbers, such as 32,64"
         else:
             what = _PLAIN[self.kind]  # type: ignore[index]  # one of the four
+        if self.least is not None:
+            what += f", {'each ' if self.kind is Sequence else ''}at least {self.least}"
         return f"{what} or none" if self.optional else what
 
     def parsed(self, text: str) -> object:
@@ -60,11 +74,11 @@ class Setting:
         # math.isfinite overflows on a whole number above the largest float.
         if self.kind is float and number and abs(value) <= sys.float_info.max:  # type: ignore[arg-type]  # a number
             return float(value)  # type: ignore[arg-type]
-        if self.kind is Sequence and isinstance(value, list | tuple) and all(map(_is_whole, value)):
+        if self.kind is Sequence and isinstance(value, list | tuple) and all(map(self._is_whole, value)):
             return tuple(value)
         if self.kind in (bool, str) and type(value) is self.kind:
             return value
-        if self.kind is int and _is_whole(value):
+        if self.kind is int and self._is_whole(value):
             return value
         if isinstance(self.kind, tuple) and value in self.kind:
             return value
@@ -92,6 +106,10 @@ class Setting:
             raise self._refused(repr(text))
         return self.kind(text) if self.kind in (int, float) else text  # type: ignore[operator]  # int or float
 
+    def _is_whole(self, value: object) -> bool:
+        within = type(value) is int and abs(value) < 2**63  # what a size can be
+        return within and (self.least is None or value >= self.least)  # type: ignore[operator]  # a number
+
     def _refused(self, got: str) -> ValueError:
         return ValueError(f"{self.name}: expected {self.expected}, got {got}")
 
@@ -103,7 +121,8 @@ def settings_of(function: Callable[..., Any]) -> dict[str, Setting]:
         described = _described(parameter)
         if described is not None:
             default = REQUIRED if parameter.default is parameter.empty else parameter.default
-            found[parameter.name] = Setting(parameter.name, *described, default)
+            kind, optional, least = described
+            found[parameter.name] = Setting(parameter.name, kind, optional, default, least)
     return found
 
 
@@ -148,10 +167,6 @@ def written(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _is_whole(value: object) -> bool:
-    return type(value) is int and abs(value) < 2**63  # what a size can be
-
-
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(function, eval_str=True)
@@ -163,15 +178,15 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [each for each in list(signature.parameters.values())[1:] if each.kind in keywords]
 
 
-def _described(parameter: inspect.Parameter) -> tuple[object, bool] | None:
-    """What a parameter can be and whether it can be None; None for one that is no setting, such as a function."""
+def _described(parameter: inspect.Parameter) -> tuple[object, bool, int | None] | None:
+    """What a parameter can be, whether it can be None, and its least; None for one that is no setting, as a function is."""
     if parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str):
         members, optional = _members(parameter.annotation)
-        kinds = [kind for kind in map(_kind, members) if kind is not None]
-        return (kinds[0], optional) if kinds else None
+        found = [(kind, _least(member)) for member in members if (kind := _kind(member)) is not None]
+        return (found[0][0], optional, found[0][1]) if found else None
     default = parameter.default
     kind = _kind(tuple[int, ...]) if isinstance(default, tuple | list) else _kind(type(default))
-    return None if kind is None else (kind, False)
+    return None if kind is None else (kind, False, None)
 
 
 def _members(annotation: object) -> tuple[list[object], bool]:
@@ -181,10 +196,22 @@ def _members(annotation: object) -> tuple[list[object], bool]:
     return [member for member in members if member is not type(None)], type(None) in members
 
 
+def _least(annotation: object) -> int | None:
+    """The smallest value that an annotation, or that of what is in a sequence, allows."""
+    if get_origin(annotation) is Annotated:
+        return next((each.value for each in get_args(annotation)[1:] if isinstance(each, AtLeast)), None)
+    return next(filter(None, map(_least, get_args(annotation))), None)
+
+
+def _bare(annotation: object) -> object:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 def _kind(annotation: object) -> object:
+    annotation = _bare(annotation)
     if isinstance(annotation, type) and annotation in _PLAIN:
         return annotation
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin, arguments = get_origin(annotation), tuple(map(_bare, get_args(annotation)))
     if origin is Literal and all(isinstance(choice, str) for choice in arguments):
         return arguments
     if origin in (Sequence, list, tuple) and arguments in ((int,), (int, ...)):

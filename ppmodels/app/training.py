@@ -32,6 +32,7 @@ from ppmodels.app.scoring import unvalidated
 from ppmodels.app.training_record import computed_on, configuration_of, record_of
 from ppmodels.app.trust import enter
 from ppmodels.data import NAMES, Shuffled
+from ppmodels.data.sources import stem_of
 
 _ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if sys.platform != "win32":
@@ -51,6 +52,8 @@ def train(
     saving: Saving = Saving(),  # noqa: B008  # a frozen value
 ) -> tuple[Run, list[str]]:
     """Trains a recipe and writes a run folder; gives the run, and notes on what could not be done.
+
+    Notes on the data are said before it begins, or, where there is no progress to show, among those that are given.
 
     Weights and record are saved before anything else is tried. Ctrl-C, SIGTERM and SIGHUP end training after the step
     under way, and the run is saved: the best weights by validation where there is one, else the last. After SIGTERM and
@@ -114,6 +117,8 @@ def trained(
             begun = {"format": FORMAT, **configuration, **computed_on(experiment), "saving": saving.record}
             write_whole(place.folder / TRAINING, as_json(begun))
             if progress:
+                for note in experiment.notes:
+                    say(f"note: {note}")
                 say(f"metrics while it trains: {place.folder / METRICS}")
                 say(saving.in_words(place.path))
             with remembered(*_ENDING) as came, _told(place):
@@ -125,7 +130,7 @@ def trained(
                     if saving.every is None or (fitted.stopped in FINISHED and not saving.keep):
                         finish(place.folder)
                     run = Run.open(place.settle())
-            notes = [*experiment.notes, *entered, *left_out, *place.notes]
+            notes = [*([] if progress else experiment.notes), *entered, *left_out, *place.notes]
             ended = came() or late()
             if ended is None or fitted.stopped == _ENDING[signal.SIGINT]:
                 notes += _illustrated(run, experiment, fitted, progression, seed)
@@ -216,7 +221,8 @@ def _not_saved(program: nn.Module) -> list[str]:
 
 def _run_name(found: NamedRecipe) -> str:
     """The name of a run's folder: the recipe and its data."""
-    return f"{found.name}-{found.recipe.data if found.recipe.data in NAMES else Path(found.recipe.data).stem}"
+    data = found.recipe.data
+    return f"{found.name}-{data if data in NAMES else stem_of(data)}"
 
 
 def _entered(found: NamedRecipe) -> list[str]:

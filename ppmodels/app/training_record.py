@@ -40,6 +40,7 @@ def configuration_of(
             "classes": data.classes,
             "fingerprint": data.train.fingerprint,
             "valid_fingerprint": data.valid.fingerprint,
+            **({"masked": True} if data.masked else {}),
         },
         "settings": {name: value for name, value in values.items() if name not in TRAINING},
         "training": {name: values[name] for name in TRAINING},

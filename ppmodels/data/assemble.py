@@ -46,7 +46,7 @@ def assemble(
     tables are standardised by their training split where `standardise` is True, or as a given one says. `where` names the
     source in errors, which are ValueErrors.
     """
-    values, remarks = as_values(raw.values, where, levels)
+    values, observed, remarks = as_values(raw.values, where, levels)
     labels = None if raw.labels is None else _labels(raw.labels, len(values), where)
     sizes, order = raw.sizes, torch.arange(len(values))
     if sizes is None:
@@ -60,36 +60,57 @@ def assemble(
         order = torch.randperm(len(values), generator=torch.Generator().manual_seed(mix(seed, PARTITION)))
     parts = order.split(list(sizes))
     known = [None if labels is None else labels[index] for index in parts]
-    about: dict[str, Any] = {"columns": raw.columns}
+    seen = [None if observed is None else observed[index] for index in parts]
+    about: dict[str, Any] = {"columns": raw.columns, "masked": observed is not None}
     if values.dtype == torch.uint8:
         values, levels, found = levelled(values, parts[0], levels, where)
-        train, valid, test = (Split(values[index], some) for index, some in zip(parts, known, strict=True))
+        train, valid, test = (
+            Split(values[index], some, observed=cells) for index, some, cells in zip(parts, known, seen, strict=True)
+        )
         about |= {"reading": replace(raw.reading, levels=levels), "remarks": (*raw.remarks, *remarks, *found)}
         return Dataset(name, train, valid, test, levels, **about)
     if standardise is True:
-        standardise = Standardisation.of(values[parts[0]])
+        standardise = _standardisation(values[parts[0]], seen[0], where)
     train, valid, test = (
-        _standardised(values[index], some, standardise or None, where) for index, some in zip(parts, known, strict=True)
+        _standardised(values[index], some, cells, standardise or None, where)
+        for index, some, cells in zip(parts, known, seen, strict=True)
     )
     about |= {"reading": raw.reading, "remarks": raw.remarks, "standardisation": standardise or None}
     return Dataset(name, train, valid, test, None, **about)
 
 
-def _standardised(
-    table: torch.Tensor, labels: torch.Tensor | None, standardisation: Standardisation | None, where: str
-) -> Split:
-    """A split of a float64 table, in float32 only once it is standardised: a year and its hundredths need more."""
+def _standardisation(train: torch.Tensor, observed: torch.Tensor | None, where: str) -> Standardisation:
     try:
-        values = table if standardisation is None else standardisation.standardised(table)
-        return Split(values.float(), labels, fingerprint_of(table))
+        return Standardisation.of(train, observed)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def as_values(array: Array, where: str, levels: int | None = None) -> tuple[torch.Tensor, tuple[str, ...]]:
+def _standardised(
+    table: torch.Tensor,
+    labels: torch.Tensor | None,
+    observed: torch.Tensor | None,
+    standardisation: Standardisation | None,
+    where: str,
+) -> Split:
+    """A split of a float64 table, in float32 only once it is standardised: a year and its hundredths need more.
+
+    What is missing is 0 before and afterwards.
+    """
+    try:
+        values = table if standardisation is None else standardisation.standardised(table, observed)
+        return Split(values.float(), labels, fingerprint_of(table, observed), observed)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def as_values(
+    array: Array, where: str, levels: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str, ...]]:
     """uint8 images `(n, channel, height, width)` or levels `(n, features)`, or a float64 table `(n, features)`; and remarks.
 
-    A table has levels where their number is given. Raises ValueError for anything else.
+    Between them, which cells of a table are observed, where some are NaN; these become 0. A table has levels where their
+    number is given. Raises ValueError for anything else.
     """
     if array.dtype.kind not in "buif":
         raise ValueError(
@@ -97,8 +118,11 @@ def as_values(array: Array, where: str, levels: int | None = None) -> tuple[torc
         )
     if array.size == 0:
         raise ValueError(f"{where}: expected at least one value, got an array of shape {array.shape}")
+    observed = None
+    if array.ndim == 2 and array.dtype.kind == "f" and (missing := np.isnan(array)).any():
+        array, observed = np.where(missing, 0, array), torch.from_numpy(~missing)
     if array.ndim == 2 and levels is None and array.dtype.kind == "f":
-        return _table(array, where), ()
+        return _table(array, where), observed, ()
     if array.ndim not in (3, 4) and (array.ndim != 2 or levels is None):
         raise ValueError(
             f"{where}: expected images (n, height, width), (n, height, width, channel) or (n, channel, height, width), "
@@ -107,7 +131,7 @@ def as_values(array: Array, where: str, levels: int | None = None) -> tuple[torc
         )
     whole, remarks = as_bytes(array, where, levels)
     arranged = whole if whole.ndim == 2 else _channel_first(whole, where)
-    return torch.from_numpy(np.ascontiguousarray(arranged)), remarks
+    return torch.from_numpy(np.ascontiguousarray(arranged)), observed, remarks
 
 
 def _table(array: Array, where: str) -> torch.Tensor:

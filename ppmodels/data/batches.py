@@ -1,12 +1,23 @@
 """Batches: for training a function of the step, for evaluation a pass in order."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppmodels.data.dataset import Dataset, Split
 from ppmodels.data.noise import ORDER, TRAINING_DRAW, bernoulli, mix
+
+Batch = tuple[Any, ...]
+"""Tensors, and None in the place of labels that are not asked for where a mask follows."""
+
+
+def _batch(dataset: Dataset, x: Tensor, y: Tensor | None, observed: Tensor | None) -> Batch:
+    """The entries that a program is called with; all examples of a data set have the same."""
+    if dataset.tells_observed:
+        return x, y, torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+    return (x,) if y is None else (x, y)
 
 
 def _require(dataset: Dataset, split: str, batch_size: int, labelled: bool) -> None:
@@ -18,6 +29,8 @@ def _require(dataset: Dataset, split: str, batch_size: int, labelled: bool) -> N
 
 class Shuffled:
     """Training batches as a function of the step: `(x,)`, or `(x, y)` where `labelled`, always `batch_size` examples.
+
+    Of data with missing cells `(x, y, observed)`: y is None where not `labelled`, and `observed` bool of the shape of x.
 
     x is float32 level values `(batch, channel, height, width)` or `(batch, features)`; y is int64 `(batch,)`. Every
     epoch visits each example once in an order of its own, and a batch may straddle two epochs. A batch of the whole split
@@ -41,7 +54,7 @@ class Shuffled:
         self._generator = torch.Generator(self._source.values.device)
         self._orders: dict[int, Tensor] = {}
 
-    def __call__(self, step: int) -> tuple[Tensor, ...]:
+    def __call__(self, step: int) -> Batch:
         """The batch of that step."""
         index = self.indices(step)
         x = self._source.values.index_select(0, index)
@@ -50,9 +63,9 @@ class Shuffled:
         else:
             self._generator.manual_seed(mix(self.seed, TRAINING_DRAW, step))
             x = bernoulli(x, self.dataset.grey_levels - 1, self._generator)
-        if self.labelled and self._source.labels is not None:
-            return x, self._source.labels.index_select(0, index)
-        return (x,)
+        y = self._source.labels.index_select(0, index) if self.labelled and self._source.labels is not None else None
+        observed = self._source.observed
+        return _batch(self.dataset, x, y, None if observed is None else observed.index_select(0, index))
 
     @property
     def description(self) -> dict[str, str | int]:
@@ -60,8 +73,8 @@ class Shuffled:
         return self.dataset.description(self.split)
 
     @property
-    def log_jacobian(self) -> float:
-        """What to add to a log density of x to have it in the data's own units, in nats per example."""
+    def log_jacobian(self) -> float | Tensor:
+        """What to add to a log density of x to have it in the data's own units, in nats; see `Dataset.log_jacobian`."""
         return self.dataset.log_jacobian
 
     def indices(self, step: int) -> Tensor:
@@ -87,8 +100,9 @@ class Shuffled:
 class InOrder:
     """Evaluation batches of one split in its own order, re-iterable: `(x,)`, or `(x, y)` where `labelled`.
 
-    x is float32 level values; the last batch may be short; `len()` counts batches. Under dynamic binarisation x comes
-    from one fixed draw that depends on the example's position and not on `batch_size`.
+    Of data with missing cells `(x, y, observed)`, as `Shuffled` gives them. x is float32 level values; the last batch may be
+    short; `len()` counts batches. Under dynamic binarisation x comes from one fixed draw that depends on the example's
+    position and not on `batch_size`.
     """
 
     def __init__(self, dataset: Dataset, split: str, batch_size: int, labelled: bool = False) -> None:
@@ -101,16 +115,15 @@ class InOrder:
         """Number of batches."""
         return -(-len(self._source) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[Batch]:
         """Pass over the split once, from its first example."""
         for start in range(0, len(self._source), self.batch_size):
             rows = slice(start, start + self.batch_size)
             # A copy even where nothing is converted: what a caller writes into a batch must not reach the data.
             x = self._source.values[rows].to(torch.float32, copy=True)
-            if self.labelled and self._source.labels is not None:
-                yield x, self._source.labels[rows].clone()
-            else:
-                yield (x,)
+            y = self._source.labels[rows].clone() if self.labelled and self._source.labels is not None else None
+            observed = self._source.observed
+            yield _batch(self.dataset, x, y, None if observed is None else observed[rows].clone())
 
     @property
     def description(self) -> dict[str, str | int]:
@@ -118,6 +131,6 @@ class InOrder:
         return self.dataset.description(self.split)
 
     @property
-    def log_jacobian(self) -> float:
-        """What to add to a log density of x to have it in the data's own units, in nats per example."""
+    def log_jacobian(self) -> float | Tensor:
+        """What to add to a log density of x to have it in the data's own units, in nats; see `Dataset.log_jacobian`."""
         return self.dataset.log_jacobian

@@ -15,6 +15,8 @@ from ppmodels.data.memory import OF_NUMBER, refuse_beyond, room_for
 from ppmodels.data.reading import Reading, place_of, places, unique
 
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+_NO_VALUE = -1
+"""The code of an empty cell."""
 _INDEX = re.compile(r"|index|id|unnamed: \d+", re.IGNORECASE)
 """The names of a column that may count the rows; pandas writes one without a name."""
 
@@ -65,12 +67,10 @@ class Columns:
             whole = all(map(math.isfinite, found)) and _is_plain("".join(row[place] for place in self.numbers))
         except ValueError:
             whole = False
-        if not whole:
-            raise ValueError(f"{self.path}: {self._refused(row, line)}")
-        self.cells.extend(found)
+        self.cells.extend(found if whole else self._with_missing(row, line))
         for place, codes in self.codes.items():
             if not codes.add(row[place].strip()):
-                known = ", ".join(list(codes.values)[:8]) + (", …" if len(codes.values) > 8 else "") or "a text"
+                known = ", ".join(list(codes.values)[:8]) + (", …" if len(codes.values) > 8 else "")
                 came = reprlib.repr(row[place])
                 raise ValueError(f"{self.path}: expected {known} in {self._place(line, place)}, got {came}")
         self.count += 1
@@ -78,12 +78,28 @@ class Columns:
             cells = self.room + 1
             refuse_beyond(self.path, f"its first {self.count:,} rows are", 8 * cells, OF_NUMBER * cells)
 
+    def _with_missing(self, row: list[str], line: int) -> list[float]:
+        """The numbers of a row, NaN where a cell is missing. Raises ValueError where one is neither."""
+        cells = [row[place] for place in self.numbers]
+        missing = [_is_missing(cell) for cell in cells]
+        if not all(gone or _is_finite(cell) for gone, cell in zip(missing, cells, strict=True)):
+            raise ValueError(f"{self.path}: {self._refused(row, line)}")
+        if self.count == 0 and not self.header and self.reading.header is None:  # as pandas writes names 0, 1, …
+            place = self.numbers[missing.index(True)]
+            raise ValueError(
+                f"{self.path}: missing value {row[place]!r} in {self._place(line, place)}, the first: if that row names the "
+                "columns, --header; if it is data, --no-header"
+            )
+        return [math.nan if gone else float(cell) for gone, cell in zip(missing, cells, strict=True)]
+
     def raw(self) -> Raw:
         """The table, once all rows are read."""
         if not self.count:
             raise ValueError(
                 f"{self.path}: expected rows of numbers, got {'a header alone' if self.header else 'an empty file'}"
             )
+        if empty := [self.names[place] for place, codes in self.codes.items() if not codes.values]:
+            raise ValueError(f"{self.path}: categories: {', '.join(empty)} has no value in any row; leave it out")
         of_numbers = np.frombuffer(self.cells, dtype=np.float64).reshape(self.count, len(self.numbers))
         self._refuse_an_index(of_numbers)
         names: tuple[str, ...] = ()
@@ -124,20 +140,17 @@ class Columns:
 
     def _refused(self, row: list[str], line: int) -> str:
         """Why a row is refused."""
-        wrong = [place for place in self.numbers if not (_is_number(row[place]) and math.isfinite(float(row[place])))]
+        wrong = [place for place in self.numbers if not (_is_missing(row[place]) or _is_finite(row[place]))]
         place, cell = wrong[0], row[wrong[0]]
         where, came = self._place(line, place), reprlib.repr(cell)
         header = "; if that row names the columns: --header" if self.count == 0 and not self.header else ""
-        if _is_missing(cell):
-            remedy = f"drop the row, fill it in, or leave the column out: {self._without([place])}"
-            return f"missing value {came} in {where}; {remedy}{header}"
         if _is_number(cell):
             return f"expected a finite number in {where}, got {came}; drop the row or fill it in"
         if re.fullmatch(r"\s*[-+]?[\d_.,]+\s*", cell):
             return f"expected a number in {where}, got {came}; write it without _ and with a point, as 1000.5"
         if len(self.names) == 1:
             return f"expected a number in {where}, got {came}; separate columns by commas, semicolons or tabs"
-        texts = [each for each in wrong if not (_is_number(row[each]) or _is_missing(row[each]))]
+        texts = [each for each in wrong if not _is_number(row[each])]
         nameless = [each for each in self.numbers if not self.names[each]]  # as pandas writes its index
         others = f" (and so in {len(texts) - 1} more columns of that row)" if len(texts) > 1 else ""
         without, named = self._without(nameless + texts), ",".join(map(self._called, texts))
@@ -172,16 +185,17 @@ class _Codes:
         """Adds a cell; whether it is a value of the column."""
         if self._open and cell:
             self.values.setdefault(cell, len(self.values))
-        code = self.values.get(cell)
+        code = self.values.get(cell) if cell else _NO_VALUE
         if code is not None:
             self._codes.append(code)
         return code is not None
 
     def one_hot(self) -> Array:
-        """`(n, values)` of 0 and 1, the values in the order of their texts."""
+        """`(n, values)` of 0 and 1, the values in the order of their texts; NaN where the cell is empty."""
         ordered = [self.values[value] for value in sorted(self.values)]
-        found: Array = (np.array(self._codes)[:, None] == np.array(ordered)).astype(np.float64)
-        return found
+        codes = np.array(self._codes)[:, None]
+        found: Array = (codes == np.array(ordered)).astype(np.float64)
+        return np.where(codes == _NO_VALUE, np.nan, found)
 
 
 def _is_header(row: list[str]) -> bool:
@@ -208,6 +222,10 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return not _is_missing(cell) and _is_plain(cell)
+
+
+def _is_finite(cell: str) -> bool:
+    return _is_number(cell) and math.isfinite(float(cell))
 
 
 def _is_plain(cell: str) -> bool:

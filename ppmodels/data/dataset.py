@@ -20,13 +20,15 @@ class Split:
     """Examples of one split: images, uint8 `(n, channel, height, width)`, or a table, float32 or uint8 `(n, features)`.
 
     `labels` are int64 `(n,)`, or None. `source` is the fingerprint of what the values were made of, where that is
-    something else: a table before it was standardised. Raises ValueError for any other type or shape, and for NaN or
+    something else: a table before it was standardised. `observed` says which cells of a table are known, bool of the shape
+    of the values; None where all are. Unknown ones hold 0. Raises ValueError for any other type or shape, and for NaN or
     infinity.
     """
 
     values: Tensor
     labels: Tensor | None = None
     source: str | None = None
+    observed: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check type, shape and finiteness."""
@@ -45,6 +47,17 @@ class Split:
                 f"labels: expected int64 of shape ({len(self)},), one for each example, "
                 f"got {self.labels.dtype} of shape {tuple(self.labels.shape)}"
             )
+        if self.observed is not None:
+            self._check_observed(self.observed)
+
+    def _check_observed(self, observed: Tensor) -> None:
+        if self.values.ndim != 2 or (observed.dtype, observed.shape) != (torch.bool, self.values.shape):
+            raise ValueError(
+                f"observed: expected bool of the shape of a table's values, {tuple(self.values.shape)}, "
+                f"got {observed.dtype} of shape {tuple(observed.shape)}"
+            )
+        if bool((self.values[~observed] != 0).any()):
+            raise ValueError("values: expected 0 in cells that are not observed; torch.where(observed, values, 0)")
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -52,23 +65,27 @@ class Split:
 
     def to(self, device: torch.device | str) -> "Split":
         """The same split with its tensors on `device`."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, values=self.values.to(device), labels=labels)
+        labels, observed = (None if each is None else each.to(device) for each in (self.labels, self.observed))
+        return replace(self, values=self.values.to(device), labels=labels, observed=observed)
 
     def take(self, index: Tensor) -> "Split":
         """The examples at `index`, int64 `(m,)`."""
-        labels = None if self.labels is None else self.labels[index]
+        labels, observed = (None if each is None else each[index] for each in (self.labels, self.observed))
         source = None if self.source is None else fingerprint_of(index, self.source)
-        return Split(self.values[index], labels, source)
+        return Split(self.values[index], labels, source, observed)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The first 12 hex digits of the SHA-256 of the values (with their type and shape), computed once."""
-        return self.source or fingerprint_of(self.values)
+        """The first 12 hex digits of the SHA-256 of the values (with their type and shape), computed once.
+
+        Where cells are missing it is of their places too.
+        """
+        return self.source or fingerprint_of(self.values, self.observed)
 
 
-def fingerprint_of(values: Tensor, of: str = "") -> str:
+def fingerprint_of(values: Tensor, of: str | Tensor | None = None) -> str:
     """The first 12 hex digits of the SHA-256 of `of`, and of a tensor with its type and shape."""
+    of = fingerprint_of(of) if isinstance(of, Tensor) else of or ""
     digest = hashlib.sha256(f"{of}{values.dtype} {tuple(values.shape)}".encode())
     digest.update(values.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
@@ -82,7 +99,8 @@ class Dataset:
     dynamic binarisation `levels` is 2 while the splits keep `grey_levels` levels, from which every batch is drawn.
     `binarisation` is "none", "dynamic", "static", "threshold" or "published"; `binarisation_seed` belongs to its draw.
     Of a table, `standardisation` is what was done to its columns, or None, and `columns` are their names, if they have any.
-    `reading` is how a file was read, and `remarks` what a person should know of that.
+    `reading` is how a file was read, and `remarks` what a person should know of that. `masked` says that a program is made
+    for tables with missing cells, as these or those that it was trained on are.
     """
 
     name: str
@@ -97,6 +115,7 @@ class Dataset:
     columns: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
     remarks: tuple[str, ...] = ()
+    masked: bool = False
 
     def __post_init__(self) -> None:
         """Check that the splits agree with each other and with the levels."""
@@ -136,15 +155,40 @@ class Dataset:
         return 1 + max(int(some.max()) for some in labels) if len(labels) == len(SPLITS) else 0
 
     @property
-    def log_jacobian(self) -> float:
-        """What to add to a log density of the values to have it in the data's own units, in nats per example."""
-        return 0.0 if self.standardisation is None else self.standardisation.log_jacobian
+    def missing(self) -> bool:
+        """Whether any cell of any split is missing."""
+        return any(self.split(name).observed is not None for name in SPLITS)
+
+    @property
+    def missing_cells(self) -> list[tuple[int, int]]:
+        """The places of the columns with missing cells, and how many each lacks in all splits."""
+        counts = torch.zeros(self.shape, dtype=torch.int64)
+        for observed in (self.split(name).observed for name in SPLITS):
+            counts += 0 if observed is None else (~observed).sum(0).cpu()
+        return [(at, int(counts[at])) for at in counts.nonzero().flatten().tolist()]
+
+    @property
+    def tells_observed(self) -> bool:
+        """Whether batches say which cells are observed."""
+        return self.masked or self.missing
+
+    @property
+    def log_jacobian(self) -> float | Tensor:
+        """What to add to a log density of the values to have it in the data's own units, in nats per example.
+
+        Where batches say which cells are observed, it is that of each column, `(features,)`, and those of an example count.
+        """
+        if self.standardisation is None:
+            return 0.0
+        of_columns = self.standardisation.log_jacobians
+        return of_columns.to(self.train.values.device) if self.tells_observed else self.standardisation.log_jacobian
 
     @property
     def notes(self) -> list[str]:
         """What a person who trains on these data should know."""
         return [
             *self.remarks,
+            *([f"{self._missing()} cells are missing, and numbers are of the observed ones"] if self.missing else []),
             *(
                 f"{column} has no spread: samples keep its value, and no density fits a constant, so better leave it out"
                 for column in self._without_spread
@@ -161,8 +205,12 @@ class Dataset:
         """The places of the columns of a table that have one value in the training split."""
         if self.standardisation is not None:
             return self.standardisation.without_spread
-        values = self.train.values
-        return [int(place) for place in (values == values[:1]).all(0).nonzero()] if values.ndim == 2 else []
+        values, observed = self.train.values, self.train.observed
+        if values.ndim != 2:
+            return []
+        known = torch.ones_like(values, dtype=torch.bool) if observed is None else observed
+        first = values[known.int().argmax(0), torch.arange(values.shape[1], device=values.device)]
+        return [int(place) for place in ((values == first) | ~known).all(0).nonzero()]
 
     @property
     def _without_spread(self) -> list[str]:
@@ -183,6 +231,12 @@ class Dataset:
 
     def _named(self, at: int) -> str:
         return f"column {at + 1}" + (f" ({self.columns[at]})" if self.columns else "")
+
+    def _missing(self) -> str:
+        """How many cells are missing, of how many."""
+        splits = [self.split(name) for name in SPLITS]
+        missing = sum(int((~each.observed).sum()) for each in splits if each.observed is not None)
+        return f"{missing:,} of {sum(each.values.numel() for each in splits):,}"
 
     def original(self, values: Tensor) -> Tensor:
         """Values such as the splits hold, `(n, *shape)`, in the units of the source."""
@@ -255,6 +309,9 @@ class Dataset:
             "binarisation": binarisation[self.binarisation],
             "fingerprint": self.split(split).fingerprint,
         }
+        observed = self.split(split).observed
+        if observed is not None:
+            about |= {"observed": f"{int(observed.sum()):,} of {observed.numel():,} cells"}
         return about if self.discrete else about | {"standardised": self._standardised()}
 
     def _standardised(self) -> str:

@@ -74,7 +74,7 @@ def load(
         raise ValueError(
             f"{path}: expected a file or a folder of images, got a device or a pipe; save it as a file first"
         )
-    suffix = next((end for end in reversed(_READERS) if path.name.lower().endswith(end)), path.suffix)
+    suffix = _ending(path)
     if not path.is_dir() and suffix not in _READERS:
         raise ValueError(
             f"{path}: expected a file {', '.join(_READERS)} or a folder of images, "
@@ -86,8 +86,19 @@ def load(
             "choose columns of an array with numpy"
         )
     raw = (own_images if path.is_dir() else _READERS[suffix])(path, reading)
-    stem = path.name if path.is_dir() else path.name[: -len(suffix)]
+    stem = path.name if path.is_dir() else stem_of(path)
     return assemble(stem, raw, str(path), seed, reading.levels, standardise)
+
+
+def stem_of(path: str | Path) -> str:
+    """The name of a file or folder of your own without its ending: that of t.csv.gz is t."""
+    name = Path(path).name
+    return name[: len(name) - len(_ending(Path(name)))]
+
+
+def _ending(path: Path) -> str:
+    """How the name of a file ends: .csv.gz is one ending."""
+    return next((end for end in reversed(_READERS) if path.name.lower().endswith(end)), path.suffix)
 
 
 def _published(name: str, folder: str | Path | None, seed: int) -> Dataset:

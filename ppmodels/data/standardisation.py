@@ -24,16 +24,30 @@ class Standardisation:
     scale: tuple[float, ...]
 
     @classmethod
-    def of(cls, table: Tensor) -> "Standardisation":
-        """The mean and standard deviation of each column of a float64 table `(n, features)`."""
-        deviation = table - table.mean(0)
+    def of(cls, table: Tensor, observed: Tensor | None = None) -> "Standardisation":
+        """The mean and standard deviation of each column of a float64 table `(n, features)`, of its observed cells.
+
+        Raises ValueError for a column of which no cell is observed.
+        """
+        first = table[0]
+        if observed is not None:
+            if bool((nothing := ~observed.any(0)).any()):
+                column = int(nothing.int().argmax()) + 1
+                raise ValueError(
+                    f"column {column} has no value in the training split, where all of its cells are missing; leave it "
+                    "out, or give more rows"
+                )
+            first = table.gather(0, observed.int().argmax(0, keepdim=True))[0]
+            table = torch.where(observed, table, first)  # which leaves what is largest and smallest as it is
+        mean = _mean(table, observed)
+        deviation = table - mean
         largest = deviation.abs().amax(0)
         # Over the largest first, so that no square underflows.
-        sd = largest * (deviation / largest).square().mean(0).sqrt()
+        sd = largest * _mean((deviation / largest).square(), observed).sqrt()
         # What differs by rounding alone, such as 0.3 and 0.1 + 0.2, has no spread.
         spread = table.amax(0) - table.amin(0) > 16 * torch.finfo(table.dtype).eps * table.abs().amax(0)
         sd = torch.where(sd == _NO_SPREAD, math.nextafter(_NO_SPREAD, 2), sd)
-        shift = torch.where(spread, table.mean(0), table[0])  # a mean of equal values can differ from them
+        shift = torch.where(spread, mean, first)  # a mean of equal values can differ from them
         return cls(tuple(shift.tolist()), tuple(torch.where(spread, sd, _NO_SPREAD).tolist()))
 
     @classmethod
@@ -52,13 +66,18 @@ class Standardisation:
         return -sum(map(math.log, self.scale))
 
     @property
+    def log_jacobians(self) -> Tensor:
+        """The same of each column, float64 `(features,)`, for examples of which some cells are missing."""
+        return torch.tensor([-math.log(scale) for scale in self.scale], dtype=torch.float64)
+
+    @property
     def digits(self) -> list[int]:
         """The decimal digits that distinguish original values in float32: those of their spread, beside a large mean."""
         columns = zip(self.shift, self.scale, strict=True)
         return [7 + math.ceil(math.log10(max(abs(shift) / scale, 1.0))) for shift, scale in columns]
 
-    def standardised(self, table: Tensor) -> Tensor:
-        """A table `(n, features)` in original units, standardised; float64.
+    def standardised(self, table: Tensor, observed: Tensor | None = None) -> Tensor:
+        """A table `(n, features)` in original units, standardised; float64. What is not observed becomes 0.
 
         Raises ValueError for other columns, and for a value that float32 can not hold beside so small a spread.
         """
@@ -68,6 +87,8 @@ class Standardisation:
                 f"got examples of shape {tuple(table.shape[1:])}; give a table of the same columns"
             )
         found = (table - _row(self.shift, table)).div_(_row(self.scale, table))
+        if observed is not None:
+            found.masked_fill_(~observed, 0)
         far = (found.abs() > torch.finfo(torch.float32).max).any(0)
         if bool(far.any()):
             column = int(far.long().argmax())
@@ -85,6 +106,11 @@ class Standardisation:
     def without_spread(self) -> list[int]:
         """The places of the columns that had one value in training."""
         return [place for place, scale in enumerate(self.scale) if scale == _NO_SPREAD]
+
+
+def _mean(table: Tensor, observed: Tensor | None) -> Tensor:
+    """The mean of each column's observed cells."""
+    return table.mean(0) if observed is None else torch.where(observed, table, 0).sum(0) / observed.sum(0)
 
 
 def _are_finite(values: object) -> TypeGuard[Sequence[float]]:

@@ -23,8 +23,8 @@ def own_table(path: Path, reading: Reading) -> Raw:
     """The chosen columns of a text file as features, float64 `(n, features)`; no column is taken for a label.
 
     The first row is a header if none of its cells is a number, or as `reading` says. Columns of categories become as many
-    columns of 0 and 1 as they have values. Raises ValueError, naming row (line of the file, from 1) and column, at a cell
-    that is missing or no finite number, and at a row of another length.
+    columns of 0 and 1 as they have values. A cell that is missing is NaN. Raises ValueError, naming row (line of the file,
+    from 1) and column, at a cell that is neither missing nor a finite number, and at a row of another length.
     """
     try:
         with _opened(path) as file:

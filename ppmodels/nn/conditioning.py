@@ -1,6 +1,8 @@
-"""Conditioning on labels, as one-hot vectors, and the check of the examples that a model is called with."""
+"""Conditioning on labels, as one-hot vectors, and on a part of x; the check of the examples that a model is called with."""
 
 import torch
+from pyro.distributions import Independent
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import is_validation_enabled
 from torch import Tensor
 
@@ -31,6 +33,29 @@ def one_hot(x: Tensor, y: Tensor | None, classes: int, model: str) -> Tensor | N
         )
     _check_labels(y, len(x), classes, model)
     return (y.unsqueeze(1) == torch.arange(classes, device=y.device)).to(x.dtype)
+
+
+def seen(likelihood: TorchDistributionMixin, observed: Tensor | None) -> TorchDistributionMixin:
+    """A likelihood of x of which only the observed values count; as it is where `observed` is None.
+
+    Raises a ValueError where values of x depend on each other given z, or `observed` has another shape than x.
+    """
+    if observed is None:
+        return likelihood
+    values = likelihood.base_dist if isinstance(likelihood, Independent) else None
+    if values is None or values.event_shape or likelihood.reinterpreted_batch_ndims < len(likelihood.event_shape):
+        raise ValueError(
+            f"observed: expected none, as the values of x depend on each other under {type(likelihood).__name__}, which has "
+            "no density of some of them; choose a likelihood that is independent for each value, such as categorical or "
+            "normal"
+        )
+    if observed.dtype != torch.bool or observed.shape[1:] != likelihood.event_shape:
+        raise ValueError(
+            f"observed: expected bool of the shape of x, (batch, {', '.join(map(str, likelihood.event_shape))}), "
+            f"got {observed.dtype} of shape {tuple(observed.shape)}"
+        )
+    masked: TorchDistributionMixin = values.mask(observed).to_event(likelihood.reinterpreted_batch_ndims)
+    return masked
 
 
 def _check_labels(y: Tensor, batch: int, classes: int, model: str) -> None:

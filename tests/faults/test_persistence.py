@@ -136,7 +136,7 @@ CASES = (
     Case("the data of a run are gone", "evaluate run", 2, ("table.csv", "--data", "--folder"), without("table.csv")),
     Case("the data of a run are others", "evaluate run", 1, ("table.csv", "changed", "--data"), more("table.csv", "1,2,3\n")),
     Case("no such run", "evaluate rnu", 2, ("no run folder rnu", "Did you mean")),
-    Case("a run of a user that is not there", "evaluate ~nosuchuser/x", 2, ("~nosuchuser/x",)),
+    Case("a run of a user that is not there", "evaluate ~nosuchuser/x", 2, ("~nosuchuser/x: there is no user 'nosuchuser'",)),
     Case("a run of a name of 300 letters", f"evaluate {LONG}", 2, (LONG[:20], "too long")),
     Case("a run below a file", "evaluate table.csv/x", 2, ("table.csv/x",)),
     Case("a run that is a loop of links", "evaluate loop", 2, ("loop",), link("loop", "loop")),

@@ -66,7 +66,7 @@ def test_one_recipe_is_shown_with_its_settings_and_presets(monkeypatch: pytest.M
         assert result.exit_code == 0, result.output
         assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 80
     text = call("recipes", "diagonal-bilstm").stdout
-    assert ["hidden", "16", "a", "whole", "number"] in [line.split() for line in text.splitlines()]
+    assert ["hidden", "16", "a", "whole", "number,", "at", "least", "1"] in [line.split() for line in text.splitlines()]
     assert ["clip", "none", "a", "finite", "number", "or", "none"] in [line.split() for line in text.splitlines()]
     assert "images above 16 pixels a side" in text
     assert "layers=2" in text
@@ -89,7 +89,11 @@ def test_settings_are_refused_before_data_are_read() -> None:
     assert "'latnt' is no setting of this recipe. Did you mean latent?" in refused(
         1, "train", "vae", *nowhere, "--set", "latnt=3"
     )
-    assert "latent: expected a whole number, got '3.5'" in refused(1, "train", "vae", *nowhere, "--set", "latent=3.5")
+    assert "latent: expected a whole number, at least 1, got '3.5'" in refused(
+        1, "train", "vae", *nowhere, "--set", "latent=3.5"
+    )
+    for name, value in (("latent", "0"), ("hidden", "32,0"), ("latent", "-1")):
+        assert f"{name}: expected" in refused(1, "train", "vae", *nowhere, "--set", f"{name}={value}")
     assert "steps is given twice: --steps 3 and --set steps=4" in refused(
         1, "train", "vae", *nowhere, "--steps", 3, "--set", "steps=4"
     )

@@ -13,7 +13,7 @@ from torch import nn
 from inference import SVI, Traced, adam
 from ppmodels.app import RECIPES, Recipe, find
 from ppmodels.app.presets import LARGE, Preset
-from ppmodels.app.settings import REQUIRED, accepted, parsed, settings_of, written
+from ppmodels.app.settings import REQUIRED, Count, accepted, parsed, settings_of, written
 from ppmodels.data import Dataset
 
 
@@ -32,6 +32,9 @@ def example(
     plain=4,
     listed=(1, 2),
     nothing=None,
+    least: Count = 1,
+    leasts: Sequence[Count] = (),
+    optional: Count | None = None,
 ) -> None:
     """Every kind of parameter."""
 
@@ -42,6 +45,7 @@ KNOWN = settings_of(example)
 def test_settings_are_the_parameters_that_can_be_written() -> None:
     assert set(KNOWN) == {
         *("count", "rate", "on", "name", "sizes", "pair", "limit", "kind", "scheduled", "plain", "listed"),
+        *("least", "leasts", "optional"),
     }
     assert settings_of(partial(example, count=7))["count"].default == 7
     assert settings_of(lambda data: data) == {}
@@ -89,6 +93,9 @@ def test_values_are_read_by_type(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("least=0", r"least: expected a whole number, at least 1, got '0'"),
+        ("leasts=3,0", r"leasts: expected whole numbers, such as 32,64, each at least 1, got '3,0'"),
+        ("optional=0", r"optional: expected a whole number, at least 1 or none, got '0'"),
         ("count=5.0", r"count: expected a whole number, got '5.0'"),
         ("count=", r"count: expected a whole number, got ''"),
         ("count=none", r"count: expected a whole number, got 'none'"),

@@ -84,7 +84,7 @@ def test_a_float_matrix_is_a_table(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows(everything(data)), rows(torch.from_numpy(array)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, 1e300])
 def test_a_table_with_a_number_that_is_none_names_row_and_column(tmp_path: Path, bad: float) -> None:
     array = np.zeros((N, 3))
     array[7, 2] = bad
@@ -294,9 +294,11 @@ def test_a_csv_is_a_table_with_or_without_header(tmp_path: Path) -> None:
             r"expected a number in row 3, column 2 \(b\), got 'four'; leave .*: --columns=-b, .* --categories b",
         ),
         ("1,2\n3,4\nx,5\n", "expected a number in row 3, column 1, got 'x'"),
-        ("1,2\n3,\n", "missing value '' in row 2, column 2; drop the row, fill it in, or .* --columns=-2"),
-        ("a,b\n1,2\n\n NaN ,4\n", r"missing value ' NaN ' in row 4, column 1 \(a\)"),
-        ("1,NA\n", "missing value 'NA' in row 1, column 2"),
+        (
+            "1,NA\n",
+            "missing value 'NA' in row 1, column 2, the first: if that row names .*; if it is data, --no-header",
+        ),
+        ("a,b\n1,2\n,four\n", r"expected a number in row 3, column 2 \(b\), got 'four'"),
         ("1,2\n3,-inf\n", "expected a finite number in row 2, column 2, got '-inf'"),
         ("1,2\n3\n", "expected 2 columns as in the first row, got 1 in row 2"),
         ("a,b\n", "expected rows of numbers, got a header alone"),

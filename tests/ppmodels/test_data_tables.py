@@ -63,7 +63,7 @@ def test_a_first_row_of_numbers_is_a_header_where_that_is_said(tmp_path: Path) -
         load(mixed)
     assert load(mixed, reading=Reading(header=True)).columns == ("a", "2002", "2003")
     with pytest.raises(
-        ValueError, match=r"missing value '' in row 1, column 1; .* --header"
+        ValueError, match=r"missing value '' in row 1, column 1, the first: .*, --header; if it is data, --no-header"
     ):  # as pandas writes no names
         load(write(tmp_path / "pandas.csv", ",0,1", NUMBERS))
 
@@ -164,7 +164,7 @@ def test_categories_become_columns_of_0_and_1(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected Basel, Bern, BE, Uri in row 2, column 2 \(city\), got 'Genf'"):
         load(other, reading=recorded)
     empty = write(tmp_path / "empty.csv", "age,city,kind", [(at, "", 7) for at in range(N)])
-    with pytest.raises(ValueError, match=r"expected a text in row 2, column 2 \(city\), got ''"):
+    with pytest.raises(ValueError, match=r"empty.csv: categories: city has no value in any row"):
         load(empty, reading=asked)
 
 

@@ -39,7 +39,7 @@ def reconstruct(
     threads: Threads = None,
     trust: Trust = False,
 ) -> None:
-    """Show test images beside their reconstructions, and traversals of RUN's latent space."""
+    """Show test images beside their reconstructions, and RUN's latent space; fill in what test rows of a table lack."""
     with clean():
         from ppmodels.app import illustration
         from ppmodels.app.run import Run

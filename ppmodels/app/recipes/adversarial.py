@@ -25,6 +25,7 @@ from inference.objectives.adversarial.penalties import Penalty
 from inference.training.factories import Factory, adam
 from ppmodels.app.presets import LARGE, PLANE, SMALL_COLOUR, TABLE, Preset
 from ppmodels.app.recipe import Recipe, bounds, cosine
+from ppmodels.app.settings import Count
 from ppmodels.data import Dataset
 from ppmodels.models import ALI, AVB, GAN, AdversarialAutoencoder
 from ppmodels.nn import (
@@ -40,7 +41,9 @@ from ppmodels.nn import (
 )
 
 
-def gan(data: Dataset, latent: int = 32, hidden: Sequence[int] = (256, 256), features: Sequence[int] = ()) -> nn.Module:
+def gan(
+    data: Dataset, latent: Count = 32, hidden: Sequence[Count] = (256, 256), features: Sequence[Count] = ()
+) -> nn.Module:
     """A GAN.
 
     Its generator is a multilayer perceptron with `hidden` units, or, where there are `features`, one of transposed
@@ -50,24 +53,24 @@ def gan(data: Dataset, latent: int = 32, hidden: Sequence[int] = (256, 256), fea
 
 
 def conditional_gan(
-    data: Dataset, latent: int = 32, hidden: Sequence[int] = (256, 256), features: Sequence[int] = ()
+    data: Dataset, latent: Count = 32, hidden: Sequence[Count] = (256, 256), features: Sequence[Count] = ()
 ) -> nn.Module:
     """A GAN of p(x | y), y the class."""
     return _gan(data, latent, hidden, features, data.classes)
 
 
-def ali(data: Dataset, latent: int = 16, hidden: Sequence[int] = (256, 256)) -> nn.Module:
+def ali(data: Dataset, latent: Count = 16, hidden: Sequence[Count] = (256, 256)) -> nn.Module:
     """A GAN with an encoder."""
     generator = MLPGenerator(latent, data.shape, data.levels, hidden, _leaky)
     return ALI(data.shape, data.levels, latent, generator)
 
 
-def avb(data: Dataset, latent: int = 10) -> nn.Module:
+def avb(data: Dataset, latent: Count = 10) -> nn.Module:
     """A VAE whose q(z | x) has no density."""
     return AVB(data.shape, data.levels, latent)
 
 
-def aae(data: Dataset, latent: int = 10) -> nn.Module:
+def aae(data: Dataset, latent: Count = 10) -> nn.Module:
     """An adversarial autoencoder with a normal encoder."""
     return AdversarialAutoencoder(data.shape, data.levels, latent)
 
@@ -75,9 +78,9 @@ def aae(data: Dataset, latent: int = 10) -> nn.Module:
 def compare_x(
     program: Any,
     divergence: Divergence,
-    turns: int = 1,
-    critic_hidden: Sequence[int] = (256, 256),
-    critic_features: Sequence[int] = (),
+    turns: Count = 1,
+    critic_hidden: Sequence[Count] = (256, 256),
+    critic_features: Sequence[Count] = (),
 ) -> Adversarial:
     """A critic of x, or of x and y, without a penalty."""
     return Adversarial(program, _critic_of_x(program, critic_hidden, critic_features), divergence, turns=turns)
@@ -89,10 +92,10 @@ def compare_x_smoothly(
     penalty: Callable[[float, float], Penalty],
     penalty_weight: float = 1.0,
     anneal_to: float = 1.0,
-    anneal_steps: int = 16_000,
-    turns: int = 1,
-    critic_hidden: Sequence[int] = (256, 256),
-    critic_features: Sequence[int] = (),
+    anneal_steps: Count = 16_000,
+    turns: Count = 1,
+    critic_hidden: Sequence[Count] = (256, 256),
+    critic_features: Sequence[Count] = (),
 ) -> Adversarial:
     """A critic of x, or of x and y, with a penalty, which falls to the factor `anneal_to` in `anneal_steps` steps."""
     return Adversarial(
@@ -105,20 +108,20 @@ def compare_x_smoothly(
     )
 
 
-def compare_x_and_z(program: Any, penalty_weight: float = 1.0, turns: int = 1) -> Adversarial:
+def compare_x_and_z(program: Any, penalty_weight: float = 1.0, turns: Count = 1) -> Adversarial:
     """ALI's critic of x and z, with R1 and R2."""
     critic = JointCritic(MLPFeatures(program.shape, program.levels), program.latent)
     return Adversarial(program, critic, penalty=_r1_and_r2(_unit(program), penalty_weight), turns=turns)
 
 
-def compare_posteriors(program: Any, turns: int = 1) -> Adversarial:
+def compare_posteriors(program: Any, turns: Count = 1) -> Adversarial:
     """A critic of x and z that compares q(z | x) with a normal r(z | x): adaptive contrast."""
     critic = JointCritic(MLPFeatures(program.shape, program.levels), program.latent)
     contrast = MLPEncoder(program.shape, program.levels, program.latent)
     return Adversarial(program, critic, contrast=contrast, turns=turns)
 
 
-def compare_codes(program: Any, turns: int = 1) -> Adversarial:
+def compare_codes(program: Any, turns: Count = 1) -> Adversarial:
     """A critic of z alone."""
     return Adversarial(program, CodeCritic(program.latent), compare=("z",), turns=turns)
 

@@ -10,32 +10,33 @@ from inference import Compiled, exact
 from ppmodels.app.presets import LARGE, Preset
 from ppmodels.app.recipe import Recipe, cosine
 from ppmodels.app.recipes.levels import whole_levels
+from ppmodels.app.settings import Count
 from ppmodels.data import Dataset
 from ppmodels.models import CharRNN, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
 
 
-def charrnn(data: Dataset, hidden: int = 128, layers: int = 1, likelihood: str | None = None) -> nn.Module:
+def charrnn(data: Dataset, hidden: Count = 128, layers: Count = 1, likelihood: str | None = None) -> nn.Module:
     """An LSTM over the pixels in raster order."""
     return _laid_out(CharRNN(data.shape, whole_levels(data), hidden, layers, likelihood=likelihood))
 
 
-def row_lstm(data: Dataset, hidden: int = 16, layers: int = 7, likelihood: str | None = None) -> nn.Module:
+def row_lstm(data: Dataset, hidden: Count = 16, layers: Count = 7, likelihood: str | None = None) -> nn.Module:
     """The Row LSTM."""
     return _laid_out(RowLSTM(data.shape, whole_levels(data), hidden, layers, likelihood=likelihood))
 
 
-def diagonal_bilstm(data: Dataset, hidden: int = 16, layers: int = 7, likelihood: str | None = None) -> nn.Module:
+def diagonal_bilstm(data: Dataset, hidden: Count = 16, layers: Count = 7, likelihood: str | None = None) -> nn.Module:
     """The Diagonal BiLSTM."""
     return _laid_out(DiagonalBiLSTM(data.shape, whole_levels(data), hidden, layers, likelihood=likelihood))
 
 
-def pixelcnn(data: Dataset, features: int = 32, layers: int = 7, likelihood: str | None = None) -> nn.Module:
+def pixelcnn(data: Dataset, features: Count = 32, layers: Count = 7, likelihood: str | None = None) -> nn.Module:
     """The PixelCNN."""
     return _laid_out(PixelCNN(data.shape, whole_levels(data), features, layers, likelihood=likelihood))
 
 
 def gated_pixelcnn(
-    data: Dataset, features: int = 32, layers: int = 5, kernel: int = 3, likelihood: str | None = None
+    data: Dataset, features: Count = 32, layers: Count = 5, kernel: Count = 3, likelihood: str | None = None
 ) -> nn.Module:
     """The gated PixelCNN."""
     return _laid_out(GatedPixelCNN(data.shape, whole_levels(data), features, layers, kernel, likelihood=likelihood))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from inference import Traced
 from ppmodels.app.presets import LARGE, Preset
 from ppmodels.app.recipe import Recipe, bounds
+from ppmodels.app.settings import Count
 from ppmodels.data import Dataset
 from ppmodels.models import DRAW
 from ppmodels.nn import Head, make_head
@@ -16,9 +17,9 @@ from ppmodels.nn import Head, make_head
 
 def draw(
     data: Dataset,
-    glimpses: int = 8,
-    latent: int = 20,
-    hidden: int = 128,
+    glimpses: Count = 8,
+    latent: Count = 20,
+    hidden: Count = 128,
     read: int | None = 2,
     write: int | None = 4,
     likelihood: str | None = None,

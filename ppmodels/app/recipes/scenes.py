@@ -3,18 +3,19 @@
 from inference import Traced
 from ppmodels.app.presets import CANVAS, Preset
 from ppmodels.app.recipe import Recipe, bounds, cosine
+from ppmodels.app.settings import Count
 from ppmodels.data import Dataset
 from ppmodels.models import AIR
 
 
 def air(
     data: Dataset,
-    objects: int = 3,
+    objects: Count = 3,
     k: float = 0.01,
-    window: int = 8,
-    what: int = 50,
-    hidden: int = 256,
-    layer: int = 200,
+    window: Count = 8,
+    what: Count = 50,
+    hidden: Count = 256,
+    layer: Count = 200,
     sd: float = 0.3,
     explore: int = 1000,
 ) -> AIR:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Literal
 
 from torch import nn
@@ -11,6 +12,7 @@ from inference import ImportanceWeighted, Traced
 from ppmodels.app.presets import LARGE, LARGE_BINARY, LARGE_COLOUR, LARGE_FIXED, SMALL_BINARY, Preset
 from ppmodels.app.recipe import Recipe, bounds, cosine
 from ppmodels.app.recipes.levels import whole_levels
+from ppmodels.app.settings import Count
 from ppmodels.data import Dataset
 from ppmodels.models import VAE, GatedPixelCNN
 from ppmodels.nn import ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, MLPEncoder, Standardise, make_head
@@ -18,8 +20,8 @@ from ppmodels.nn import ConvDecoder, ConvEncoder, FlowEncoder, MLPDecoder, MLPEn
 
 def vae(
     data: Dataset,
-    latent: int = 10,
-    hidden: Sequence[int] = (200, 200),
+    latent: Count = 10,
+    hidden: Sequence[Count] = (200, 200),
     activation: Literal["relu", "tanh"] = "relu",
     centred: bool = False,
     likelihood: str | None = None,
@@ -27,18 +29,18 @@ def vae(
     """A VAE of two multilayer perceptrons; where `centred`, the encoder is given x less the mean image."""
     unit = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
     decoder = MLPDecoder(latent, data.shape, make_head(data.levels, likelihood), hidden, unit)
-    standardise = _centred(data) if centred else None
-    encoder = MLPEncoder(data.shape, data.levels, latent, hidden, standardise=standardise, activation=unit)
+    standardise, context = _centred(data) if centred else None, _mask(data)
+    encoder = MLPEncoder(data.shape, data.levels, latent, hidden, context, standardise, unit)
     if activation == "tanh":
         for layer in (*encoder.network, *decoder.network):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)  # torch's own is half as wide, which costs tanh units many epochs
                 nn.init.zeros_(layer.bias)
-    return VAE(data.shape, data.levels, latent, encoder, decoder)
+    return VAE(data.shape, data.levels, latent, encoder, decoder, masks=data.masked)
 
 
 def conv_vae(
-    data: Dataset, latent: int = 10, features: Sequence[int] = (32, 64), likelihood: str | None = None
+    data: Dataset, latent: Count = 10, features: Sequence[Count] = (32, 64), likelihood: str | None = None
 ) -> nn.Module:
     """A VAE of two convolutional networks."""
     encoder = ConvEncoder(data.shape, data.levels, latent, features)
@@ -47,24 +49,29 @@ def conv_vae(
 
 
 def conditional_vae(
-    data: Dataset, latent: int = 10, hidden: Sequence[int] = (200, 200), likelihood: str | None = None
+    data: Dataset, latent: Count = 10, hidden: Sequence[Count] = (200, 200), likelihood: str | None = None
 ) -> nn.Module:
     """A VAE of p(x | y), y the class."""
-    encoder = MLPEncoder(data.shape, data.levels, latent, hidden, context=data.classes)
+    encoder = MLPEncoder(data.shape, data.levels, latent, hidden, context=data.classes + _mask(data))
     decoder = MLPDecoder(latent + data.classes, data.shape, make_head(data.levels, likelihood), hidden)
-    return VAE(data.shape, data.levels, latent, encoder, decoder, data.classes)
+    return VAE(data.shape, data.levels, latent, encoder, decoder, data.classes, masks=data.masked)
 
 
-def flow_vae(data: Dataset, latent: int = 10, transforms: int = 2) -> nn.Module:
+def flow_vae(data: Dataset, latent: Count = 10, transforms: Count = 2) -> nn.Module:
     """A VAE whose q(z | x) is a normalising flow."""
-    encoder = FlowEncoder(data.shape, data.levels, latent, transforms=transforms)
-    return VAE(data.shape, data.levels, latent, encoder)
+    encoder = FlowEncoder(data.shape, data.levels, latent, transforms=transforms, context=_mask(data))
+    return VAE(data.shape, data.levels, latent, encoder, masks=data.masked)
 
 
-def pixel_vae(data: Dataset, latent: int = 10, features: int = 32, layers: int = 2) -> nn.Module:
+def pixel_vae(data: Dataset, latent: Count = 10, features: Count = 32, layers: Count = 2) -> nn.Module:
     """A VAE whose decoder is a gated PixelCNN (Gulrajani et al., 2017, arXiv 1611.05013)."""
     decoder = GatedPixelCNN(data.shape, whole_levels(data), features, layers, context=latent)
     return VAE(data.shape, data.levels, latent, decoder=decoder)
+
+
+def _mask(data: Dataset) -> int:
+    """How many numbers tell an encoder which cells of an example are observed; none where none is missing."""
+    return prod(data.shape) if data.masked else 0
 
 
 def _centred(data: Dataset) -> Standardise:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from inference import SVI, Checkpoint, Step, Validation, adam, fit
-from tests.resumable import CASES, DATA, STEPS, VAE, Case, Killed, killed_at, made, run
+from inference.training.fitted import Fitted
+from tests.resumable import CASES, DATA, STEPS, VAE, Case, Killed, digest, killed_at, made, run
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -24,6 +25,22 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_left_alone(name: str, tmp_p
         with suppress(Killed):  # a run can stop before
             run(case, folder, checkpoint=checkpoint, callbacks=[killed_at(at)])
         assert run(case, folder, checkpoint=checkpoint) == alone, f"killed at {at}"
+
+
+def test_a_finished_run_that_is_given_more_steps_is_one_of_as_many(tmp_path: Path) -> None:
+    """The row and the score of a last step, where no interval asks for them, are of a run that ends with it."""
+    case, kept = CASES["vae"], Checkpoint(tmp_path / "kept", every=100)
+
+    def run_of(steps: int, name: str, checkpoint: Checkpoint | None = None) -> tuple[str, Fitted]:
+        step, validation = case.step(), Validation(DATA[:16], every=2)
+        settings: dict[str, Any] = {"validation": validation, "progress": False, "checkpoint": checkpoint}
+        found = fit(step, case.batches, steps, metrics=tmp_path / name, record_every=4, **settings)
+        return digest(step, found, tmp_path / name), found
+
+    first, fitted = run_of(5, "first", kept)
+    assert [row["step"] for row in fitted.history if "validation" in row] == [2, 4, 5]
+    assert run_of(5, "first again", kept)[0] == first
+    assert run_of(8, "more", kept)[0] == run_of(8, "alone")[0]
 
 
 def test_what_a_callback_has_unfrozen_stays_so(tmp_path: Path) -> None:

@@ -264,6 +264,10 @@ def test_what_can_not_be_exact_is_said_at_the_start(folder: Path, tmp_path: Path
             resumed(folder)
     finally:
         torch.set_num_threads(threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inference.training.checkpointing.version", lambda name: f"{name} 99")
+        with pytest.warns(UserWarning, match=r"not to the bit.*ppmodels: .* there, ppmodels 99 here"):
+            resumed(folder)
 
     scheduled = [Step(SVI(made(VAE)), learning_rate=lambda step, by=by: by**step) for by in (0.5, 0.25)]
     fit(scheduled[0], batch_of, 3, progress=False, checkpoint=Checkpoint(tmp_path / "schedule"))
