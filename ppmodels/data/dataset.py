@@ -222,12 +222,16 @@ class Dataset:
     @property
     def _repeated(self) -> list[tuple[int, float]]:
         """The columns of real numbers in which one value is that of a twentieth of the training rows, and its share."""
-        values = self.train.values
-        if self.discrete or values.ndim != 2 or len(values) < 2:
+        values, observed = self.train.values, self.train.observed
+        if self.discrete or values.ndim != 2:
             return []
-        counts = (values == values.mode(0).values).sum(0).tolist()
-        often = [(at, count / len(values)) for at, count in enumerate(counts) if count >= max(10, len(values) / 20)]
-        return [(at, share) for at, share in often if at not in self.constant]
+        often = []
+        for at in range(values.shape[1]):
+            known = values[:, at] if observed is None else values[observed[:, at], at]
+            count = int((known == known.mode().values).sum()) if len(known) else 0
+            if count >= max(10, len(known) / 20) and at not in self.constant:
+                often.append((at, count / len(known)))
+        return often
 
     def _named(self, at: int) -> str:
         return f"column {at + 1}" + (f" ({self.columns[at]})" if self.columns else "")

@@ -138,6 +138,9 @@ def test_a_column_that_repeats_one_value_is_said_to_have_no_bounded_density(tmp_
         "column 2 (kind) has one value",
         "column 3 (rain) has one value",
     ]
+    gaps = np.where(np.arange(400) % 3 == 0, "", real_units(400)[:, 0].astype(str))
+    (tmp_path / "gaps.csv").write_text("a,b\n" + "".join(f"{gap},{i / 7}\n" for i, gap in enumerate(gaps)))
+    assert [note for note in load(tmp_path / "gaps.csv").notes if "one value" in note] == []
     assert load(write(tmp_path / "few.csv", np.r_[real_units(20), real_units(20)[:5]], ("a", "b", "c"))).notes == []
 
 

@@ -6,11 +6,12 @@ from torch import nn
 
 from inference import exact
 from ppmodels.app.recipe import Recipe, cosine
+from ppmodels.app.settings import Count
 from ppmodels.data import Dataset
 from ppmodels.models import Flow
 
 
-def flow(data: Dataset, transforms: int = 3, hidden: Sequence[int] = (64, 64), bins: int = 8) -> nn.Module:
+def flow(data: Dataset, transforms: Count = 3, hidden: Sequence[Count] = (64, 64), bins: Count = 8) -> nn.Module:
     """A neural spline flow."""
     if len(data.shape) > 1:
         raise ValueError(
