@@ -130,6 +130,8 @@ class Codes:
     """The same probe on x itself."""
     numbers: int
     """In a code."""
+    chance: float | None = None
+    """The share of the commonest class."""
 
 
 @dataclass(frozen=True)
