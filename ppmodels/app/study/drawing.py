@@ -68,8 +68,9 @@ def on_levels(experiment: Experiment, raw: Tensor) -> tuple[Tensor, list[str]]:
     data = experiment.data
     found, notes = raw.float(), list[str]()
     if data.levels is not None and bool((found != found.round()).any()):
-        off = float((found - found.round()).abs().mean())
-        found = found.round().clamp(0, data.levels - 1)
+        whole = found.round().clamp(0, data.levels - 1)
+        off = float((found - whole).abs().mean())
+        found = whole
         notes.append(f"draws were rounded to the nearest of {data.levels} levels, which were {off:.3f} off in the mean")
     if data.constant:
         found = found.clone()

@@ -17,7 +17,7 @@ from ppmodels.app.study.measurement import LogLikelihood, Missing, Number
 from ppmodels.app.study.missing import around, found_or_missing
 from ppmodels.app.study.settled import with_test
 
-ANNEALED = sandwich(100, 4, "prior", 5, simulations=12)
+ANNEALED = sandwich(60, 4, "prior", 4, simulations=12)
 """Of a program whose x or z has no density."""
 FEW = 60
 """The first of the study's examples, which annealing takes."""

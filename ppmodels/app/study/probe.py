@@ -40,6 +40,7 @@ def codes(experiment: Experiment, seed: int = 0) -> Codes:
         accuracy=_probed(known, y, unknown, truth),
         of_pixels=_probed(x.double().flatten(1).cpu(), y, new.double().flatten(1).cpu(), truth),
         numbers=known.shape[1],
+        chance=float(truth.bincount().max()) / len(truth),
     )
 
 

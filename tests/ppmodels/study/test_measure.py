@@ -13,10 +13,11 @@ import torch
 
 from inference import sandwich
 from inference.evaluation import annealing
-from ppmodels.app import RECIPES, Run, observation_noise, train
-from ppmodels.app.experiment import restored
+from ppmodels.app import RECIPES, Run, evaluate, observation_noise, train
+from ppmodels.app.experiment import prepared, restored
 from ppmodels.app.lookup import NamedRecipe
-from ppmodels.app.study import features, likelihood, posterior_checks
+from ppmodels.app.study import features, likelihood, posterior_checks, probe
+from ppmodels.app.study.drawing import Drawn, context, on_levels
 from ppmodels.app.study.measure import failed, measure, measure_real
 from ppmodels.app.study.measurement import (
     LogLikelihood,
@@ -29,6 +30,7 @@ from ppmodels.app.study.measurement import (
     Sharpness,
 )
 from ppmodels.app.study.protocol import Protocol, StudyData, StudyModel
+from ppmodels.app.study.samples import compared
 from ppmodels.app.study.settled import settled
 from ppmodels.data import Dataset
 
@@ -115,6 +117,14 @@ def test_nats_are_of_the_studys_examples_one_by_one(measured: dict[str, Measurem
     assert gan.note.startswith("of the generator with normal observation noise of ")
 
 
+def test_examples_are_those_rows_of_the_test_split_in_order(digits: Protocol, out: Path) -> None:
+    run = Run.open(out / "runs" / "gated-pixelcnn-3")
+    rows = [5, 170, 2]
+    found = likelihood.log_likelihood(run, restored(run), rows)
+    whole = evaluate(run, progress=False).log_prob["exact"]
+    assert found.per_example == pytest.approx(whole[rows].tolist(), abs=1e-4)
+
+
 def test_fewer_examples_of_a_generator_are_the_first(
     digits: Protocol, out: Path, measured: dict[str, Measurement], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +160,20 @@ def test_samples_are_beside_as_many_held_out_examples(measured: dict[str, Measur
     assert not any("rounded" in note for note in measured["vae"].notes)
 
 
+def test_samples_collapse_where_they_cover_less_than_half(digits: Protocol, out: Path) -> None:
+    data = settled(restored(Run.open(out / "runs" / "vae-3")).data)
+    known = features.Features(lambda values: values.flatten(1), "the pixels")
+    labels = data.train.labels
+    assert labels is not None
+    none = Missing("not asked for")
+
+    def of_classes(count: int) -> bool:
+        rows = data.train.values[labels < count][:180].float()
+        return compared(Drawn(rows, none, []), data, known).collapsed
+
+    assert [of_classes(count) for count in (10, 7, 2)] == [False, False, True]
+
+
 def test_real_data_in_the_place_of_samples_are_like_data(
     digits: Protocol, out: Path, measured: dict[str, Measurement]
 ) -> None:
@@ -179,6 +203,7 @@ def test_codes_and_posterior_are_those_of_an_encoder(measured: dict[str, Measure
     codes, posterior = measured["vae"].codes, measured["vae"].posterior
     assert not isinstance(codes, Missing)
     assert codes.numbers == 10
+    assert codes.chance == pytest.approx(0.1, abs=0.05)
     assert codes.of_pixels.low > 0.9 > codes.accuracy.high > 0.2
     assert isinstance(posterior, Posterior)
     assert isinstance(posterior.k_hat, float)
@@ -313,3 +338,26 @@ def test_the_network_of_kid_is_trained_once_for_its_data(
     (folder / "features.json").write_text('{"trained_on": "0", "words": "of other data"}')
     fewer = dataclasses.replace(data, train=data.train.take(torch.arange(200)))
     assert "trained on 100 of" in features.features_of(fewer, folder).words
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    assert dataclasses.astuple(probe.wilson(9, 10)) == pytest.approx((0.9, 0.5958, 0.9821), abs=1e-3)
+    assert dataclasses.astuple(probe.wilson(0, 10)) == pytest.approx((0.0, 0.0, 0.2775), abs=1e-3)
+
+
+def test_labels_are_drawn_as_often_as_they_are(out: Path) -> None:
+    recipe = dataclasses.replace(RECIPES["conditional-vae"], presets=())
+    experiment = prepared(recipe, None, 0, torch.device("cpu"))
+    x, y = context(experiment, 2000).rows
+    labels = experiment.data.train.labels
+    assert labels is not None
+    assert x.shape == (2000, 1, 8, 8)
+    assert y[:1437].bincount().equal(labels.bincount()), "all of them, and then some of them again"
+
+
+def test_draws_between_levels_go_to_the_nearest(digits: Protocol, out: Path) -> None:
+    experiment = restored(Run.open(out / "runs" / "vae-3"))
+    found, notes = on_levels(experiment, torch.tensor([-0.7, 0.6, 17.2, 3.0]).reshape(1, 1, 2, 2))
+    assert found.flatten().tolist() == [0, 1, 16, 3]
+    assert notes == ["draws were rounded to the nearest of 17 levels, which were 0.575 off in the mean"]
+    assert on_levels(experiment, found) == (found, [])
