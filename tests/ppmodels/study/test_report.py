@@ -219,7 +219,7 @@ def test_of_one_model_a_report_says_what_is_missing(tmp_path: Path, models: Sequ
     assert report.claims[0].verdict == UNDECIDED
     assert "there is no" in report.claims[0].parts[0].because
     assert len(report.main.rows) == 2
-    assert page(tmp_path).headings[0] == "Three families on digits"
+    assert page(tmp_path).headings[0] == "Generative models on digits"
 
 
 @pytest.mark.usefixtures("undrawn")

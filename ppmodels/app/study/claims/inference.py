@@ -23,7 +23,7 @@ RULE = (
 def inference(groups: Sequence[Group]) -> Claim:
     """How far the posterior can be trusted where there is one."""
     part = Part("inference", "", "Their posterior can be trusted.", *_decided(of(VARIATIONAL, groups)))
-    rows = [row for group in groups for row in ([_row(run) for run in group.finished] or [_nothing(group)])]
+    rows = [row for group in groups for row in ([_row(run) for run in group.had("posterior")] or [_nothing(group)])]
     return claim(
         6,
         "Inference",
@@ -82,8 +82,7 @@ def _said(group: Group) -> str:
 
 def _row(run: Measurement) -> list[Cell]:
     found = run.posterior
-    if isinstance(found, Missing):
-        return [text(run.model), count(run.seed), *[none(found.missing)] * 3]
+    assert isinstance(found, Posterior)
     k_hat, p = found.k_hat, found.calibration
     return [
         text(run.model),
