@@ -37,7 +37,7 @@ def inference(groups: Sequence[Group]) -> Claim:
                 ["model", "seed", "k̂ above 0.7", "amortisation gap, nats", "calibration, p"],
                 rows,
                 dict.fromkeys(
-                    f"{group.name}: {run.posterior.words}"
+                    f"{group.name}, seed {run.seed}: {run.posterior.words}"
                     for group in groups
                     for run in group.finished
                     if isinstance(run.posterior, Posterior) and run.posterior.words
