@@ -203,7 +203,9 @@ def _firsts(shown: Shown) -> list[Measurement]:
 def curves(shown: Shown) -> list[Picture]:
     """Training of each model by seed."""
     pictures: list[Picture] = []
-    for group in (each for each in shown.groups if each.runs):
+    for group in (
+        each for each in shown.groups if any(run.training.loss or run.training.validation for run in each.runs)
+    ):
         seeds = ", ".join(str(run.seed) for run in group.runs)
         alt = (
             f"Losses, and the score on the valid split where there is one, of {group.name} over its steps, a line "

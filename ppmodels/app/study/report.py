@@ -103,7 +103,7 @@ def report_of(
     found = claims(groups, real, protocol.data.classes)
     told = _sections(shown, real, measurements)
     report = Report(
-        title=f"Three families on {protocol.data.name}",
+        title=f"Generative models on {protocol.data.name}",
         summary=_summary(protocol, measurements, found),
         protocol=sections.protocol_table(protocol, measurements),
         paragraph=_paragraph(found),

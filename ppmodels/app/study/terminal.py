@@ -29,13 +29,16 @@ def table(report: Report) -> Table:
 
 
 def verdicts(report: Report) -> Table:
-    """A line for each claim."""
+    """A line for each claim, and one for each of its statements where it makes several."""
     rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for column in range(3):
         rows.add_column(no_wrap=column < 2, overflow="fold")
     for claim in report.claims:
-        why = "; ".join(f"{part.label}: {part.because}" if part.label else part.because for part in claim.parts)
-        rows.add_row(*map(printable, (f"{claim.number} {claim.name}", claim.verdict, why)))
+        several = len(claim.parts) > 1
+        said = claim.statement if several else claim.parts[0].because
+        rows.add_row(*map(printable, (f"{claim.number} {claim.name}", claim.verdict, said)))
+        for part in claim.parts if several else ():
+            rows.add_row("", printable(part.verdict), printable(f"{part.statement} {part.because}"), style="dim")
     return rows
 
 

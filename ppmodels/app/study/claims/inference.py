@@ -23,7 +23,7 @@ RULE = (
 def inference(groups: Sequence[Group]) -> Claim:
     """How far the posterior can be trusted where there is one."""
     part = Part("inference", "", "Their posterior can be trusted.", *_decided(of(VARIATIONAL, groups)))
-    rows = [row for group in groups for row in ([_row(run) for run in group.finished] or [_nothing(group)])]
+    rows = [row for group in groups for row in ([_row(run) for run in group.had("posterior")] or [_nothing(group)])]
     return claim(
         6,
         "Inference",
@@ -37,7 +37,7 @@ def inference(groups: Sequence[Group]) -> Claim:
                 ["model", "seed", "k̂ above 0.7", "amortisation gap, nats", "calibration, p"],
                 rows,
                 dict.fromkeys(
-                    f"{group.name}: {run.posterior.words}"
+                    f"{group.name}, seed {run.seed}: {run.posterior.words}"
                     for group in groups
                     for run in group.finished
                     if isinstance(run.posterior, Posterior) and run.posterior.words
@@ -82,8 +82,7 @@ def _said(group: Group) -> str:
 
 def _row(run: Measurement) -> list[Cell]:
     found = run.posterior
-    if isinstance(found, Missing):
-        return [text(run.model), count(run.seed), *[none(found.missing)] * 3]
+    assert isinstance(found, Posterior)
     k_hat, p = found.k_hat, found.calibration
     return [
         text(run.model),

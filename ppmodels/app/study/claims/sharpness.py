@@ -70,7 +70,8 @@ def _blurry(groups: Sequence[Group], kind: Kind, word: str) -> Part:
     )
     said = listed(f"{name} {interval(both[0].number()).text}" for name, both in ratios.items())
     alone = "; of one seed nobody knows what another would give" if min(map(len, had.values())) < 2 else ""
-    return make(verdict_of(decided), f"gradients: {said}{alone}")
+    noisy = "; above 0, which is noise on the pixels as much as edges" if decided is False else ""
+    return make(verdict_of(decided), f"gradients: {said}{noisy}{alone}")
 
 
 def _below(ratio: Uncertain, tests: int) -> bool | None:
