@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from ppmodels.app.lookup import NamedRecipe, find
 from ppmodels.app.recipes import RECIPES
@@ -62,10 +63,12 @@ def choices_of(texts: Sequence[str]) -> list[Choice]:
     return found
 
 
-def default_models(data: Dataset) -> tuple[str, ...]:
-    """A model of each family that suits such data."""
+def default_models(data: Dataset) -> tuple[list[str], list[str]]:
+    """A model of each family that suits such data, and notes on those that can not be had."""
     names = _OF_IMAGES if len(data.shape) == 3 and data.levels is not None else _OF_TABLES
-    return tuple(name for name in names if name in RECIPES)
+    without = [name for name in names if name == "flow" and find_spec("zuko") is None]
+    notes = [f"{name} is left out, as zuko is not installed: pip install 'ppmodels[flows]'" for name in without]
+    return [name for name in names if name in RECIPES and name not in without], notes
 
 
 def _taken_apart(text: str) -> tuple[str, list[str]]:

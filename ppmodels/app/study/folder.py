@@ -70,6 +70,14 @@ def plan_in(out: Path) -> Protocol | None:
     return found
 
 
+def plan_of(out: Path) -> Protocol:
+    """The plan of the study in a folder. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+    found = plan_in(out)
+    if found is None:
+        raise FileNotFoundError(f"{out} holds no study ({PLAN} is missing).")
+    return found
+
+
 def write_plan(out: Path, protocol: Protocol) -> None:
     """Writes the plan, and makes the folders of what follows from it."""
     for name in (RUNS, MEASURED, LOGS):

@@ -1,6 +1,7 @@
 """The plan of a study: from what is asked for to what is done, fixed before anything is trained."""
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -46,11 +47,14 @@ def planned(asked: Asked) -> Protocol:
     """
     if asked.minutes is not None and asked.steps:
         raise ValueError("--minutes fixes the steps, and --steps gives them; give one of the two.")
+    if asked.minutes is not None and not 0 < asked.minutes < math.inf:
+        raise ValueError(f"--minutes: expected a positive and finite number, got {asked.minutes:g}")
     device = device_named(asked.device)
     data = load(asked.data, asked.folder, reading=asked.reading).binarized(asked.binarisation)
-    choices = choices_of(asked.models or default_models(data))
+    names, notes = (asked.models, []) if asked.models else default_models(data)
+    choices = choices_of(names)
     steps = steps_by_model(asked.steps, choices, asked.minutes)
-    models, notes = list[StudyModel](), _left_out(asked, data)
+    models = list[StudyModel]()
     for choice in choices:
         recipe = choice.found.recipe.with_settings({"steps": steps[choice.name]} if choice.name in steps else {})
         on_data = replace(recipe, data=asked.data, binarisation=asked.binarisation, reading=asked.reading)
@@ -143,14 +147,6 @@ def _described(data: Dataset, asked: Asked) -> StudyData:
         test=len(data.test),
         source=asked.data,
         reading=json.loads(json.dumps(asdict(asked.reading))),
-    )
-
-
-def _left_out(asked: Asked, data: Dataset) -> list[str]:
-    """A note where there is no autoregressive model or flow among the default ones."""
-    chosen = asked.models or default_models(data)
-    return ["no model with an exact density is among the default ones for these data"] * (
-        len(chosen) < 3 and not asked.models
     )
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from inference import fit
 from inference.training.files import write_whole
 from inference.training.validation import Best
-from ppmodels.app.cli.printing import clean
 from ppmodels.app.experiment import device_named, prepared
 from ppmodels.app.fitting import step_of, validation_of
 from ppmodels.app.scoring import unvalidated
 from ppmodels.app.study.budget import TIMED
 from ppmodels.app.study.experiments import device_of, recipe_of
 from ppmodels.app.study.protocol import Protocol
-from ppmodels.app.study.workers import end_with_the_starter
+from ppmodels.app.study.workers import at_work
 from ppmodels.app.threads import computing_on
 from ppmodels.data import Shuffled
 
@@ -52,8 +51,7 @@ def timed(protocol: Protocol, name: str) -> dict[str, float | None]:
 
 def main(plan: str, name: str, result: str) -> None:
     """Times the model of that name of the plan in a file, and writes the result to another."""
-    end_with_the_starter()
-    with clean():
+    with at_work():
         protocol = Protocol.of_json(Path(plan).read_text())
         write_whole(Path(result), json.dumps(timed(protocol, name)).encode())
 

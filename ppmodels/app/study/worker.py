@@ -10,13 +10,12 @@ import traceback
 from pathlib import Path
 
 from inference.programs.execution import is_out_of_memory
-from ppmodels.app.cli.printing import clean
 from ppmodels.app.resuming import train_or_resume
 from ppmodels.app.study.experiments import device_of, recipe_of
-from ppmodels.app.study.folder import PLAN, plan_in
+from ppmodels.app.study.folder import plan_of
 from ppmodels.app.study.measure import failed, measure, measure_real
 from ppmodels.app.study.protocol import Protocol, StudyModel
-from ppmodels.app.study.workers import end_with_the_starter
+from ppmodels.app.study.workers import at_work
 from ppmodels.app.terminal import printable
 
 
@@ -53,12 +52,9 @@ def _reason(error: Exception) -> str:
 
 def main(folder: str, name: str | None = None, seed: str = "0") -> None:
     """One run of the study in a folder, or its row of real data."""
-    end_with_the_starter()
-    with clean():
+    with at_work():
         out = Path(folder)
-        protocol = plan_in(out)
-        if protocol is None:
-            raise FileNotFoundError(f"{out} holds no study ({PLAN} is missing).")
+        protocol = plan_of(out)
         if name is None:
             measure_real(protocol, out)
         else:

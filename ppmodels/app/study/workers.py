@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import typer
+
+from ppmodels.app.cli.printing import clean
+
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"), "1"
 )
@@ -54,7 +58,10 @@ class Process:
         self.seconds = time.monotonic() - self.began
 
     def last_words(self) -> str:
-        """The last line that it printed, which says what ended it."""
+        """What ended it: a signal, or what its last line says."""
+        code = self.process.poll() or 0
+        if code < 0:
+            return f"ended by {signal.Signals(-code).name}"
         lines = self.job.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with code {self.code} without a word"
 
@@ -102,8 +109,19 @@ def run(
         return False
 
 
-def end_with_the_starter() -> None:
-    """Has this process, a job's, end as by SIGTERM once the one that has started it is there no more."""
+@contextmanager
+def at_work() -> Iterator[None]:
+    """The whole of a job's process: it ends with the one that has started it, and an error of the user is its last line."""
+    _end_with_the_starter()
+    try:
+        with clean():
+            yield
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+
+
+def _end_with_the_starter() -> None:
+    """Has this process end as by SIGTERM once the one that has started it is there no more."""
 
     def wait() -> None:
         os.read(0, 1)

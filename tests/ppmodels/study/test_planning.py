@@ -63,13 +63,22 @@ def test_names_are_unique(tmp_path: Path) -> None:
 
 
 def test_default_models_are_of_three_families(tmp_path: Path) -> None:
-    assert default_models(load("digits")) == ("vae", "gan", "gated-pixelcnn")
-    assert {RECIPES[each].family for each in default_models(load("digits"))} == {
+    names, notes = default_models(load("digits"))
+    assert (names, notes) == (["vae", "gan", "gated-pixelcnn"], [])
+    assert [RECIPES[each].family for each in names] == [
         "variational autoencoders",
         "adversarial models",
         "autoregressive models",
-    }
-    assert default_models(load(str(write_table(tmp_path))))[:2] == ("vae", "gan")
+    ]
+    names, _ = default_models(load(str(write_table(tmp_path))))
+    assert names[:2] == ["vae", "gan"]
+
+
+def test_what_is_not_installed_is_left_out_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppmodels.app.study.choices.find_spec", lambda name: None)
+    names, notes = default_models(load(str(write_table(tmp_path))))
+    assert names == ["vae", "gan"]
+    assert notes == ["flow is left out, as zuko is not installed: pip install 'ppmodels[flows]'"]
 
 
 def test_steps_are_given_for_all_or_by_model() -> None:
@@ -98,6 +107,8 @@ def test_steps_that_say_nothing_or_too_much_are_refused(texts: list[str], said: 
 def test_minutes_and_steps_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="give one of the two"):
         planned(Asked(models=["vae"], minutes=1.0, steps=["5"]))
+    with pytest.raises(ValueError, match="expected a positive and finite number, got inf"):
+        planned(Asked(models=["vae"], minutes=float("inf")))
     with pytest.raises(ValueError, match="those of gan steps=5 are set"):
         planned(Asked(models=["vae", "gan:steps=5"], minutes=1.0))
 

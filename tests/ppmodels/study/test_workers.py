@@ -1,5 +1,6 @@
 """Processes of a study: so many at a time, and none is left behind."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -92,6 +93,24 @@ def test_an_error_leaves_no_process_behind() -> None:
     assert not is_alive(pid_of("a") or 0)
 
 
+def test_what_the_user_can_do_is_the_last_line() -> None:
+    ended = list[tuple[int | None, str]]()
+    jobs = [Job("a", ("ppmodels.app.study.worker", "nowhere"), Path("a.txt"))]
+    assert run(jobs, 1, lambda each: ended.append((each.code, each.last_words())), lambda running: None, lambda: False)
+    assert ended == [(2, "error: nowhere holds no study (study.json is missing).")]
+
+
+def test_a_job_waits_until_it_is_ready_and_is_left_out_where_it_never_is() -> None:
+    ended = list[str]()
+    waiting = [
+        dataclasses.replace(job("last", 0), ready=lambda: "first" in ended),
+        job("first", 0.1),
+        dataclasses.replace(job("never", 0), ready=lambda: False),
+    ]
+    assert run(waiting, 2, lambda each: ended.append(each.job.name), lambda running: None, lambda: False)
+    assert ended == ["first", "last"]
+
+
 STARTER = """
 import sys, time
 from pathlib import Path
@@ -103,11 +122,11 @@ time.sleep(60)
 ORPHAN = """
 import os, time
 from pathlib import Path
-from ppmodels.app.study.workers import end_with_the_starter
+from ppmodels.app.study.workers import at_work
 
-end_with_the_starter()
-Path("a.pid").write_text(str(os.getpid()))
-time.sleep(60)
+with at_work():
+    Path("a.pid").write_text(str(os.getpid()))
+    time.sleep(60)
 """
 
 
