@@ -150,6 +150,7 @@ CASES = (
     refused("a table of one row", "t.csv", text("t.csv", "1,2,3\n"), "at least"),
     refused("a missing value", "t.csv", table("t.csv", "a,b,c", "1,,3"), "missing cells", "b lacks 1", "--columns=-b"),
     refused("an NA", "t.csv", table("t.csv", "a,b,c", "1,NA,3"), "missing cells", "b lacks 1"),
+    refused("a column of missing values", "t.csv", text("t.csv", "a,b\n" + "1,\n2,NA\n" * 20), "t.csv", "column 2 has no value"),
     refused("a missing value in a first row", "t.csv", text("t.csv", "1,,3\n" * 9), "missing value", "row 1, column 2", "--no-header"),
     refused("an infinity", "t.csv", table("t.csv", "a,b,c", "1,inf,3"), "finite", "row 2, column 2 (b)"),
     refused("a number too large", "t.csv", table("t.csv", "a,b,c", "1,1e400,3"), "finite", "row 2"),
