@@ -21,6 +21,7 @@ from inference.evaluation.weighted import Weighted, picked, resampled, weighted
 from inference.programs.check import check_batch
 from inference.programs.entries import Examples, rows_of
 from inference.programs.execution import Run, is_of_values
+from inference.programs.masks import hidden_as_nan
 from inference.programs.noise import own_noise
 from inference.programs.numbers import refuse_below
 from inference.programs.program import Batch, Program, ProgramError, as_batch, evaluating
@@ -90,7 +91,8 @@ def to_arviz(
             log_likelihood, how = _log_likelihood(chunks, posterior, particles, rows)
         with stage(0.9, 1.0, "posterior predictive"):
             replicated = chunks.observations(posterior)
-        observed = {name: value[0] for name, value in run.values(random_sites(run.model)).items()}
+        sites = {name: hidden_as_nan(site) for name, site in random_sites(run.model).items() if site["is_observed"]}
+        observed = {name: value[0] for name, value in run.values(sites).items()}
         groups = {
             "posterior": Group(_drawn(axes, posterior, chunks.unobserved), _said_of(found)),
             "posterior_predictive": Group(_drawn(axes, replicated, chunks.observed)),

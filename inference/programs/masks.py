@@ -27,11 +27,17 @@ class HiddenValues(Messenger):
         message["value"] = where_seen(message, value, within)
 
 
-def where_seen(site: Site, value: Tensor, other: Tensor) -> Tensor:
+def where_seen(site: Site, value: Tensor, other: Tensor | float) -> Tensor:
     """A site's value where no mask hides it, and another value where one does."""
     for seen in _masks(site):
         value = torch.where(seen, value, other)
     return value
+
+
+def hidden_as_nan(site: Site) -> Site:
+    """The site with NaN in place of the real numbers that a mask hides, which may be anything."""
+    value = site["value"]
+    return {**site, "value": where_seen(site, value, torch.nan)} if value.is_floating_point() else site
 
 
 def _masks(site: Site) -> Iterator[Tensor]:

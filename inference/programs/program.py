@@ -76,6 +76,11 @@ def _entry(name: str, value: Any) -> Any:
         return {key: _entry(f"{name}[{key!r}]", each) for key, each in value.items()}
     if isinstance(value, np.ndarray):
         return _tensor(name, value)
+    if isinstance(value, tuple | list) and any(map(is_entry, value)):
+        raise ProgramError(
+            f"{name} is a {type(value).__name__}, as in a list of batches, and one batch is taken here. Join them: "
+            "torch.cat of their entries; or leave the brackets around it out."
+        )
     raise ProgramError(
         f"{name} is a {type(value).__name__}; expected a tensor or a numpy array whose first axis counts the examples, "
         "None, or a dict of these. Convert it with torch.as_tensor, or leave it out."

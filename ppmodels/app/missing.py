@@ -5,7 +5,7 @@ from typing import Any
 from inference import Adversarial, Objective
 from inference.programs.pair import arguments
 from ppmodels.data import Dataset
-from ppmodels.data.reading import unique
+from ppmodels.data.reading import Names
 
 _SHOWN = 5
 
@@ -41,6 +41,5 @@ def _option(data: Dataset, counts: list[tuple[int, int]]) -> str:
     """What leaves columns out of a text file, where it is one option and they go by their own names."""
     if data.reading.columns or data.reading.categories or len(counts) > _SHOWN:
         return " (--columns)"
-    return (
-        " (--columns=" + ",".join(f"-{unique(at, data.columns) if data.columns else at + 1}" for at, _ in counts) + ")"
-    )
+    names = Names(data.columns or [""] * data.shape[0])
+    return " (--columns=" + ",".join(f"-{names.called(at)}" for at, _ in counts) + ")"

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppmodels.data.assemble import Array, Raw
 from ppmodels.data.memory import OF_NUMBER, refuse_beyond, room_for
-from ppmodels.data.reading import Reading, place_of, places, unique
+from ppmodels.data.reading import Names, Reading
 
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 _NO_VALUE = -1
@@ -28,7 +28,7 @@ class Columns:
     path: Path
     reading: Reading
     header: bool
-    names: list[str]
+    names: Names
     chosen: list[int]
     """The places of the columns that are read."""
     codes: dict[int, "_Codes"]
@@ -44,10 +44,10 @@ class Columns:
     @classmethod
     def of(cls, path: Path, first: list[str], reading: Reading) -> "Columns":
         header = _is_header(first) if reading.header is None else reading.header
-        names = [cell.strip() for cell in first] if header else [f"x{place}" for place in range(len(first))]
+        names = Names(cell.strip() if header else f"x{place}" for place, cell in enumerate(first))
         try:
-            chosen = places(names, reading.columns)
-            codes = {place_of(name, names): _Codes(values) for name, values in reading.categories.items()}
+            chosen = names.chosen(reading.columns)
+            codes = {names.place_of(name): _Codes(values) for name, values in reading.categories.items()}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         if absent := [names[place] for place in codes if place not in chosen]:
@@ -129,9 +129,7 @@ class Columns:
         if not self.header or (self.reading.columns and not self.reading.columns[0].startswith("-")):
             return
         for at, place in enumerate(self.numbers):
-            column = of_numbers[:, at]
-            grows = len(column) > 1 and (np.diff(column) > 0).all() and (column == np.rint(column)).all()
-            if _INDEX.fullmatch(self.names[place]) and grows:
+            if _INDEX.fullmatch(self.names[place]) and _counts_on(of_numbers[:, at]):
                 name = f" ({self.names[place]})" if self.names[place] else ", which has no name,"
                 raise ValueError(
                     f"{self.path}: column {place + 1}{name} numbers the rows and tells nothing else of them; leave it out: "
@@ -166,11 +164,11 @@ class Columns:
         """The option by which columns are left out."""
         if self.reading.columns and not self.reading.columns[0].startswith("-"):
             return "name the others alone by --columns"
-        before = [place for place in range(len(self.names)) if place not in self.chosen]
+        before = sorted(set(range(len(self.names))) - {*self.chosen})
         return "--columns=" + ",".join(f"-{self._called(place)}" for place in [*before, *left_out])
 
     def _called(self, place: int) -> str:
-        return unique(place, self.names) if self.header else str(place + 1)
+        return self.names.called(place) if self.header else str(place + 1)
 
 
 class _Codes:
@@ -200,6 +198,10 @@ class _Codes:
 
 def _is_header(row: list[str]) -> bool:
     return not any(map(_is_number, row)) and not all(map(_is_missing, row))
+
+
+def _counts_on(column: Array) -> bool:
+    return bool(len(column) > 1 and (np.diff(column) > 0).all() and (column == np.rint(column)).all())
 
 
 def _are_consecutive(row: list[str]) -> bool:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 LEVELS = 256
@@ -55,41 +56,55 @@ class Reading:
         return [name for name, value in given.items() if value]
 
 
-def places(names: Sequence[str], columns: Sequence[str]) -> list[int]:
-    """Where the chosen columns stand: those named, or all but those named after a minus. Raises ValueError."""
-    left_out = [name[1:] for name in columns if name.startswith("-") and name not in names]
-    if left_out and len(left_out) < len(columns):
-        raise ValueError(
-            f"columns: expected those to read, or each after a minus those to leave out, got {', '.join(columns)}"
+class Names(tuple[str, ...]):
+    """The names of a table's columns, each of which goes by its name, or by its place from 1.
+
+    A name is looked up at once, as tables can have a hundred thousand.
+    """
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for place, name in enumerate(self):
+            found.setdefault(name, []).append(place)
+        return found
+
+    def chosen(self, columns: Sequence[str]) -> list[int]:
+        """Where the chosen columns stand: those named, or all but those named after a minus. Raises ValueError."""
+        left_out = [name[1:] for name in columns if name.startswith("-") and name not in self._places]
+        if left_out and len(left_out) < len(columns):
+            raise ValueError(
+                f"columns: expected those to read, or each after a minus those to leave out, got {', '.join(columns)}"
+            )
+        if not left_out:
+            return [self.place_of(name) for name in columns] or list(range(len(self)))
+        without = {self.place_of(name) for name in left_out}
+        kept = [place for place in range(len(self)) if place not in without]
+        if not kept:
+            raise ValueError(f"columns: expected one at least, and all of {', '.join(self)} are left out")
+        return kept
+
+    def place_of(self, name: str) -> int:
+        """Where a column stands that goes by its name or by its place from 1. Raises ValueError."""
+        there = self._places.get(name, [])
+        if len(there) == 1:
+            return there[0]
+        if there:
+            several = " and ".join(str(place + 1) for place in there)
+            raise ValueError(f"columns: {name!r} is the name of columns {several}; choose by place")
+        if name.isascii() and name.isdigit() and 1 <= int(name) <= len(self):
+            return int(name) - 1
+        close = difflib.get_close_matches(name, self, n=1)
+        shown = ", ".join(self[:8]) + (f" and {len(self) - 8} more" if len(self) > 8 else "")
+        suggestion = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"columns: there is no column {name!r} among {shown}{suggestion}")
+
+    def called(self, place: int) -> str:
+        """What to call a column so that it is found again, on a command line too: its name, or its place from 1."""
+        name = self[place]
+        return (
+            name if name and len(self._places[name]) == 1 and "," not in name and not name.isdigit() else str(place + 1)
         )
-    if not left_out:
-        return [place_of(name, names) for name in columns] or list(range(len(names)))
-    without = {place_of(name, names) for name in left_out}
-    kept = [place for place in range(len(names)) if place not in without]
-    if not kept:
-        raise ValueError(f"columns: expected one at least, and all of {', '.join(names)} are left out")
-    return kept
-
-
-def place_of(name: str, names: Sequence[str]) -> int:
-    """Where a column stands that goes by its name or by its place from 1. Raises ValueError."""
-    if names.count(name) == 1:
-        return names.index(name)
-    if name in names:
-        several = " and ".join(str(place + 1) for place, each in enumerate(names) if each == name)
-        raise ValueError(f"columns: {name!r} is the name of columns {several}; choose by place")
-    if name.isascii() and name.isdigit() and 1 <= int(name) <= len(names):
-        return int(name) - 1
-    close = difflib.get_close_matches(name, names, n=1)
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    suggestion = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"columns: there is no column {name!r} among {shown}{suggestion}")
-
-
-def unique(place: int, names: Sequence[str]) -> str:
-    """What to call a column so that it is found again, on a command line too: its name, or its place from 1."""
-    name = names[place]
-    return name if name and names.count(name) == 1 and "," not in name and not name.isdigit() else str(place + 1)
 
 
 def _are_texts(values: object) -> bool:

@@ -1,6 +1,7 @@
 """Tables as people bring them: separators, headers, and columns that are no numbers."""
 
 import gzip
+import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from ppmodels.data import Dataset, Reading, load
+from ppmodels.data.reading import Names
+from ppmodels.data.table import own_table
 
 N = 20
 NUMBERS = np.random.default_rng(0).integers(-999, 999, (N, 3)) / 100
@@ -66,6 +69,30 @@ def test_a_first_row_of_numbers_is_a_header_where_that_is_said(tmp_path: Path) -
         ValueError, match=r"missing value '' in row 1, column 1, the first: .*, --header; if it is data, --no-header"
     ):  # as pandas writes no names
         load(write(tmp_path / "pandas.csv", ",0,1", NUMBERS))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 20_000), (20_000, 3)])
+def test_the_memory_of_reading_goes_by_the_cells(rows: int, columns: int, tmp_path: Path) -> None:
+    """A wide table's names and a row of texts are held beside its numbers, 8 bytes each."""
+    line = ",".join(["-0.125"] * columns) + "\n"
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(f"c{place}" for place in range(columns)) + "\n" + line * rows)
+    tracemalloc.start()
+    try:
+        raw = own_table(path, Reading())
+        assert tracemalloc.get_traced_memory()[1] < 120 * raw.values.size
+    finally:
+        tracemalloc.stop()
+    assert raw.values.shape == (rows, columns)
+    assert raw.columns[-1] == f"c{columns - 1}"
+
+
+def test_columns_of_a_wide_table_are_looked_up_at_once(tmp_path: Path) -> None:
+    """One by one among all, those that a run has recorded took minutes."""
+    names = Names(f"c{place}" for place in range(100_000))
+    assert names.chosen(names[::-1]) == [*range(100_000)][::-1]
+    assert len(names.chosen(["-c5", "-7"])) == 99_998
+    assert [names.called(place) for place in range(len(names))] == [*names]
 
 
 # ---- which columns ----

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from inference import SVI, Pair, ProgramError, Step, adam, elbo, evaluate, exact, fit, importance, sample
+from inference import SVI, Pair, ProgramError, Step, adam, elbo, evaluate, exact, fit, importance, sample, to_arviz
 from ppmodels.app import RECIPES
 from ppmodels.app.cli import app
 from ppmodels.app.experiment import limited, prepared
@@ -453,6 +453,12 @@ def test_a_run_is_scored_on_data_that_lack_more_or_less_than_its_own(
         )
         shown, _ = call("evaluate", folder, "--data", other)
         assert ("cells observed" in shown) == (other == lacking)
+
+
+def test_a_value_that_is_not_observed_is_exported_as_nan(batch: Any) -> None:
+    pytest.importorskip("arviz")
+    found = to_arviz(linear_vae(), batch, 25)["observed_data"]["x"].values
+    assert np.array_equal(np.isnan(found), ~batch[2].numpy())
 
 
 def test_cells_that_are_imputed_are_the_posterior_means(batch: Any) -> None:

@@ -244,5 +244,7 @@ def test_bad_input_is_refused_by_name() -> None:
         calibration(Pair(Normals().model, lambda x: None), X, 20)
     with pytest.raises(ProgramError, match="the model has no latent sites"):
         calibration(Pair(without_latents, lambda x: None), torch.zeros(3), 20)
+    with pytest.raises(ProgramError, match=r"batch\[0\] is a tuple, as in a list of batches, .* Join them: torch.cat"):
+        calibration(Normals(), [(X,), (X,)], 20)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="simulations: expected a whole number of at least 20, got 3"):
         calibration(Normals(), X, 3)

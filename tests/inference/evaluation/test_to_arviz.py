@@ -497,6 +497,8 @@ def test_what_has_no_posterior_here_is_refused() -> None:
         to_arviz(Pair(LinearGaussian().model, AutoDelta), X, 30)
     with pytest.raises(ProgramError, match="between the 9 examples of its dataset, and the batch has 4"):
         to_arviz(SharedMean(9), X[:, 0], 30)
+    with pytest.raises(ProgramError, match=r"batch\[0\] is a tuple, as in a list of batches, .* Join them: torch.cat"):
+        to_arviz(LinearGaussian(), [(X,), (X,)], 30)  # type: ignore[arg-type]
 
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
