@@ -162,6 +162,11 @@ summed, drawn = noise(start, 1), noise(other, 2)
 print(f"noise of the gradient: {summed:.3f} summed, {drawn:.3f} drawn, with two particles and leave-one-out")
 
 # %% [markdown]
+# Over seeds, on scenes of MNIST's digits (RESULTS.md): summed, five seeds of five count 97.7 to 98.1 % of the scenes right
+# after 4,000 steps, seven minutes of a core. In four minutes the score function with a neural baseline has 94 and 85 %, and
+# wake-sleep, whose five particles cost five times the decoder, 66 and 63 %.
+
+# %% [markdown]
 # ## What an object costs
 #
 # The prior charges $-\log k$ nats for each further object: 4.6 at $k = 0.01$, and 0.7 at $k = 0.5$. Then a second object
