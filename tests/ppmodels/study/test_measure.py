@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference import sandwich
+from inference import annealed, sandwich
 from inference.evaluation import annealing
 from ppmodels.app import RECIPES, Run, evaluate, observation_noise, train
 from ppmodels.app.experiment import prepared, restored
@@ -43,6 +43,7 @@ def short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observation_noise, "_STEPS", 1)
         patch.setattr(observation_noise, "_EXAMPLES", 2)
+        patch.setattr(observation_noise, "_BOUND", annealed(4, 2, "prior", 2))
         patch.setattr(annealing, "_PILOT_TRANSITIONS", 10)
         patch.setattr(likelihood, "ANNEALED", sandwich(8, 2, "prior", 2, simulations=3))
         patch.setattr(posterior_checks, "REFINED", dataclasses.replace(posterior_checks.REFINED, steps=10, draws=50))
