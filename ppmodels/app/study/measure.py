@@ -96,6 +96,8 @@ def failed(protocol: Protocol, model: StudyModel, seed: int, reason: str, out: P
     """
     none = Missing(f"the run failed: {reason}")
     name = protocol.run_of(model, seed)
+    begun = Run.begun(out / name)
+    known = {} if begun is None else {"parameters": begun.record.get("parameters", 0)}
     found = Measurement(
         model=model.name,
         family=model.family,
@@ -104,7 +106,7 @@ def failed(protocol: Protocol, model: StudyModel, seed: int, reason: str, out: P
         status=FAILED,
         reason=reason,
         seconds=0.0,
-        training=training_of(Run(out / name, {})),
+        training=training_of(Run(out / name, known)),
         log_likelihood=none,
         samples=none,
         sampling=none,

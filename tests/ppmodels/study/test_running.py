@@ -89,6 +89,7 @@ def test_a_study_that_is_interrupted_goes_on_and_a_model_that_fails_is_a_result(
     assert failed.status == FAILED
     assert "finite" in failed.reason
     assert isinstance(failed.log_likelihood, Missing)
+    assert failed.training.parameters > 0
     assert (out / "report.json").exists()
     assert f"repeat it: {plan.command}" in stdout
 
