@@ -238,7 +238,7 @@ def limits(protocol: Protocol, groups: Sequence[Group], real: Samples | None) ->
     ]
     if len(protocol.seeds) < 2:
         said.append(
-            "With one seed nothing is known of what another would give, and claims about models are not decided."
+            "With one seed nothing is known of what another would give, and no claim that it could change is decided."
         )
     elif len(protocol.seeds) < 5:
         said.append(
