@@ -93,6 +93,7 @@ TABLE: list[tuple[str, int, str, Runs]] = [
     ("calibration refused", 6, FAILS, part("vae", "posterior", Posterior(0.0, around(0.5), Number(1e-3, 0, 1), ""))),
     ("most k̂ too large", 6, FAILS, part("vae", "posterior", Posterior(0.7, around(0.5), Number(0.5, 0, 1), ""))),
     ("some k̂ too large", 6, UNDECIDED, part("vae", "posterior", Posterior(0.3, around(0.5), Number(0.5, 0, 1), ""))),
+    ("one seed of a posterior", 6, UNDECIDED, usual(1)),
     ("no calibration", 6, UNDECIDED, part("vae", "posterior", Posterior(0.0, around(0.5), Missing("slow"), ""))),
 ]  # fmt: skip
 
