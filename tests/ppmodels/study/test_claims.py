@@ -89,6 +89,7 @@ TABLE: list[tuple[str, int, str, Runs]] = [
     ("codes at an uneven chance", 5, FAILS, part("vae", "codes", Codes(around(0.5), around(0.9), 16, chance=0.5))),
     ("no labels", 5, UNDECIDED, part("vae", "codes", Missing("the data have no labels"))),
     ("autoregressive model with codes", 5, FAILS, part("pixelcnn", "codes", Codes(around(0.9), around(0.9), 16))),
+    ("codes that nobody looked for", 5, UNDECIDED, part("pixelcnn", "codes", Missing("the data have no classes"))),
     ("a posterior without a fault", 6, HOLDS, usual()),
     ("calibration refused", 6, FAILS, part("vae", "posterior", Posterior(0.0, around(0.5), Number(1e-3, 0, 1), ""))),
     ("most k̂ too large", 6, FAILS, part("vae", "posterior", Posterior(0.7, around(0.5), Number(0.5, 0, 1), ""))),
