@@ -150,6 +150,11 @@ def test_autoregressive_training_is_judged_by_its_own_runs() -> None:
     assert told([*usual(2), failed("pixelcnn", 2)]) == {"stability": FAILS, "stability-autoregressive": FAILS}
 
 
+def test_where_no_k_hat_is_large_it_is_said_so() -> None:
+    sound = part("vae", "posterior", Posterior(0.0, around(0.5), Number(0.5, 0, 1), ""))
+    assert "no example has k̂ above 0.7" in of(6, sound).parts[0].because
+
+
 def test_draws_and_means_are_judged_apart_and_binary_draws_left_out() -> None:
     found = {each.key: each.verdict for each in of(2, sharp("vae", None, -0.5)).parts}
     assert found["blurry-draws"] == LEFT_OUT

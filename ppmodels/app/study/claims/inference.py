@@ -77,7 +77,8 @@ def _said(group: Group) -> str:
         return f"{group.name}: {group.reason('posterior')}"
     shares = [each.k_hat for each in found if not isinstance(each.k_hat, Missing)]
     values = [each.calibration.value for each in found if isinstance(each.calibration, Number)]
-    k_hat = f"at most {max(shares):.0%} of the examples have k̂ above 0.7" if shares else "no k̂"
+    most = f"at most {max(shares):.0%} of the examples have" if any(shares) else "no example has"
+    k_hat = f"{most} k̂ above 0.7" if shares else "no k̂"
     p = f"the smallest p-value of calibration is {probability(min(values)).text}" if values else "no calibration"
     return f"{group.name}: {k_hat}, {p}"
 
