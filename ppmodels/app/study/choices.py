@@ -14,6 +14,8 @@ from ppmodels.data import Dataset
 _OF_IMAGES = ("vae", "gan", "gated-pixelcnn")
 _OF_TABLES = ("vae", "gan", "flow")
 """One of each family; exact densities of real numbers come of a flow."""
+_OF_WHOLE_EXAMPLES = ("gan", "flow")
+"""Those that take no missing cells."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,19 @@ def choices_of(texts: Sequence[str]) -> list[Choice]:
 def default_models(data: Dataset) -> tuple[list[str], list[str]]:
     """A model of each family that suits such data, and notes on those that can not be had."""
     names = _OF_IMAGES if len(data.shape) == 3 and data.levels is not None else _OF_TABLES
-    without = [name for name in names if name == "flow" and find_spec("zuko") is None]
-    notes = [f"{name} is left out, as zuko is not installed: pip install 'ppmodels[flows]'" for name in without]
-    return [name for name in names if name in RECIPES and name not in without], notes
+    left_out = {
+        name: "zuko is not installed: pip install 'ppmodels[flows]'"
+        for name in names
+        if name == "flow" and find_spec("zuko") is None
+    }
+    if data.missing:
+        left_out |= {
+            name: "cells are missing, and it takes whole examples; fill them in to have it"
+            for name in names
+            if name in _OF_WHOLE_EXAMPLES
+        }
+    notes = [f"{name} is left out, as {why}" for name, why in left_out.items()]
+    return [name for name in names if name in RECIPES and name not in left_out], notes
 
 
 def _taken_apart(text: str) -> tuple[str, list[str]]:

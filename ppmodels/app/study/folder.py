@@ -8,7 +8,7 @@ from pathlib import Path
 from inference.training.files import contents_of, is_temporary, write_whole
 from ppmodels.app import run_folder
 from ppmodels.app.run import LOCK
-from ppmodels.app.study.measurement import Measurement
+from ppmodels.app.study.measurement import Measurement, read_json
 from ppmodels.app.study.protocol import FORMAT, Protocol, StudyModel
 
 PLAN, RUNS, MEASURED, LOGS, PICTURES = "study.json", "runs", "measured", "logs", "pictures"
@@ -91,9 +91,9 @@ def measured(out: Path, protocol: Protocol, model: StudyModel, seed: int) -> Pat
 
 
 def measurements(out: Path, protocol: Protocol) -> list[Measurement]:
-    """Those that there are, a seed of each model after another."""
+    """Those that there are, a seed of each model after another. Raises ValueError where one is damaged."""
     files = [measured(out, protocol, model, seed) for seed in protocol.seeds for model in protocol.models]
-    return [Measurement.of_json(contents_of(path).decode()) for path in files if path.exists()]
+    return [read_json(Measurement, path) for path in files if path.exists()]
 
 
 def log(out: Path, protocol: Protocol, model: StudyModel, seed: int) -> Path:

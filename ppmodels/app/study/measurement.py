@@ -11,6 +11,8 @@ from inference.training.files import contents_of
 
 Kind = TypeVar("Kind")
 FINISHED, FAILED = "finished", "failed"
+NO_LATENTS = "the program has no latents"
+"""Why a program has no codes by what it is, and not by what could not be measured."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Missing:
     """In place of a number that can not be had."""
 
     missing: str
-    """The reason, a phrase such as "a program without latents has no codes"."""
+    """The reason, a phrase such as "the data have no classes to read"."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from inference.programs.noise import mix, own_noise
 from inference.programs.sites import is_implicit
 from ppmodels.app.drawn import latents_given, observed_site
 from ppmodels.app.experiment import Experiment, chosen_rows
-from ppmodels.app.study.measurement import Codes, Number
+from ppmodels.app.study.measurement import NO_LATENTS, Codes, Number
 from ppmodels.app.study.settled import held_out_rows
 
 LEARNT, DRAWS, AT_ONCE = 2000, 16, 100
@@ -25,10 +25,10 @@ def codes(experiment: Experiment, seed: int = 0) -> Codes:
 
     Raises ValueError, saying why, where there are no classes, or no latents that the guide reads off x alone.
     """
+    refuse_without_codes(experiment)
     data = experiment.data
     if data.classes < 2 or data.train.labels is None or data.test.labels is None:
         raise ValueError("the data have no classes to read")
-    refuse_without_codes(experiment)
     if experiment.recipe.labelled:
         raise ValueError("the guide is given the class, so that codes would know it from there")
     train, test = chosen_rows(len(data.train), LEARNT), held_out_rows(data)
@@ -53,9 +53,7 @@ def refuse_without_codes(experiment: Experiment) -> None:
     batch = experiment.examples(2)
     if not latents_given(experiment, batch):
         generator = is_implicit(observed_site(experiment, batch)[1])
-        raise ValueError(
-            "the generator has no encoder, which would find z given x" if generator else "the program has no latents"
-        )
+        raise ValueError("the generator has no encoder, which would find z given x" if generator else NO_LATENTS)
 
 
 def posterior_means(experiment: Experiment, x: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ def _summary(protocol: Protocol, measurements: Sequence[Measurement], found: Seq
     runs = (
         f"{len(measurements)} runs" if len(measurements) == planned else f"{len(measurements)} of {planned} runs so far"
     )
-    counts = [f"{sum(claim.verdict == verdict for claim in found)} {words}" for verdict, words in _COUNTED]
+    counted = [(sum(claim.verdict == verdict for claim in found), words) for verdict, words in _COUNTED]
+    counts = [f"{number} {one if number == 1 else many}" for number, (one, many) in counted]
     return (
         f"{listed(model.name for model in protocol.models)} with {_of(len(protocol.seeds), 'seed')} each, "
         f"{runs}, measured on "
@@ -128,7 +129,11 @@ def _summary(protocol: Protocol, measurements: Sequence[Measurement], found: Seq
     )
 
 
-_COUNTED = ((HOLDS, "hold here"), (FAILS, "do not"), (UNDECIDED, "are not decided"))
+_COUNTED = (
+    (HOLDS, ("holds here", "hold here")),
+    (FAILS, ("does not", "do not")),
+    (UNDECIDED, ("is not decided", "are not decided")),
+)
 
 
 def _of(number: int, what: str) -> str:

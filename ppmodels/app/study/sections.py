@@ -42,8 +42,9 @@ def protocol_table(protocol: Protocol, measurements: Sequence[Measurement]) -> T
         if protocol.minutes is None
         else f"{protocol.minutes:g} minutes, from which the steps were fixed"
     )
+    shape = " × ".join(map(str, data.shape)) + (" columns" if len(data.shape) == 1 else "")
     lines = {
-        "data": f"{data.name}, {' × '.join(map(str, data.shape))}, {levels}{binarised}",
+        "data": f"{data.name}, {shape}, {levels}{binarised}",
         "digest": data.digest,
         "split": f"{data.train:,} training, {data.valid:,} valid and {data.test:,} test examples",
         "scored on": f"{len(protocol.examples):,} fixed test examples, the same for all models",
@@ -238,7 +239,7 @@ def limits(protocol: Protocol, groups: Sequence[Group], real: Samples | None) ->
     ]
     if len(protocol.seeds) < 2:
         said.append(
-            "With one seed nothing is known of what another would give, and claims about models are not decided."
+            "With one seed nothing is known of what another would give, and no claim that it could change is decided."
         )
     elif len(protocol.seeds) < 5:
         said.append(

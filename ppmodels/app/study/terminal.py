@@ -7,6 +7,8 @@ from ppmodels.app.study.tables import Cell
 from ppmodels.app.terminal import printable
 
 _SHOWN = ("KID", "coverage", "sharpness", "time an image", "probe", "runs")
+_WRAPPED = ("sharpness", "runs")
+"""Those with words beside the number."""
 
 
 def table(report: Report) -> Table:
@@ -18,7 +20,11 @@ def table(report: Report) -> Table:
     rows.add_column("model", overflow="fold", min_width=9)  # long names give way, numbers do not
     for heading in ("nats", *_SHOWN):
         rows.add_column(
-            heading.removeprefix("time "), justify="right", no_wrap=heading != "runs", overflow="fold", min_width=6
+            heading.removeprefix("time "),
+            justify="right",
+            no_wrap=heading not in _WRAPPED,
+            overflow="fold",
+            min_width=6,
         )
     for row in main.rows:
         bounded = "lower bound" in row[place["of log p(x)"]].text
@@ -38,7 +44,12 @@ def verdicts(report: Report) -> Table:
         said = claim.statement if several else claim.parts[0].because
         rows.add_row(*map(printable, (f"{claim.number} {claim.name}", claim.verdict, said)))
         for part in claim.parts if several else ():
-            rows.add_row("", printable(part.verdict), printable(f"{part.statement} {part.because}"), style="dim")
+            rows.add_row(
+                "",
+                printable(part.verdict),
+                printable(f"{part.statement.removesuffix('.')}: {part.because}"),
+                style="dim",
+            )
     return rows
 
 

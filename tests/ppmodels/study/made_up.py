@@ -14,6 +14,7 @@ from ppmodels.app.study.groups import ADVERSARIAL, AUTOREGRESSIVE, VARIATIONAL
 from ppmodels.app.study.measurement import (
     FAILED,
     FINISHED,
+    NO_LATENTS,
     Codes,
     Curve,
     LogLikelihood,
@@ -97,7 +98,7 @@ def run(model: str, seed: int = 0, /, **changed: Any) -> Measurement:
     kid = {VARIATIONAL: 0.05, ADVERSARIAL: 0.03}.get(family, 0.02) + 0.002 * own.normal()
     steps = list(range(0, 1000, 50))
     fall = [float(60 * np.exp(-step / 200) + 20 + own.normal()) for step in steps]
-    no_latents = Missing("a program without latents has no codes")
+    no_latents = Missing(NO_LATENTS)
     made = Measurement(
         model=model,
         family=family,

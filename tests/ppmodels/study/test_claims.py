@@ -75,6 +75,7 @@ TABLE: list[tuple[str, int, str, Runs]] = [
     ("one adversarial run failed", 3, HOLDS, [*usual(2), failed("gan", 2)]),
     ("one adversarial run collapsed", 3, HOLDS, [*usual(2), run("gan", 2, collapsed=True)]),
     ("one VAE failed", 3, FAILS, [*usual(2), failed("vae", 2)]),
+    ("one seed of each, and the GAN's failed", 3, UNDECIDED, [run("vae"), failed("gan", 0), run("pixelcnn")]),
     ("a GAN of a wide spread", 3, HOLDS, spread("gan", 0.05)),
     ("a VAE of a wide spread", 3, FAILS, spread("vae", 0.05)),
     ("equal spreads", 3, UNDECIDED, spread("gan", 0.002)),
@@ -88,10 +89,12 @@ TABLE: list[tuple[str, int, str, Runs]] = [
     ("codes at an uneven chance", 5, FAILS, part("vae", "codes", Codes(around(0.5), around(0.9), 16, chance=0.5))),
     ("no labels", 5, UNDECIDED, part("vae", "codes", Missing("the data have no labels"))),
     ("autoregressive model with codes", 5, FAILS, part("pixelcnn", "codes", Codes(around(0.9), around(0.9), 16))),
+    ("codes that nobody looked for", 5, UNDECIDED, part("pixelcnn", "codes", Missing("the data have no classes"))),
     ("a posterior without a fault", 6, HOLDS, usual()),
     ("calibration refused", 6, FAILS, part("vae", "posterior", Posterior(0.0, around(0.5), Number(1e-3, 0, 1), ""))),
     ("most k̂ too large", 6, FAILS, part("vae", "posterior", Posterior(0.7, around(0.5), Number(0.5, 0, 1), ""))),
     ("some k̂ too large", 6, UNDECIDED, part("vae", "posterior", Posterior(0.3, around(0.5), Number(0.5, 0, 1), ""))),
+    ("one seed of a posterior", 6, UNDECIDED, usual(1)),
     ("no calibration", 6, UNDECIDED, part("vae", "posterior", Posterior(0.0, around(0.5), Missing("slow"), ""))),
 ]  # fmt: skip
 
@@ -133,6 +136,23 @@ def test_models_of_other_families_are_shown_and_decide_nothing() -> None:
     assert "flow" in [row[0].text for row in with_flow.tables[0].rows]
     named = [dataclasses.replace(each, family=VARIATIONAL) for each in better]  # a recipe that names its family counts
     assert of(1, [*usual(), *named]).verdict == FAILS
+
+
+def test_autoregressive_training_is_judged_by_its_own_runs() -> None:
+    """Neither is it stable where there is none, nor is it unstable as a VAE failed."""
+
+    def told(runs: Runs) -> dict[str, str]:
+        return {each.key: each.verdict for each in of(3, runs).parts}
+
+    without = [each for each in usual(2) if each.model != "pixelcnn"]
+    assert told([*without, failed("gan", 2)]) == {"stability": HOLDS, "stability-autoregressive": UNDECIDED}
+    assert told([*usual(2), failed("vae", 2)]) == {"stability": FAILS, "stability-autoregressive": UNDECIDED}
+    assert told([*usual(2), failed("pixelcnn", 2)]) == {"stability": FAILS, "stability-autoregressive": FAILS}
+
+
+def test_where_no_k_hat_is_large_it_is_said_so() -> None:
+    sound = part("vae", "posterior", Posterior(0.0, around(0.5), Number(0.5, 0, 1), ""))
+    assert "no example has k̂ above 0.7" in of(6, sound).parts[0].because
 
 
 def test_draws_and_means_are_judged_apart_and_binary_draws_left_out() -> None:

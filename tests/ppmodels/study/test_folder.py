@@ -61,6 +61,14 @@ def test_a_damaged_plan_is_refused(text: str, tmp_path: Path) -> None:
         folder.plan_in(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["", '{"model": "vae"', '{"model": "vae"}'])
+def test_a_damaged_measurement_is_named_with_what_to_do(plan: Protocol, text: str, tmp_path: Path) -> None:
+    folder.write_plan(tmp_path, plan)
+    folder.measured(tmp_path, plan, plan.models[0], 0).write_text(text)
+    with pytest.raises(ValueError, match=r"vae-0\.json is damaged .* Remove it, and repeat the command"):
+        folder.measurements(tmp_path, plan)
+
+
 def test_a_plan_of_another_format_is_refused(plan: Protocol, tmp_path: Path) -> None:
     folder.write_plan(tmp_path, dataclasses.replace(plan, format=99))
     with pytest.raises(ValueError, match="written in format 99, and this version reads 1"):

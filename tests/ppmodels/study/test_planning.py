@@ -81,6 +81,14 @@ def test_what_is_not_installed_is_left_out_with_a_note(tmp_path: Path, monkeypat
     assert notes == ["flow is left out, as zuko is not installed: pip install 'ppmodels[flows]'"]
 
 
+def test_what_takes_no_missing_cells_is_left_out_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "holes.csv"
+    path.write_text("a,b\n" + "".join(f"{row},{row % 7 or ''}\n" for row in range(60)))
+    plan = planned(Asked(data=str(path)))
+    assert [each.name for each in plan.models] == ["vae"]
+    assert [note for note in plan.notes if "gan is left out, as cells are missing" in note]
+
+
 def test_steps_are_given_for_all_or_by_model() -> None:
     choices = choices_of(["vae", "vae:latent=2", "gan:steps=5"])
     found = steps_by_model(["vae=20", "vae:latent=2=30"], choices, None)

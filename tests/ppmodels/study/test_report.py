@@ -171,6 +171,27 @@ def test_the_terminal_shows_the_numbers_of_the_page(tmp_path: Path) -> None:
     ]
 
 
+def test_a_summary_counts_in_english(tmp_path: Path) -> None:
+    report = write_report(made_up.written(tmp_path, made_up.study(("pixelcnn",), (0,)), [made_up.run("pixelcnn")]))
+    assert report.summary.endswith("Of the six claims 0 hold here, 0 do not and 6 are not decided.")
+    assert [each.name for each in report.claims[0].tables] == ["likelihood-models"], "of pairs there are none"
+    runs = [made_up.run(model, seed) for model in USUAL for seed in (0, 1)]
+    slow = dataclasses.replace(runs[0], sampling=Missing("not measured"))
+    found = write_report(made_up.written(tmp_path, made_up.study(USUAL, (0, 1)), [slow, *runs[1:]])).summary
+    assert not re.search(r"\b1 (hold|do|are)\b", found)
+    assert "1 is not decided" in found
+
+
+def test_the_terminal_cuts_no_words_off(tmp_path: Path) -> None:
+    runs = [made_up.run("vae", seed, samples=made_up.samples(0.02, None, -0.5), collapsed=True) for seed in range(2)]
+    report = write_report(made_up.written(tmp_path, made_up.study(("vae",), (0, 1)), runs))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table(report))
+    text = console.export_text()
+    assert "(means)" in text
+    assert "collapsed" in text
+
+
 def test_every_picture_is_in_the_page_with_words_for_it(whole: Path) -> None:
     pictures = [picture for section in plain(whole)["sections"] for picture in section["pictures"]]
     shown = [found for tag, found in page(whole).attributes if tag == "img"]

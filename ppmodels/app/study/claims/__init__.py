@@ -17,7 +17,7 @@ PARAGRAPH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("but their samples are slightly blurry", ".", ("blurry-draws", "blurry-means")),
     ("GANs give the sharpest images", ",", ("sharpest-draws", "sharpest-means")),
     ("but they are hard to optimise, as their training is unstable", ".", ("stability",)),
-    ("Autoregressive models train simply and stably", "", ("stability",)),
+    ("Autoregressive models train simply and stably", "", ("stability-autoregressive",)),
     ("and have the best log-likelihoods", ",", ("likelihood",)),
     ("but they are slow to sample from", "", ("sampling",)),
     ("and give no simple low-dimensional codes, as VAEs do", ".", ("codes-autoregressive", "codes-variational")),

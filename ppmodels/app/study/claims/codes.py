@@ -5,7 +5,7 @@ from functools import partial
 
 from ppmodels.app.study.claims.claim import UNDECIDED, Claim, Part, claim, every, listed, verdict_of
 from ppmodels.app.study.groups import AUTOREGRESSIVE, VARIATIONAL, Group, of
-from ppmodels.app.study.measurement import Codes
+from ppmodels.app.study.measurement import NO_LATENTS, Codes
 from ppmodels.app.study.tables import Cell, count, none, share, table, text
 from ppmodels.app.study.uncertain import LEVEL, Uncertain, over_seeds
 
@@ -92,7 +92,9 @@ def _has_none(groups: Sequence[Group]) -> Part:
     having = [group.name for group in members if found(group)]
     if having:
         return make(verdict_of(False), f"{listed(having)} has codes")
-    return make(verdict_of(True), listed(dict.fromkeys(f"{group.name}: {group.reason('codes')}" for group in members)))
+    reasons = {group.name: group.reason("codes") for group in members}
+    absent = all(reason == NO_LATENTS for reason in reasons.values())
+    return make(verdict_of(absent or None), listed(f"{name}: {reason}" for name, reason in reasons.items()))
 
 
 def _row(group: Group, classes: int | None) -> list[Cell]:

@@ -16,7 +16,7 @@ RULE = (
     "not hold if in one run calibration is refused, at 5 % over the number of VAE runs (so that right guides are "
     "refused at most 5 % of times), or most of the examples have k̂ above 0.7. It holds if in every run no more than "
     "a tenth of them have, and calibration is not refused at 5 %: that is the absence of a fault that this count of "
-    "simulations would find, and no proof. Else it is not decided."
+    "simulations would find, and no proof. Else, and of one seed, it is not decided."
 )
 
 
@@ -53,8 +53,10 @@ def _decided(members: Sequence[Group]) -> tuple[str, str]:
     runs = [run for group in members for run in group.finished]
     if not runs:
         return UNDECIDED, "no run of a variational autoencoder finished"
-    decided = every(trusted(run, len(runs)) for run in runs)
-    return verdict_of(decided), listed(dict.fromkeys(_said(group) for group in members if group.finished))
+    said = listed(dict.fromkeys(_said(group) for group in members if group.finished))
+    if min(len(group.finished) for group in members if group.finished) < 2:
+        return UNDECIDED, f"{said}; of one seed nobody knows what another would give"
+    return verdict_of(every(trusted(run, len(runs)) for run in runs)), said
 
 
 def trusted(run: Measurement, runs: int) -> bool | None:
@@ -75,7 +77,8 @@ def _said(group: Group) -> str:
         return f"{group.name}: {group.reason('posterior')}"
     shares = [each.k_hat for each in found if not isinstance(each.k_hat, Missing)]
     values = [each.calibration.value for each in found if isinstance(each.calibration, Number)]
-    k_hat = f"up to {max(shares):.0%} of the examples have k̂ above 0.7" if shares else "no k̂"
+    most = f"at most {max(shares):.0%} of the examples have" if any(shares) else "no example has"
+    k_hat = f"{most} k̂ above 0.7" if shares else "no k̂"
     p = f"the smallest p-value of calibration is {probability(min(values)).text}" if values else "no calibration"
     return f"{group.name}: {k_hat}, {p}"
 

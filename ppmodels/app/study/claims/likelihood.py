@@ -10,7 +10,7 @@ from inference.programs.bounds import LOWER_BOUND
 from ppmodels.app.study.claims.claim import Claim, Part, claim, leading, listed, verdict_of
 from ppmodels.app.study.groups import AUTOREGRESSIVE, Group, of, others
 from ppmodels.app.study.measurement import LogLikelihood, Missing
-from ppmodels.app.study.tables import Cell, count, none, probability, table, text, with_error
+from ppmodels.app.study.tables import Cell, Table, count, none, probability, table, text, with_error
 from ppmodels.app.study.uncertain import LEVEL, Uncertain, known, mean_of_examples, paired
 
 RULE = (
@@ -59,13 +59,17 @@ def likelihood(groups: Sequence[Group]) -> Claim:
                 [_scored(group) for group in groups],
                 _notes(groups),
             ),
-            table(
-                "likelihood-pairs",
-                "Paired differences: how far the first is ahead, and the probability that it is worse",
-                ["model", "against", "ahead, nats", "after the gap", "P(worse)", "examples", "seeds"],
-                pairs,
-            ),
+            *([_paired(pairs)] if pairs else []),
         ],
+    )
+
+
+def _paired(pairs: Sequence[Sequence[Cell]]) -> Table:
+    return table(
+        "likelihood-pairs",
+        "Paired differences: how far the first is ahead, and the probability that it is worse",
+        ["model", "against", "ahead, nats", "after the gap", "P(worse)", "examples", "seeds"],
+        pairs,
     )
 
 
@@ -224,4 +228,11 @@ def _pair(one: Group, other: Group) -> list[Cell]:
 
 def _notes(groups: Sequence[Group]) -> list[str]:
     notes = dict.fromkeys(f"{group.name}: {each.note}" for group in groups for each in _numbers(group) if each.note)
-    return [*notes, *(f"{group.name}: one seed" for group in groups if len(_numbers(group)) == 1)]
+    return [
+        *notes,
+        *(
+            f"{group.name}: one seed; errors and P(worse) are of this run, and know of no other"
+            for group in groups
+            if len(_numbers(group)) == 1
+        ),
+    ]
