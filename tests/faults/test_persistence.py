@@ -69,7 +69,7 @@ CASES = (
     Case("train on a read-only disk", "train my_model.py --out disk/new", 1, ("disk/new", "Read-only file system", "choose another place"), folder_named("disk"), System(disk="read-only")),
     Case("train on a full disk", "train vae --data digits --steps 3 --out disk/new", 1, ("disk", "left", "make room"), folder_named("disk"), System(disk="full")),
     Case("pictures on a full disk", "train my_model.py --out disk/new", 0, ("pictures are missing", "No space left on device"), folder_named("disk"), System(disk="full")),
-    Case("a limit on files below the weights", "train vae --data digits --steps 3 --out new", 1, ("new/weights.safetensors", "File too large"), system=System(file_size=8192)),
+    Case("a limit on files below a checkpoint", "train vae --data digits --steps 3 --out new", 1, ("new/checkpoints/step-000000000", "File too large", "ulimit -f"), system=System(file_size=8192)),
     Case("a limit on files below the pictures", TRAIN, 0, ("pictures are missing", "File too large"), system=System(file_size=8192)),
     Case("a limit on files below an evaluation", "evaluate digits", 0, ("could not be written: File too large", "iwae"), system=System(file_size=4096)),
     Case("no file can be opened any more", "evaluate run", 1, ("Too many open files", "ulimit -n"), system=System(files=3)),
@@ -121,7 +121,7 @@ CASES = (
     Case("run.json can not be read", "evaluate run", 1, (RECORD, "Permission denied"), mode(RECORD, 0), System(unprivileged=True)),
     Case("run.json of a recipe of another version", "evaluate digits", 1, ("digits/run.json", "no recipe 'vea'"), record("digits", recipe="vea")),
     Case("run.json of a latent size of 10^12", "evaluate digits", 1, ("memory", "bytes"), replaced("digits/run.json", '"latent": 2', '"latent": 1000000000000')),
-    Case("run.json of a hidden layer of -3", "evaluate digits", 1, ("can not be made of these settings",), replaced("digits/run.json", '"hidden": [\n      8\n    ]', '"hidden": [-3]')),
+    Case("run.json of a hidden layer of -3", "evaluate digits", 1, ("digits/run.json", "hidden", "at least 1", "[-3]"), replaced("digits/run.json", '"hidden": [\n      8\n    ]', '"hidden": [-3]')),
     # Weights, and what else a run holds
     Case("weights cut short", "evaluate run", 1, ("run/weights.safetensors is damaged", "Restore it, or train again"), truncated("run/weights.safetensors", 100)),
     Case("weights with a flipped bit", "evaluate run", 1, ("run/weights.safetensors is damaged",), flipped("run/weights.safetensors", -1)),

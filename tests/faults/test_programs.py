@@ -182,7 +182,7 @@ CASES = (
     of_a_setting("--set hidden=1000000,1000000", "memory"),
     of_a_setting("--set latent", "expected name=value"),
     of_a_setting("--set =3", "no setting"),
-    of_a_setting("--batch-size 100000000", "batch_size: expected at most"),
+    Case("train on batches larger than the data", "train vae --batch-size 100000000 --steps 1 --out new", 0, ("a batch has all 1437 examples",)),
     Case("evaluate with more particles than memory", "evaluate digits --particles 100000000000000000000 --limit 1", 1, ("particles",)),
     Case("evaluate with an estimator of 0", "evaluate digits --estimators iwae:0", 1, ("particles: expected a whole number of at least 1",)),
     Case("evaluate with an estimator of 10^30", f"evaluate digits --estimators iwae:{10**30} --limit 1", 1, ("particles: expected",)),
