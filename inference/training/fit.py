@@ -137,9 +137,8 @@ def fit(
                 answers = [call(step, values) for call in callbacks]
                 fitted.stopped = _reason_to_stop(came() is not None, keeper, answers)
                 kept.after_step(fitted.stopped if last or fitted.stopped != "finished" else None)
-            if (
-                fitted.steps == steps and kept.closing is not None
-            ):  # after the checkpoint, as more steps have no such row
+            # After the checkpoint, as a run that is given more steps has no such row.
+            if fitted.steps == steps and kept.closing is not None:
                 row = kept.closing if validation is None else {**kept.closing, "validation": keeper.score()}
                 fitted.history.append(row)
                 written.record(row)

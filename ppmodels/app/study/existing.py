@@ -9,19 +9,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from inference.training.files import write_whole
 from ppmodels.app.experiment import Experiment, chosen_rows, restored
 from ppmodels.app.run import Run, versions
 from ppmodels.app.settings import written
-from ppmodels.app.study.illustrations import MEASURED
+from ppmodels.app.study import folder
 from ppmodels.app.study.measure import measure, measure_real
-from ppmodels.app.study.measurement import read_json
-from ppmodels.app.study.protocol import Protocol, StudyData, StudyModel
-from ppmodels.app.study.report import PLAN, Report, measured, write_report
+from ppmodels.app.study.protocol import LIMIT, Protocol, StudyData, StudyModel
+from ppmodels.app.study.report import Report, write_report
 from ppmodels.app.trust import approved
 
-LIMIT = 500
-"""Scored examples, by default at most."""
 COMMAND = "ppmodels compare"
 
 
@@ -53,34 +49,24 @@ def report_of_runs(
     runs = _once_each(runs)
     approved(runs)
     _refuse_other_data(runs)
-    _refuse_other_contents(out, runs[0].record["data"]["fingerprint"])
-    members = members_of(runs, [restored(run, device=device).recipe.family for run in runs])
-    protocol = protocol_of(members, restored(runs[0], device=device), out, limit or LIMIT)
-    _link(members, protocol, out)
-    write_whole(out / PLAN, protocol.as_json().encode())
-    for number, member in enumerate(members, 1):
-        told(f"measuring {member.run.folder}, {number} of {len(members)}")
-        measure(protocol, out, member.model, member.seed, threads)
-    measure_real(protocol, out)
-    return write_report(out)
+    with folder.claimed(out):
+        _refuse_other_study(out, runs[0].record["data"]["fingerprint"])
+        members = members_of(runs, [restored(run, device=device).recipe.family for run in runs])
+        protocol = protocol_of(members, restored(runs[0], device=device), out, limit or LIMIT)
+        _link(members, protocol, out)
+        for number, member in enumerate(members, 1):
+            told(f"measuring {member.run.folder}, {number} of {len(members)}")
+            measure(protocol, out, member.model, member.seed, threads)
+        measure_real(protocol, out)
+        return write_report(out)
 
 
 def protocol_of(members: Sequence[Member], experiment: Experiment, out: Path, limit: int) -> Protocol:
     """What a study of these runs would have fixed beforehand; `experiment` is of one of them, for its data."""
-    data, record = experiment.data, members[0].run.record["data"]
+    data = experiment.data
     folders = shlex.join(str(member.run.folder) for member in members)
     return Protocol(
-        data=StudyData(
-            name=data.name,
-            digest=record["fingerprint"],
-            shape=list(data.shape),
-            levels=data.levels,
-            binarisation=data.binarisation,
-            classes=data.classes or None,
-            train=len(data.train),
-            valid=len(data.valid),
-            test=len(data.test),
-        ),
+        data=StudyData.of(data),
         models=list({member.model.name: member.model for member in members}.values()),
         seeds=sorted({member.seed for member in members}),
         minutes=None,
@@ -88,7 +74,7 @@ def protocol_of(members: Sequence[Member], experiment: Experiment, out: Path, li
         command=f"{COMMAND} {folders} --limit {limit} --out {shlex.quote(str(out))}",
         device=experiment.device.type,
         versions=versions(),
-        folder=record["folder"],
+        folder=members[0].run.record["data"]["folder"],
         notes=[
             "These runs were there before the study, and each was trained as its own record says.",
             *(f"{member.model.name}, seed {member.seed}: {member.run.folder}" for member in members),
@@ -169,17 +155,11 @@ def _refuse_other_data(runs: Sequence[Run]) -> None:
                 )
 
 
-def _refuse_other_contents(out: Path, digest: str) -> None:
-    """Raises ValueError where a folder holds anything but an earlier comparison of runs of these data."""
-    if not os.path.lexists(out):
+def _refuse_other_study(out: Path, digest: str) -> None:
+    """Raises ValueError where a folder holds a study that is no earlier comparison of runs of these data."""
+    there = folder.plan_in(out)
+    if there is None:
         return
-    if not out.is_dir():
-        raise ValueError(f"--out {out} is no folder; name one.")
-    if not (out / PLAN).exists():
-        if any(out.iterdir()):
-            raise ValueError(f"--out {out} holds something that no comparison has written; choose another folder.")
-        return
-    there = read_json(Protocol, out / PLAN)
     if not there.command.startswith(COMMAND):
         raise ValueError(f"--out {out} holds a study, whose report is {out / 'report.html'}; choose another folder.")
     if there.data.digest != digest:
@@ -188,11 +168,12 @@ def _refuse_other_contents(out: Path, digest: str) -> None:
 
 def _link(members: Sequence[Member], protocol: Protocol, out: Path) -> None:
     """Makes the folder of the study, without measurements of an earlier one of the same names."""
-    (out / MEASURED).mkdir(parents=True, exist_ok=True)
-    (out / "runs").mkdir(exist_ok=True)
-    for name in measured(protocol):
-        for path in (out / MEASURED / name, (out / MEASURED / name).with_suffix(".npz")):
-            path.unlink(missing_ok=True)
+    folder.write_plan(out, protocol)
+    for model in protocol.models:
+        for seed in protocol.seeds:
+            path = folder.measured(out, protocol, model, seed)
+            for each in (path, path.with_suffix(".npz")):
+                each.unlink(missing_ok=True)
     for member in members:
         path = out / protocol.run_of(member.model, member.seed)
         if path.is_symlink():

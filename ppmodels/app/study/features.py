@@ -171,4 +171,5 @@ def _by_image(network: FeatureNetwork) -> Loss:
 
 def _pooled(network: FeatureNetwork, x: Tensor) -> Tensor:
     """Images as the network sees them."""
-    return network.encoder[0](network.units(x)).flatten(1)  # type: ignore[no-any-return]  # a tensor
+    seen: Tensor = network.encoder[0](network.units(x))
+    return seen.flatten(1)

@@ -8,13 +8,13 @@ from pathlib import Path
 from inference.training.files import contents_of, is_temporary, write_whole
 from ppmodels.app import run_folder
 from ppmodels.app.run import LOCK
-from ppmodels.app.study.measurement import Measurement, read_json
-from ppmodels.app.study.protocol import FORMAT, Protocol, StudyModel
+from ppmodels.app.study.measurement import Measurement, Samples, read_json
+from ppmodels.app.study.protocol import FORMAT, RUNS, Protocol, StudyModel
 
-PLAN, RUNS, MEASURED, LOGS, PICTURES = "study.json", "runs", "measured", "logs", "pictures"
+PLAN, MEASURED, LOGS, PICTURES = "study.json", "measured", "logs", "pictures"
 REPORTS = ("report.html", "report.md", "report.json")
-REAL = "real.json"
-_OF_THE_DATA = (REAL, "data.npz", "features.json", "features.safetensors")
+REAL, DATA = "real.json", "data.npz"
+_OF_THE_DATA = (REAL, DATA, "features.json", "features.safetensors")
 """What is measured once a study."""
 
 
@@ -87,18 +87,24 @@ def write_plan(out: Path, protocol: Protocol) -> None:
 
 def measured(out: Path, protocol: Protocol, model: StudyModel, seed: int) -> Path:
     """The file of a run's measurement."""
-    return out / MEASURED / f"{_of_run(protocol, model, seed)}.json"
+    return out / MEASURED / f"{protocol.name_of(model, seed)}.json"
 
 
 def measurements(out: Path, protocol: Protocol) -> list[Measurement]:
-    """Those that there are, a seed of each model after another. Raises ValueError where one is damaged."""
-    files = [measured(out, protocol, model, seed) for seed in protocol.seeds for model in protocol.models]
+    """Those that there are, model by model. Raises ValueError where one is damaged."""
+    files = [measured(out, protocol, model, seed) for model in protocol.models for seed in protocol.seeds]
     return [read_json(Measurement, path) for path in files if path.exists()]
+
+
+def real_data(out: Path) -> Samples | None:
+    """What was measured of real data in the place of samples, if it was. Raises ValueError where it is damaged."""
+    path = out / MEASURED / REAL
+    return read_json(Samples, path) if path.exists() else None
 
 
 def log(out: Path, protocol: Protocol, model: StudyModel, seed: int) -> Path:
     """The file to which the process of a run prints."""
-    return out / LOGS / f"{_of_run(protocol, model, seed)}.txt"
+    return out / LOGS / f"{protocol.name_of(model, seed)}.txt"
 
 
 def clear(out: Path, protocol: Protocol) -> None:
@@ -119,7 +125,3 @@ def clear(out: Path, protocol: Protocol) -> None:
             run_folder.remove(run)
     for path in (*measured, *(out / each for each in (*REPORTS, PLAN))):
         path.unlink(missing_ok=True)
-
-
-def _of_run(protocol: Protocol, model: StudyModel, seed: int) -> str:
-    return Path(protocol.run_of(model, seed)).name

@@ -12,12 +12,11 @@ from ppmodels.app.study import figures, panels
 from ppmodels.app.study.claims.likelihood import gap_of
 from ppmodels.app.study.claims.sharpness import KINDS, found
 from ppmodels.app.study.claims.stability import kids, worst
+from ppmodels.app.study.folder import DATA, MEASURED, PICTURES
 from ppmodels.app.study.groups import Group
 from ppmodels.app.study.measurement import LogLikelihood, Measurement, Missing, Number, Samples, Sharpness
 from ppmodels.app.study.protocol import Protocol
 from ppmodels.app.study.uncertain import known, mean_of_examples, over_seeds
-
-FOLDER, MEASURED = "pictures", "measured"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Album:
         if not made.files:
             return []
         self.contents[file] = make_bytes(made.files[file])
-        return [Picture(f"{FOLDER}/{file}", alt, caption)]
+        return [Picture(f"{PICTURES}/{file}", alt, caption)]
 
 
 def make_bytes(contents: object) -> bytes:
@@ -75,7 +74,7 @@ class Shown:
 
     def data(self) -> panels.Array | None:
         """The held-out examples."""
-        return self._read("data.npz").get("samples")
+        return self._read(DATA).get("samples")
 
     def _read(self, name: str) -> dict[str, panels.Array]:
         try:

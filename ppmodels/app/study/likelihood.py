@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from inference import Estimator, Evaluation, iwae, sandwich
+from inference import Estimator, Evaluation, Program, iwae, sandwich
 from inference.evaluation.estimators import EXACT, Importance
 from inference.evaluation.inference_gap import part_of
 from inference.evaluation.sandwich import SIMULATED_GAP
@@ -68,12 +68,12 @@ def _noise_in_words(experiment: Experiment, noise: float) -> str:
     return f"of the generator with normal observation noise of {noise:.3g} {unit}, fitted on the valid split"
 
 
-def _gap(found: Evaluation, name: str, program: object, subject: Experiment, estimator: Estimator) -> Number | None:
+def _gap(found: Evaluation, name: str, program: Program, subject: Experiment, estimator: Estimator) -> Number | None:
     """How loose the bound is on data simulated from the program; None where that can not be had."""
     gaps = found.details[name].get(SIMULATED_GAP)
     if gaps is None and isinstance(estimator, Importance) and estimator.bound == iwae and not subject.fits_rows:
         batch = subject.examples(SIMULATIONS)
-        simulated = found_or_missing(lambda: simulated_gap(program, batch, estimator.particles))  # type: ignore[arg-type]
+        simulated = found_or_missing(lambda: simulated_gap(program, batch, estimator.particles))
         gaps = None if isinstance(simulated, Missing) else simulated
     if gaps is None or len(gaps) < 2:
         return None

@@ -14,6 +14,7 @@ from ppmodels.app.run import Run
 from ppmodels.app.study.arrays import Arrays, arrays_of, of_data, packed
 from ppmodels.app.study.drawing import Drawn, drawn
 from ppmodels.app.study.features import Features, features_of
+from ppmodels.app.study.folder import DATA, MEASURED, REAL
 from ppmodels.app.study.likelihood import log_likelihood
 from ppmodels.app.study.measurement import FAILED, FINISHED, Measurement, Missing, Samples, as_text
 from ppmodels.app.study.missing import found_or_missing
@@ -27,7 +28,6 @@ from ppmodels.app.study.training_of import training_of
 from ppmodels.app.threads import computing_on
 from ppmodels.data import Dataset
 
-MEASURED = "measured"
 SEED = 0
 """Of all noise of measuring: runs differ by what was trained, and not by what they were measured with."""
 
@@ -71,7 +71,7 @@ def measure(protocol: Protocol, out: Path, model: StudyModel, seed: int, threads
         collapsed=not isinstance(made, Missing) and made[1].collapsed,
         notes=list(dict.fromkeys(notes)),
     )
-    name = measured_name(protocol, model, seed)
+    name = protocol.name_of(model, seed)
     write_together(folder, {f"{name}.json": found.as_json().encode(), f"{name}.npz": packed(arrays)})
     return found
 
@@ -85,7 +85,7 @@ def measure_real(protocol: Protocol, out: Path) -> Samples:
     data = settled(_data_of_runs(protocol, out)).to("cpu")
     with computing_on(1), own_noise(SEED):
         found = real_against_real(data, features_of(data, folder))
-    write_together(folder, {"real.json": as_text(found).encode(), "data.npz": packed(of_data(data))})
+    write_together(folder, {REAL: as_text(found).encode(), DATA: packed(of_data(data))})
     return found
 
 
@@ -113,14 +113,9 @@ def failed(protocol: Protocol, model: StudyModel, seed: int, reason: str, out: P
         codes=none,
         posterior=none,
     )
-    base = measured_name(protocol, model, seed)
+    base = protocol.name_of(model, seed)
     write_together(_measured(out), {f"{base}.json": found.as_json().encode(), f"{base}.npz": None})
     return found
-
-
-def measured_name(protocol: Protocol, model: StudyModel, seed: int) -> str:
-    """What the files of a run are called in measured/, without their endings: as the run's folder is."""
-    return Path(protocol.run_of(model, seed)).name
 
 
 def _measured(out: Path) -> Path:

@@ -15,11 +15,9 @@ from ppmodels.app.lookup import find
 from ppmodels.app.run import versions
 from ppmodels.app.study.choices import Choice, choices_of, default_models
 from ppmodels.app.study.experiments import digest_of
-from ppmodels.app.study.protocol import Protocol, StudyData, StudyModel
-from ppmodels.data import Dataset, Reading, load
-
-LIMIT = 500
-"""Scored examples, by default at most."""
+from ppmodels.app.study.folder import PLAN
+from ppmodels.app.study.protocol import LIMIT, Protocol, StudyData, StudyModel
+from ppmodels.data import Reading, load
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def planned(asked: Asked) -> Protocol:
         )
         notes += [f"{choice.name}: {note}" for note in (*_overruled(choice, asked), *experiment.notes)]
     return Protocol(
-        data=_described(data, asked),
+        data=StudyData.of(data, asked.data, json.loads(json.dumps(asdict(asked.reading)))),
         models=models,
         seeds=list(range(asked.seeds)),
         minutes=asked.minutes,
@@ -128,26 +126,10 @@ def continued(there: Protocol, here: Protocol, out: Path) -> Protocol:
     if found:
         shown = "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
         raise ValueError(
-            f"{out} holds another study: {shown}. Ask for that one, whose command is in {out / 'study.json'}, to go on with "
+            f"{out} holds another study: {shown}. Ask for that one, whose command is in {out / PLAN}, to go on with "
             "it; choose another --out; or give --overwrite to replace it."
         )
     return settled(replace(here, minutes=there.minutes, notes=there.notes), steps, out)
-
-
-def _described(data: Dataset, asked: Asked) -> StudyData:
-    return StudyData(
-        name=data.name,
-        digest=data.train.fingerprint,
-        shape=list(data.shape),
-        levels=data.levels,
-        binarisation=data.binarisation,
-        classes=data.classes or None,
-        train=len(data.train),
-        valid=len(data.valid),
-        test=len(data.test),
-        source=asked.data,
-        reading=json.loads(json.dumps(asdict(asked.reading))),
-    )
 
 
 def _overruled(choice: Choice, asked: Asked) -> list[str]:

@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ppmodels.app.study.measurement import read
+from ppmodels.data import Dataset
 
 FORMAT = 1
+RUNS = "runs"
+LIMIT = 500
+"""Scored examples, by default at most."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,23 @@ class StudyData:
     """As --data takes it."""
     reading: dict[str, Any] = field(default_factory=dict)
     """What a file leaves open, by the fields of `ppmodels.data.Reading`."""
+
+    @classmethod
+    def of(cls, data: Dataset, source: str = "", reading: dict[str, Any] | None = None) -> Self:
+        """What a study says of these data."""
+        return cls(
+            name=data.name,
+            digest=data.train.fingerprint,
+            shape=list(data.shape),
+            levels=data.levels,
+            binarisation=data.binarisation,
+            classes=data.classes or None,
+            train=len(data.train),
+            valid=len(data.valid),
+            test=len(data.test),
+            source=source,
+            reading=reading or {},
+        )
 
 
 @dataclass(frozen=True)
@@ -67,9 +88,13 @@ class Protocol:
     notes: list[str] = field(default_factory=list)
     """What was decided on the way, as a batch that is larger than the data."""
 
+    def name_of(self, model: StudyModel, seed: int) -> str:
+        """What the files of a run are called, without their endings."""
+        return f"{model.name.replace(' ', '-').replace('/', '-')}-{seed}"
+
     def run_of(self, model: StudyModel, seed: int) -> str:
         """The run's folder, relative to the study's."""
-        return f"runs/{model.name.replace(' ', '-').replace('/', '-')}-{seed}"
+        return f"{RUNS}/{self.name_of(model, seed)}"
 
     def model(self, name: str) -> StudyModel:
         """The model of that name."""
@@ -79,7 +104,7 @@ class Protocol:
         return json.dumps(asdict(self), indent=1, allow_nan=False)
 
     @classmethod
-    def of_json(cls, text: str) -> "Protocol":
+    def of_json(cls, text: str) -> Self:
         found = read(cls, json.loads(text))
         assert isinstance(found, cls)
         return found

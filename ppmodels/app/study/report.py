@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from inference.training.files import contents_of, write_together
-from ppmodels.app.study import illustrations, sections
+from inference.training.files import write_together
+from ppmodels.app.study import folder, illustrations, sections
 from ppmodels.app.study.claims import PARAGRAPH, SOURCE, claims
 from ppmodels.app.study.claims.claim import FAILS, HOLDS, UNDECIDED, Claim, listed
 from ppmodels.app.study.groups import Group, groups_of
-from ppmodels.app.study.illustrations import FOLDER, MEASURED, Album, Picture, Shown
-from ppmodels.app.study.measurement import Measurement, Samples, read_json
+from ppmodels.app.study.illustrations import Album, Picture, Shown
+from ppmodels.app.study.measurement import Measurement, Samples
 from ppmodels.app.study.protocol import Protocol
 from ppmodels.app.study.rendering import files_of
 from ppmodels.app.study.tables import Table
 
-FORMAT, PLAN = 1, "study.json"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -68,29 +67,13 @@ def write_report(out: Path) -> Report:
 
     Raises FileNotFoundError where there is no study, ValueError where a file of it is damaged.
     """
-    protocol = read_json(Protocol, out / PLAN)
-    measurements = [
-        found for path in measured(protocol) if (found := _read(Measurement, out / MEASURED / path)) is not None
-    ]
-    real = _read(Samples, out / MEASURED / "real.json")
+    protocol = folder.plan_of(out)
+    measurements, real = folder.measurements(out, protocol), folder.real_data(out)
     report, pictures = report_of(protocol, measurements, real, out)
-    (out / FOLDER).mkdir(exist_ok=True)
-    write_together(out / FOLDER, pictures)
+    (out / folder.PICTURES).mkdir(exist_ok=True)
+    write_together(out / folder.PICTURES, pictures)
     write_together(out, files_of(report, pictures))
     return report
-
-
-def measured(protocol: Protocol) -> list[str]:
-    """The names of the files of all measurements that the study plans."""
-    return [f"{Path(protocol.run_of(model, seed)).name}.json" for model in protocol.models for seed in protocol.seeds]
-
-
-def _read(kind: Any, path: Path) -> Any:
-    try:
-        contents_of(path)
-    except FileNotFoundError:
-        return None
-    return read_json(kind, path)
 
 
 def report_of(

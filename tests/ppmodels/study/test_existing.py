@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 from ppmodels.app import RECIPES, Run, plots, train
 from ppmodels.app.cli import app
 from ppmodels.app.lookup import NamedRecipe
-from ppmodels.app.study import existing
+from ppmodels.app.study import existing, folder
 from ppmodels.app.study.groups import VARIATIONAL
 from ppmodels.app.study.measurement import Measurement, Samples
 from ppmodels.app.study.protocol import Protocol, StudyModel
-from ppmodels.app.study.report import PLAN
 from tests.ppmodels.study import made_up
 
 
@@ -63,7 +62,7 @@ def test_runs_that_differ_in_their_seed_are_one_model(
     assert measured == [(names[0], 0), (names[0], 1), (names[1], 1)]
     assert all(name in found.output for name in names)
     assert "wrote" in found.output
-    plan = Protocol.of_json((tmp_path / "out" / PLAN).read_text())
+    plan = folder.plan_of(tmp_path / "out")
     assert [(model.name, model.family, model.steps) for model in plan.models] == [
         (name, VARIATIONAL, 2) for name in names
     ]
@@ -110,7 +109,7 @@ def test_options_of_the_ranking_do_not_mix_with_a_report(
 
 def test_folders_of_others_are_left_alone(runs: list[Run], measured: list[tuple[str, int]], tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds something that no comparison has written"):
+    with pytest.raises(ValueError, match=r"holds mine\.txt, which no study has written"):
         existing.report_of_runs(runs, tmp_path)
     study = made_up.written(tmp_path / "study", made_up.study(), [])
     with pytest.raises(ValueError, match="holds a study"):
@@ -125,4 +124,10 @@ def test_runs_of_other_data_are_refused_before_anything_is_measured(
     moved = dataclasses.replace(other, folder=runs[1].folder)
     with pytest.raises(ValueError, match=r"are of different data.*fingerprint"):
         existing._refuse_other_data([runs[0], moved])
+    assert measured == []
+
+
+def test_another_who_writes_there_is_refused(runs: list[Run], measured: list[tuple[str, int]], tmp_path: Path) -> None:
+    with folder.claimed(tmp_path / "out"), pytest.raises(ValueError, match="choose another --out"):
+        existing.report_of_runs(runs, tmp_path / "out")
     assert measured == []
