@@ -113,8 +113,8 @@ def samples(shown: Shown) -> list[Picture]:
             pictures += shown.album.add(name, alt, title, _mosaic(drawn, scale))
         else:
             alt = (
-                f"Histograms and scatter plots of the first columns: {len(drawn)} samples of {title} over "
-                f"{len(data)} test rows."
+                f"Histograms and scatter plots of the first columns: {len(drawn)} samples of {title} over {len(data)} test "
+                "rows."
             )
             pictures += shown.album.add(name, alt, title, _columns(data, drawn, title))
     return pictures
@@ -207,8 +207,8 @@ def curves(shown: Shown) -> list[Picture]:
     ):
         seeds = ", ".join(str(run.seed) for run in group.runs)
         alt = (
-            f"Losses, and the score on the valid split where there is one, of {group.name} over its steps, a line "
-            f"for each of the seeds {seeds}."
+            f"Losses, and the score on the valid split where there is one, of {group.name} over its steps, a line for each "
+            f"of the seeds {seeds}."
         )
         pictures += shown.album.add(f"curves {group.name}", alt, f"{group.name}, by seed", _curves(group))
     return pictures

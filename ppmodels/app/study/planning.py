@@ -126,8 +126,8 @@ def continued(there: Protocol, here: Protocol, out: Path) -> Protocol:
     if found:
         shown = "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
         raise ValueError(
-            f"{out} holds another study: {shown}. Ask for that one, whose command is in {out / PLAN}, to go on with "
-            "it; choose another --out; or give --overwrite to replace it."
+            f"{out} holds another study: {shown}. Ask for that one, whose command is in {out / PLAN}, to go on with it; "
+            "choose another --out; or give --overwrite to replace it."
         )
     return settled(replace(here, minutes=there.minutes, notes=there.notes), steps, out)
 

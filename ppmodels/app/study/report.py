@@ -106,9 +106,8 @@ def _summary(protocol: Protocol, measurements: Sequence[Measurement], found: Seq
     counted = [(sum(claim.verdict == verdict for claim in found), words) for verdict, words in _COUNTED]
     counts = [f"{number} {one if number == 1 else many}" for number, (one, many) in counted]
     return (
-        f"{listed(model.name for model in protocol.models)} with {_of(len(protocol.seeds), 'seed')} each, "
-        f"{runs}, measured on "
-        f"one scale. Of the six claims {listed(counts)}."
+        f"{listed(model.name for model in protocol.models)} with {_of(len(protocol.seeds), 'seed')} each, {runs}, measured "
+        f"on one scale. Of the six claims {listed(counts)}."
     )
 
 
@@ -141,8 +140,7 @@ def _sections(shown: Shown, real: Samples | None, measurements: Sequence[Measure
             "samples",
             "Samples beside data",
             [
-                "Uncurated and of a fixed seed, the first of each model; where another seed is worst by KID, "
-                "that one too."
+                "Uncurated and of a fixed seed, the first of each model; where another seed is worst by KID, that one too."
             ]
             if groups
             else ["No run has been measured yet."],

@@ -81,11 +81,10 @@ def main_table(protocol: Protocol, groups: Sequence[Group], real: Samples | None
     rows = [_model(group, len(protocol.seeds)) for group in groups]
     rows.append(_real(real))
     notes = [
-        "Means over seeds. nats ± standard error over test examples and seeds; [ ] are 95 % intervals, with "
-        "the spread over seeds.",
-        "KID: kernel distance of features to held-out data, 0 is the data. Sharpness: log ratio of the "
-        "gradients' energy of draws, or "
-        "of means where draws say nothing; 0 is the data, below it is blurred. Probe: accuracy of a linear "
+        "Means over seeds. nats ± standard error over test examples and seeds; [ ] are 95 % intervals, with the spread "
+        "over seeds.",
+        "KID: kernel distance of features to held-out data, 0 is the data. Sharpness: log ratio of the gradients' energy "
+        "of draws, or of means where draws say nothing; 0 is the data, below it is blurred. Probe: accuracy of a linear "
         "probe on the codes.",
     ]
     return table("main", "All models on the same data", columns, rows, notes)
@@ -167,11 +166,9 @@ def metrics_table(groups: Sequence[Group], real: Samples | None) -> Table:
     if found:
         notes.append(f"An accuracy of {max(found):.3f} would be found four times out of five.")
     notes.append(
-        "Real data: a part of the training split in the place of samples, as many as were drawn of each model; "
-        "what it has is what a "
-        "perfect model would have. Memorisation: P(a sample is nearer to the training data than a held-out "
-        "example), 1/2 where "
-        "nothing is copied. p-values are of single runs and not corrected for their number."
+        "Real data: a part of the training split in the place of samples, as many as were drawn of each model; what it "
+        "has is what a perfect model would have. Memorisation: P(a sample is nearer to the training data than a held-out "
+        "example), 1/2 where nothing is copied. p-values are of single runs and not corrected for their number."
     )
     return table("metrics", "Samples beside held-out data, by run [95 % interval]", columns, rows, notes)
 
@@ -225,17 +222,15 @@ def limits(protocol: Protocol, groups: Sequence[Group], real: Samples | None) ->
     """What the study does not show, as far as it can know."""
     data = protocol.data
     said = [
-        f"Every number is of {data.name} and of these sizes and steps. The paragraph was written about large "
-        "networks on large "
-        "pictures; where it does not hold here it may hold there, and the other way round.",
-        f"Numbers are of {len(protocol.examples):,} test examples; the valid split chose the stopping points "
-        "and a generator's "
-        "noise, and is not pooled with them. Where these are few, intervals are wide.",
+        f"Every number is of {data.name} and of these sizes and steps. The paragraph was written about large networks on "
+        "large pictures; where it does not hold here it may hold there, and the other way round.",
+        f"Numbers are of {len(protocol.examples):,} test examples; the valid split chose the stopping points and a "
+        "generator's noise, and is not pooled with them. Where these are few, intervals are wide.",
         "No model was tuned for these data: settings are those of its recipe, and more search could change the order.",
-        "Distances of samples depend on their features and on the number of samples: compare them within this "
-        "report alone.",
-        "Verdicts are decided one by one; with six of them, each wrong at most once in twenty times, one of "
-        "them may well be.",
+        "Distances of samples depend on their features and on the number of samples: compare them within this report "
+        "alone.",
+        "Verdicts are decided one by one; with six of them, each wrong at most once in twenty times, one of them may well "
+        "be.",
     ]
     if len(protocol.seeds) < 2:
         said.append(
@@ -248,8 +243,8 @@ def limits(protocol: Protocol, groups: Sequence[Group], real: Samples | None) ->
     strangers = [group.name for group in groups if group.family not in PARAGRAPH]
     if strangers:
         said.append(
-            f"{listed(strangers)}: of none of the three families, shown beside them, and decides nothing about "
-            "the paragraph."
+            f"{listed(strangers)}: of none of the three families, shown beside them, and decides nothing about the "
+            "paragraph."
         )
     if real is None:
         said.append("Real data have not been measured yet, so that nothing says what a perfect model would have.")

@@ -12,11 +12,11 @@ from ppmodels.app.study.uncertain import LEVEL, Uncertain, over_seeds
 MARGIN = 0.05
 """How much more than chance codes that know the classes give."""
 RULE = (
-    "A linear probe reads the classes off the codes of held-out examples. VAEs have codes if, for every VAE, the "
-    "interval of the probe's accuracy (95 %, with the seeds' spread by Student's quantile) lies above chance and five "
-    "hundredths; they have none if it lies below that for one VAE, widened for their number. It errs at most 5 % of "
-    "times. One seed: not decided. That an autoregressive program has no latents is a fact of the program. Chance is "
-    "the share of the commonest class where it has been measured, else one over the number of classes."
+    "A linear probe reads the classes off the codes of held-out examples. VAEs have codes if, for every VAE, the interval "
+    "of the probe's accuracy (95 %, with the seeds' spread by Student's quantile) lies above chance and five hundredths; "
+    "they have none if it lies below that for one VAE, widened for their number. It errs at most 5 % of times. One seed: "
+    "not decided. That an autoregressive program has no latents is a fact of the program. Chance is the share of the "
+    "commonest class where it has been measured, else one over the number of classes."
 )
 
 

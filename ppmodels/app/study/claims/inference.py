@@ -11,12 +11,12 @@ from ppmodels.app.study.uncertain import LEVEL
 TRUSTED, DISTRUSTED = 0.1, 0.5
 """Shares of the examples with k̂ above 0.7: up to the first the guide's weights are trusted, from the second they are not."""
 RULE = (
-    "A guide's posterior is judged by two numbers of each run: the share of test examples whose weights have Pareto "
-    "k̂ above 0.7, and the p-value of simulation-based calibration, as it was corrected for its statistics. It does "
-    "not hold if in one run calibration is refused, at 5 % over the number of VAE runs (so that right guides are "
-    "refused at most 5 % of times), or most of the examples have k̂ above 0.7. It holds if in every run no more than "
-    "a tenth of them have, and calibration is not refused at 5 %: that is the absence of a fault that this count of "
-    "simulations would find, and no proof. Else, and of one seed, it is not decided."
+    "A guide's posterior is judged by two numbers of each run: the share of test examples whose weights have Pareto k̂ "
+    "above 0.7, and the p-value of simulation-based calibration, as it was corrected for its statistics. It does not hold "
+    "if in one run calibration is refused, at 5 % over the number of VAE runs (so that right guides are refused at most 5 "
+    "% of times), or most of the examples have k̂ above 0.7. It holds if in every run no more than a tenth of them have, "
+    "and calibration is not refused at 5 %: that is the absence of a fault that this count of simulations would find, and "
+    "no proof. Else, and of one seed, it is not decided."
 )
 
 

@@ -14,16 +14,16 @@ from ppmodels.app.study.tables import Cell, Table, count, none, probability, tab
 from ppmodels.app.study.uncertain import LEVEL, Uncertain, known, mean_of_examples, paired
 
 RULE = (
-    "Differences are paired by test example, of those that both models were scored on, each example's score averaged "
-    "over the seeds of a model. Their standard error is the root of: the variance of the differences over the number "
-    "of examples, and for each model the variance of its seeds' means over the number of seeds (a seed shifts all "
-    "examples at once, which their spread does not show). Each variance is weighed by Student's quantile at its own "
-    "degrees of freedom (Banerjee 1960), so that few seeds make wide intervals. Of a lower bound log p(x) lies above "
-    "the number: a bound above a number decides; one below it decides only if a lead remains when its gap, as it was "
-    "measured on data simulated from the model, is taken off with the gap's own error; else it is not decided. It "
-    "holds if one autoregressive model is above every model of the other two families, and does not hold if one of "
-    "these is above every autoregressive model. It errs at most 5 % of times (2.5 % on either side, shared among the "
-    "models of a side). One seed tells nothing of what another would be: not decided."
+    "Differences are paired by test example, of those that both models were scored on, each example's score averaged over "
+    "the seeds of a model. Their standard error is the root of: the variance of the differences over the number of "
+    "examples, and for each model the variance of its seeds' means over the number of seeds (a seed shifts all examples "
+    "at once, which their spread does not show). Each variance is weighed by Student's quantile at its own degrees of "
+    "freedom (Banerjee 1960), so that few seeds make wide intervals. Of a lower bound log p(x) lies above the number: a "
+    "bound above a number decides; one below it decides only if a lead remains when its gap, as it was measured on data "
+    "simulated from the model, is taken off with the gap's own error; else it is not decided. It holds if one "
+    "autoregressive model is above every model of the other two families, and does not hold if one of these is above "
+    "every autoregressive model. It errs at most 5 % of times (2.5 % on either side, shared among the models of a side). "
+    "One seed tells nothing of what another would be: not decided."
 )
 
 

@@ -11,11 +11,11 @@ from ppmodels.app.study.tables import Cell, count, duration, none, seconds, tabl
 FACTOR = 2.0
 """What a busy machine can do to a median."""
 RULE = (
-    "Times are medians of repeated draws, on the study's device and one thread. An autoregressive model is slower "
-    f"than another if its fastest seed takes more than {FACTOR:g} times what the other's slowest seed takes for an "
-    "image, and faster likewise. It holds if every autoregressive model is slower than every model of the other two "
-    "families, one image at a time and a hundred at once; it does not hold if one is faster in one of these. The "
-    "factor stands for the error: a busy machine may change a median by that much, and no probability is claimed."
+    "Times are medians of repeated draws, on the study's device and one thread. An autoregressive model is slower than "
+    f"another if its fastest seed takes more than {FACTOR:g} times what the other's slowest seed takes for an image, and "
+    "faster likewise. It holds if every autoregressive model is slower than every model of the other two families, one "
+    "image at a time and a hundred at once; it does not hold if one is faster in one of these. The factor stands for the "
+    "error: a busy machine may change a median by that much, and no probability is claimed."
 )
 
 

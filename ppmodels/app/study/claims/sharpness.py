@@ -11,14 +11,14 @@ from ppmodels.app.study.tables import Cell, count, interval, none, table, text
 from ppmodels.app.study.uncertain import LEVEL, Uncertain, over_seeds
 
 RULE = (
-    "Sharpness is the log ratio of the energy of samples to that of held-out data, of gradients and of high "
-    "frequencies: 0 is the data, below 0 is blurred, above 0 is noise as much as edges. Draws of x and means of x "
-    "given the latents are judged apart; draws of binary pixels say nothing, and are left out. Samples of VAEs are "
-    "blurry if, for every VAE, the intervals of both ratios lie below 0 (95 %), and are not if one lies above 0, by "
-    "an interval widened for the number of ratios that could. GANs are sharpest if one's gradients are nearer to "
-    "those of the data than every other model's: the distances from 0 that the intervals leave possible do not "
-    "overlap; others are sharpest likewise. Either errs at most 5 % of times. Intervals hold the seeds' spread, with "
-    "Student's quantile at their degrees of freedom; of one seed: not decided."
+    "Sharpness is the log ratio of the energy of samples to that of held-out data, of gradients and of high frequencies: "
+    "0 is the data, below 0 is blurred, above 0 is noise as much as edges. Draws of x and means of x given the latents "
+    "are judged apart; draws of binary pixels say nothing, and are left out. Samples of VAEs are blurry if, for every "
+    "VAE, the intervals of both ratios lie below 0 (95 %), and are not if one lies above 0, by an interval widened for "
+    "the number of ratios that could. GANs are sharpest if one's gradients are nearer to those of the data than every "
+    "other model's: the distances from 0 that the intervals leave possible do not overlap; others are sharpest likewise. "
+    "Either errs at most 5 % of times. Intervals hold the seeds' spread, with Student's quantile at their degrees of "
+    "freedom; of one seed: not decided."
 )
 Kind = Literal["sharpness", "sharpness_of_means"]
 KINDS: tuple[tuple[Kind, str], ...] = (("sharpness", "draws"), ("sharpness_of_means", "means"))

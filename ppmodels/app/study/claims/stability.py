@@ -13,15 +13,14 @@ from ppmodels.app.study.uncertain import LEVEL
 SEEDS = 5
 """Below so many a spread is not judged."""
 RULE = (
-    "GANs are judged against all others, and autoregressive models against GANs alone. A run that failed, or "
-    "collapsed (its samples cover less than half of what as many data would, as those of a run that was hardly "
-    "trained do too), is a fact and needs no test: the claim holds if adversarial runs did and no other run did, and "
-    "does not hold if only others did; of one seed of a model: not decided. Else the spread decides, from "
-    f"{SEEDS} seeds of each model on: the variance of the final KID over seeds, within models, of the adversarial "
-    "family against each of the other two, by an F test, which takes KID over seeds as normal. It holds if it is "
-    "larger than both, each at 2.5 %; it does not hold if it is smaller than one of them, each at 2.5 % over their "
-    "number. If KID is normal it errs at most 5 % of times. The variance has KID's own noise in it, of all families "
-    "alike."
+    "GANs are judged against all others, and autoregressive models against GANs alone. A run that failed, or collapsed "
+    "(its samples cover less than half of what as many data would, as those of a run that was hardly trained do too), is "
+    "a fact and needs no test: the claim holds if adversarial runs did and no other run did, and does not hold if only "
+    f"others did; of one seed of a model: not decided. Else the spread decides, from {SEEDS} seeds of each model on: the "
+    "variance of the final KID over seeds, within models, of the adversarial family against each of the other two, by an "
+    "F test, which takes KID over seeds as normal. It holds if it is larger than both, each at 2.5 %; it does not hold if "
+    "it is smaller than one of them, each at 2.5 % over their number. If KID is normal it errs at most 5 % of times. The "
+    "variance has KID's own noise in it, of all families alike."
 )
 
 
